@@ -1,0 +1,74 @@
+# Feedmill. `make help` lists what there is; each target makes the venv it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m feedmill.cli.main
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+FILE ?= examples/binance-spot.yaml
+DATA_DIR ?= .feedmill
+SOURCE ?=
+SECONDS ?=
+RATE ?=
+
+.PHONY: help venv venv-dev demo up test test-fast lint format types docs bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@echo "  Variables: FILE=manifest.yaml DATA_DIR=dir (up), SOURCE=recordings-dir SECONDS=20 RATE=msgs-per-second (demo), ARGS=... (test, bench)"
+
+$(VENV)/pyvenv.cfg:
+	@test -n "$(PYTHON)" || { echo "Feedmill needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv), none was found." >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.made-local: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "installing Feedmill and its pinned dependencies into $(VENV)"
+	@$(PIP) hatchling editables && $(PIP) --no-build-isolation --editable '.[local]'
+	@touch $@
+
+$(VENV)/.made-dev: $(VENV)/.made-local
+	@echo "installing the test and lint tools into $(VENV)"
+	@$(PIP) --no-build-isolation --editable '.[local,dev]'
+	@touch $@
+
+venv: $(VENV)/.made-local
+venv-dev: $(VENV)/.made-dev
+
+demo: venv ## The whole pipeline on simulated exchanges for ~20 s, then the proof (SOURCE=dir replays recordings)
+	@$(RUN) demo $(if $(SOURCE),--recordings $(SOURCE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
+
+up: venv ## Run the feeds of FILE on this machine (Ctrl-C drains and stops)
+	@$(RUN) up -f $(FILE) --data-dir $(DATA_DIR) $(ARGS)
+
+test: venv-dev ## All tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: venv-dev ## The tests that take seconds
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: venv-dev ## Style, types, import rules, dead code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+
+format: venv-dev ## Let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: venv-dev ## Regenerate the reference pages from the models
+	$(RUN) docs
+
+bench: venv-dev ## Measure against cryptofeed on this machine (ARGS="--quick", "--only NAME")
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove venvs, caches and build output (not your data in .feedmill)
+	rm -rf $(VENV) .venv-cryptofeed build dist bench/out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

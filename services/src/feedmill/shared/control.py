@@ -1,0 +1,151 @@
+"""Records that travel beside frames: control records and REST answers (raw stream), commands (back to receivers)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class TopicRef(msgspec.Struct, array_like=True, frozen=True):
+    """One subscription as the receiver made it."""
+
+    symbol: str
+    """Canonical symbol, e.g. BTC-USDT."""
+    native: str
+    """The venue's name, e.g. BTCUSDT."""
+    channel: str
+    """Trades | Book | Ticker | Candles."""
+    topic: str
+    """The venue's stream or channel name, e.g. btcusdt@trade."""
+
+
+class Control(msgspec.Struct, tag_field="type", tag=str.lower):
+    """Base of control records. They stand in the raw stream in the order in which things happened."""
+
+
+class Session(Control, tag="session"):
+    """First record of a session. A newer session of the same replica ends the older one."""
+
+    session: str
+    replica: str
+    version: str
+    started_ns: int
+    lost_session: str | None = None
+    """Set when this session replaces one whose unconfirmed tail the server has forgotten beyond repair."""
+
+
+class Connected(Control, tag="connected"):
+    conn: int
+    name: str
+    """Which of the feed's sockets, e.g. public, market."""
+
+
+class Subscribed(Control, tag="subscribed"):
+    """The venue acknowledged these topics (or data proved them)."""
+
+    conn: int
+    topics: list[TopicRef]
+
+
+class Rejected(Control, tag="rejected"):
+    """The venue refused a topic, or acknowledged a request without it."""
+
+    conn: int
+    topics: list[TopicRef]
+    reason: str
+
+
+class Unsubscribed(Control, tag="unsubscribed"):
+    conn: int
+    topics: list[TopicRef]
+
+
+class Disconnected(Control, tag="disconnected"):
+    """A connection ended, for whatever reason. From here on its topics are not covered by it."""
+
+    conn: int
+    cause: str
+    """closed | aborted | silent | error | shutdown | heartbeat | planned."""
+    detail: str = ""
+    code: int | None = None
+
+
+class Shed(Control, tag="shed"):
+    """Frames were given up (bounds reached). The range is a gap."""
+
+    conn: int
+    frames: int
+    size: int
+    """Bytes."""
+    from_ns: int
+    to_ns: int
+
+
+class Alive(Control, tag="alive"):
+    """Written when a session had nothing else to say for a while, so that its silence means something."""
+
+
+class RestFailed(Control, tag="restfailed"):
+    """A command's REST request failed for good (after the receiver's own retries)."""
+
+    command: str
+    symbol: str
+    reason: str
+
+
+class SessionEnd(Control, tag="sessionend"):
+    """Orderly stop: nothing of this session follows."""
+
+
+AnyControl = (
+    Session | Connected | Subscribed | Rejected | Unsubscribed | Disconnected | Shed | Alive | RestFailed | SessionEnd
+)
+
+
+class RestAnswer(msgspec.Struct, array_like=True):
+    """A REST answer in the raw stream (RunKind.REST). The run's time is when the body was complete."""
+
+    command: str
+    """Id of the command that asked; empty when the receiver asked by itself (instrument metadata)."""
+    kind: str
+    """book_snapshot | instruments | trades."""
+    symbol: str
+    """Canonical symbol; empty for instruments."""
+    native: str
+    status: int
+    sent_ns: int
+    body: bytes
+
+
+class Command(msgspec.Struct):
+    """Asked by a distributor on ``ShardRef.commands`` (field ``c``, MessagePack)."""
+
+    id: str
+    kind: str
+    """book_snapshot (REST) | resubscribe (unsubscribe + subscribe of the topic) | instruments."""
+    symbol: str
+    native: str
+    channel: str
+    issued_ns: int
+    reason: str = ""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_control = msgspec.msgpack.Decoder(AnyControl)
+_answer = msgspec.msgpack.Decoder(RestAnswer)
+_command = msgspec.msgpack.Decoder(Command)
+
+
+def encode(record: Control | RestAnswer | Command) -> bytes:
+    return _encoder.encode(record)
+
+
+def decode_control(data: bytes) -> AnyControl:
+    return _control.decode(data)
+
+
+def decode_answer(data: bytes) -> RestAnswer:
+    return _answer.decode(data)
+
+
+def decode_command(data: bytes) -> Command:
+    return _command.decode(data)

@@ -1,0 +1,109 @@
+"""How a service process lives: settings, event loop, health server, signals, an orderly end.
+
+A service is a coroutine function ``main(context)``. It runs until ``context.stop`` is set (SIGTERM, SIGINT), then
+drains and returns; it is cancelled when it has not returned within its grace time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from feedmill import __version__
+from feedmill.shared import log, metrics
+from feedmill.shared.health import Health, HealthServer
+from feedmill.shared.redis.url import RedisUrl
+
+
+@dataclass(slots=True)
+class ServiceContext:
+    """What a service is given. ``redis_url`` and ``database_url`` are secrets: never log them."""
+
+    service: str
+    health: Health
+    redis_url: RedisUrl
+    database_url: str = field(repr=False)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    log: Any = None
+
+
+Main = Callable[[ServiceContext], Awaitable[None]]
+
+
+def write_port_file(path: Path, port: int) -> None:
+    """Tell the supervisor which port the health server got: written whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(f"{port}\n")
+    temporary.replace(path)
+
+
+async def _run(
+    service: str,
+    main: Main,
+    redis_url: RedisUrl,
+    database_url: str,
+    host: str,
+    port: int,
+    port_file: Path | None,
+    grace: float,
+) -> int:
+    health = Health(service)
+    context = ServiceContext(service, health, redis_url, database_url, log=log.get_logger())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, context.stop.set)
+    health.detail("process", lambda: {"pid": os.getpid(), "version": __version__})
+    server = HealthServer(health, host, port)
+    await server.start()
+    if port_file is not None:
+        write_port_file(port_file, server.port)
+    lag = asyncio.create_task(metrics.watch_loop_lag(), name="loop-lag")
+    work = asyncio.ensure_future(main(context))
+    stopped = asyncio.create_task(context.stop.wait(), name="stop")
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            context.log.info("stopping", grace_seconds=grace)
+            await asyncio.wait({work}, timeout=grace)
+        if not work.done():
+            context.log.warning("stop.overdue", grace_seconds=grace, action="cancel")
+            work.cancel()
+            await asyncio.wait({work}, timeout=2.0)
+        if work.done() and not work.cancelled() and (error := work.exception()) is not None:
+            context.log.error("service.failed", exc_info=error)
+            return 1
+        context.log.info("stopped")
+        return 0
+    finally:
+        stopped.cancel()
+        lag.cancel()
+        await server.stop()
+
+
+def run_service(
+    service: str,
+    main: Main,
+    *,
+    redis_url: RedisUrl,
+    database_url: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    port_file: Path | None = None,
+    log_level: str = "info",
+    grace: float = 20.0,
+) -> int:
+    """Run ``main`` to its end and return the process's exit code."""
+    log.configure(service, level=log_level)
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with runner:
+        code = runner.run(_run(service, main, redis_url, database_url, host, port, port_file, grace))
+    sys.stderr.flush()
+    return code
