@@ -281,7 +281,8 @@ class Venue:
     candle_intervals: frozenset[str]
     channels: frozenset[ChannelName] = field(default=frozenset(ChannelName))
     venue_candles_comparable: Mapping[str, Any] = field(default_factory=dict)
-    """Which fields of the venue's candles equal ours when complete: {"volume": bool, "trades": bool, ...}."""
+    """Which fields of the venue's candles equal ours when complete: {"volume": bool, "trades": bool | "raw", ...}.
+    "raw" (trades, first_id, last_id): equal by the raw trades that our units (aggregates) cover."""
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 
@@ -41,12 +41,20 @@ class Script:
         self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
+class ReplyTo(Protocol):
+    """Where an answer goes: a future, or an object whose methods act at once (no task switch, no future)."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: Any, /) -> None: ...
+
+
 class Wire(asyncio.Protocol):
     """A connection to one server. Made by :func:`connect`."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(protocolError=WireError, replyError=WireError, notEnoughData=Ellipsis)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[ReplyTo] = deque()
         self._transport: asyncio.Transport | None = None
         self._error: Exception | None = None
         self._drained = asyncio.Event()
@@ -116,8 +124,18 @@ class Wire(asyncio.Protocol):
             future.set_exception(self._error or WireClosed("not connected"))
             return future
         self._waiting.append(future)
-        self._transport.write(hiredis.pack_command(args))
+        self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]  # the stub means a 1-tuple
         return future
+
+    def post(self, reply_to: ReplyTo, *args: Arg) -> None:
+        """Send one command whose answer goes to ``reply_to``, from within the read that brings it.
+
+        Raises WireClosed when the connection is gone.
+        """
+        if self._error is not None or self._transport is None:
+            raise WireClosed(str(self._error or "not connected"))
+        self._waiting.append(reply_to)
+        self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]  # the stub means a 1-tuple
 
     async def call(self, *args: Arg) -> Any:
         return await self.send(*args)

@@ -1,0 +1,143 @@
+"""What is measured, and what DESIGN section 13 asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.run import Load, Measured
+
+MIX = "trades, 4 symbols"
+
+
+READ: dict[str, Callable[[Measured], float | None]] = {
+    "messages/s": lambda run: run.per_second,
+    "rows/s": lambda run: run.per_second,
+    "services' CPU": lambda run: run.services_cpu,
+    "receiver CPU": lambda run: run.cpu["receiver"],
+    "distributor CPU": lambda run: run.cpu["distributor"],
+    "processor CPU": lambda run: run.cpu["processor"],
+    "p50 latency": lambda run: run.p50,
+    "p99 latency": lambda run: run.p99,
+    "drained in": lambda run: run.drained,
+    "peak RSS of the largest process": lambda run: max(run.rss_peak[name] for name in run.cpu),
+    "RSS of the largest process at the end": lambda run: max(run.rss_end[name] for name in run.cpu),
+}
+"""How each number is read from a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number of a run: a name of ``READ``. ``goal`` is a bound in ``unit``, ``higher``: a lower one."""
+
+    name: str
+    unit: str
+    goal: float | None = None
+    higher: bool = False
+    cryptofeed: bool = True
+    """Whether cryptofeed has the number too."""
+
+    def of(self, run: Measured) -> float | None:
+        return READ[self.name](run)
+
+    def holds(self, value: float) -> bool | None:
+        if self.goal is None:
+            return None
+        return value >= self.goal if self.higher else value <= self.goal
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One load on both systems. ``backend``: which of cryptofeed's it is compared with."""
+
+    name: str
+    work: str
+    stage: str
+    mode: str
+    load: str
+    backend: str
+    metrics: tuple[Metric, ...] = field(default=())
+
+
+def loads(seconds: float, *, quick: bool) -> dict[str, Load]:
+    """Loads by name. cryptofeed gets the same ones, but never more than 200,000 blasted (it takes them at ~20 k/s)."""
+    few = 4 if quick else 1
+    return {
+        "blast-raw": Load(0, count=1_000_000 // few),
+        "blast-events": Load(0, count=600_000 // few),
+        "blast-rows": Load(0, count=400_000 // few),
+        "burst": Load(0, count=200_000),
+        "10k": Load(10_000, seconds=seconds),
+        "10k-clumped": Load(10_000, seconds=seconds, clump=10),
+        "3k": Load(3_000, seconds=seconds),
+    }
+
+
+def cryptofeed_load(name: str) -> str:
+    return "burst" if name.startswith("blast") else name
+
+
+def _cpu(goal: float | None = None) -> Metric:
+    return Metric("services' CPU", "us/message", goal)
+
+
+def _latency(p50: float | None = None, p99: float | None = None) -> tuple[Metric, Metric]:
+    return Metric("p50 latency", "ms", p50), Metric("p99 latency", "ms", p99)
+
+
+def _rate(name: str, goal: float | None = None) -> Metric:
+    return Metric(name, "/s", goal, higher=True)
+
+
+_RECEIVER = Metric("receiver CPU", "us/message", cryptofeed=False)
+_DISTRIBUTOR = Metric("distributor CPU", "us/message", cryptofeed=False)
+_PROCESSOR = Metric("processor CPU", "us/message", cryptofeed=False)
+_RSS_END = Metric("RSS of the largest process at the end", "MB", 70)
+
+_RAW = "TLS WebSocket -> raw in Redis (receiver)"
+_EVENTS = "TLS WebSocket -> normalised in Redis (receiver, distributor)"
+_ROWS = "TLS WebSocket -> committed in PostgreSQL (all services)"
+
+CASES = (
+    Case("raw-blast", _RAW, "raw", "Throughput", "blast-raw", "redis", (_rate("messages/s", 300_000), _cpu(2))),
+    Case("raw-throughput", _RAW, "raw", "Throughput", "10k", "redis", (_cpu(4.7), *_latency())),
+    Case("raw-latency", _RAW, "raw", "Latency", "10k", "redis", (_cpu(24), *_latency())),
+    Case("raw-latency-clumped", _RAW, "raw", "Latency", "10k-clumped", "redis", (_cpu(24), *_latency())),
+    Case("raw-adaptive", _RAW, "raw", "Adaptive", "10k", "redis", (_cpu(), *_latency())),
+    Case(
+        "events-blast", _EVENTS, "events", "Throughput", "blast-events", "redis",
+        (_rate("messages/s"), _cpu(5), _RECEIVER, _DISTRIBUTOR),
+    ),
+    Case(
+        "events-throughput", _EVENTS, "events", "Throughput", "10k", "redis",
+        (_cpu(9), _RECEIVER, _DISTRIBUTOR, *_latency()),
+    ),
+    Case(
+        "events-latency", _EVENTS, "events", "Latency", "10k", "redis",
+        (*_latency(1.8, 3.5), _cpu(), _RECEIVER, _DISTRIBUTOR),
+    ),
+    Case(
+        "events-latency-clumped", _EVENTS, "events", "Latency", "10k-clumped", "redis",
+        (*_latency(1.8, 3.5), _cpu(), _RECEIVER, _DISTRIBUTOR),
+    ),
+    Case(
+        "rows-blast", _ROWS, "rows", "Throughput", "blast-rows", "postgres",
+        (_rate("rows/s", 45_000), _cpu(6), _RECEIVER, _DISTRIBUTOR, _PROCESSOR),
+    ),
+    Case(
+        "rows-3k", _ROWS, "rows", "Throughput", "3k", "postgres",
+        (_cpu(12), _RECEIVER, _DISTRIBUTOR, _PROCESSOR, *_latency()),
+    ),
+    Case(
+        "rows-latency", _ROWS, "rows", "Latency", "10k", "postgres",
+        (*_latency(15, 60), _cpu(), _RECEIVER, _DISTRIBUTOR, _PROCESSOR, _RSS_END),
+    ),
+    Case(
+        "rows-throughput", _ROWS, "rows", "Throughput", "10k", "postgres",
+        (*_latency(), _cpu(), _RECEIVER, _DISTRIBUTOR, _PROCESSOR, _RSS_END),
+    ),
+    Case(
+        "burst", _ROWS, "rows", "Adaptive", "burst", "postgres",
+        (Metric("peak RSS of the largest process", "MB", 120), Metric("drained in", "s"), _rate("rows/s")),
+    ),
+)  # fmt: skip

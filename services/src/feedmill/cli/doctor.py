@@ -1,0 +1,82 @@
+"""``feedmill doctor``: check this machine, one line each, with a remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feedmill.cli.common import DATA_DIR, DataDir, folder, told
+from feedmill.local.doctor.check import Check, Grade
+
+STYLE = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
+
+
+@told
+def doctor(
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", help="A manifest: its exchanges are reached for too.", show_default=False),
+    ] = None,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Check this machine: Python, memory, disk, rights, the embedded servers (really started, in a temporary folder),
+    the servers of REDIS_URL and DATABASE_URL where set, the clock, and with -f the way to the exchanges.
+
+    Exit code: 0 nothing fails, 1 something does, 2 the manifest is wrong.
+
+    \b
+    feedmill doctor
+    feedmill doctor -f feed.yaml
+    """
+    found: list[Check] = []
+    for check in _all(files or [], folder(data_dir)):
+        found.append(check)
+        if not as_json:
+            _print(check)
+    failed = sum(check.grade is Grade.FAIL for check in found)
+    warned = sum(check.grade is Grade.WARN for check in found)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(check) for check in found], indent=2))
+    else:
+        _print_end(failed, warned)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _all(files: list[Path], data_dir: Path) -> Iterator[Check]:
+    from feedmill.local.doctor import machine, servers
+
+    feeds = []
+    if files:
+        from feedmill.resources.load import load_files
+
+        feeds = list(load_files(files, local=True).feeds.values())
+    yield from machine.checks(data_dir)
+    yield from servers.checks(data_dir, os.environ)
+    if feeds:
+        from feedmill.local.doctor import venues
+
+        yield from asyncio.run(venues.checks(feeds))
+
+
+def _print(check: Check) -> None:
+    typer.secho(f"{check.grade.value:<5}", fg=STYLE[check.grade], bold=True, nl=False)
+    typer.echo(f" {check.what}: {check.found}")
+    if check.remedy:
+        typer.echo(f"      -> {check.remedy}")
+
+
+def _print_end(failed: int, warned: int) -> None:
+    if failed:
+        typer.echo(f"\n{failed} to mend{f', {warned} to look at' if warned else ''}.")
+    elif warned:
+        typer.echo(f"\nWorks; {warned} to look at.")
+    else:
+        typer.echo("\nAll is well. Next: feedmill demo")

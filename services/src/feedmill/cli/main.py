@@ -1,0 +1,128 @@
+"""``feedmill``: the command line. Each command's code is imported only when that command runs."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from feedmill import __version__
+
+HELP = """Cryptocurrency exchange feeds from a manifest: WebSocket to Redis Streams to PostgreSQL, nothing lost, nothing
+doubled, every gap visible as data.
+
+Start here (no internet, no database needed):
+
+\b
+  feedmill demo                     simulated exchanges through the whole pipeline, checked at the end
+  feedmill up -f feed.yaml          run the feeds of a manifest on this machine
+  feedmill query "select * from trades limit 5"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """Where a command's code is, and its line in the list of commands."""
+
+    module: str
+    attribute: str
+    summary: str
+    panel: str
+    hidden: bool = False
+
+
+RUN, LOOK, OPERATE = "Run", "Look", "Operate"
+COMMANDS: dict[str, Lazy] = {
+    "up": Lazy("feedmill.cli.up", "up", "Run the feeds of a manifest on this machine.", RUN),
+    "demo": Lazy("feedmill.cli.demo", "demo", "Show the whole pipeline on simulated exchanges, and check it.", RUN),
+    "simulate": Lazy("feedmill.cli.simulate", "simulate", "Run simulated exchanges with faults on demand.", RUN),
+    "status": Lazy("feedmill.cli.status", "status", "Show what a running feedmill up is doing.", LOOK),
+    "tail": Lazy("feedmill.cli.tail", "tail", "Print events as they come.", LOOK),
+    "query": Lazy("feedmill.cli.query", "query", "Ask the stored data in SQL (read only).", LOOK),
+    "psql": Lazy("feedmill.cli.query", "psql", "Open psql on the stored data.", LOOK),
+    "doctor": Lazy("feedmill.cli.doctor", "doctor", "Check this machine, with a remedy for what is wrong.", OPERATE),
+    "run": Lazy("feedmill.cli.run", "app", "Run one service process (as Kubernetes does).", OPERATE),
+    "migrate": Lazy("feedmill.cli.migrate", "command", "Bring a database's schema up to date.", OPERATE),
+    "verify": Lazy("feedmill.cli.verify", "verify", "Compare a database with a simulator's ledger.", OPERATE),
+    "docs": Lazy("feedmill.cli.docs", "docs", "Generate pages of the documentation.", OPERATE, hidden=True),
+    "version": Lazy("feedmill.cli.common", "version", "Print the version.", OPERATE),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from :data:`COMMANDS`; imports one when it is about to run (or to show its help)."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
+            return None
+        return TyperCommand(cmd_name, help=lazy.summary, hidden=lazy.hidden, rich_help_panel=lazy.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if command is not None and name is not None else command, rest
+
+
+def load(name: str) -> Any:
+    """Import the command ``name`` (a key of :data:`COMMANDS`)."""
+    lazy = COMMANDS[name]
+    try:
+        found = getattr(importlib.import_module(lazy.module), lazy.attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("feedmill"):
+            raise
+        typer.echo(f"feedmill {name} needs the package {error.name}: pip install 'feedmill[local]'", err=True)
+        raise typer.Exit(2) from error
+    if isinstance(found, typer.Typer):
+        command = get_command(found)
+    else:
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(name, context_settings={"help_option_names": ["-h", "--help"]})(found)
+        command = get_command(single)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="feedmill",
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See :data:`HELP`."""
+
+
+_root.__doc__ = HELP
+
+
+def main() -> None:
+    """Entry point of the ``feedmill`` program."""
+    cast(Any, app)(prog_name="feedmill")
+
+
+if __name__ == "__main__":
+    main()

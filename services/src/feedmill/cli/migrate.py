@@ -1,0 +1,143 @@
+"""``feedmill migrate``: bring the database's schema to a revision. ``upgrade`` does the same from code."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from pathlib import Path
+from typing import Annotated
+
+import asyncpg
+import typer
+from alembic import command as alembic
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+import feedmill
+from feedmill.shared import postgres
+from feedmill.shared.config import ConfigError, check_database_url, read_setting
+from feedmill.shared.log import redact
+
+
+class MigrateError(RuntimeError):
+    """The schema could not be brought to the revision; the message names the remedy."""
+
+
+def migrations_dir() -> Path:
+    """Where the migrations are: in the installed package, or at the root of the source tree."""
+    package = Path(feedmill.__file__).resolve().parent
+    for folder in (package / "migrations", package.parents[2] / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise MigrateError(f"no migrations beside {package}: install feedmill from a wheel, or run from its source tree")
+
+
+def _config(database_url: str = "", *, output: io.StringIO | None = None) -> Config:
+    config = Config(stdout=output or io.StringIO(), output_buffer=output)
+    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    config.attributes["database_url"] = database_url
+    return config
+
+
+def revisions() -> list[str]:
+    """All revisions, oldest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+
+
+def migrate_sync(database_url: str, *, to: str = "head", down: bool = False) -> None:
+    """Run alembic here. Not for a thread with a running event loop: see :func:`upgrade`.
+
+    Raises MigrateError when the revision is not known or the database refuses.
+    """
+    config = _config(database_url)
+    try:
+        if down:
+            alembic.downgrade(config, to)
+        else:
+            alembic.upgrade(config, to)
+    except CommandError as error:
+        raise _unknown(to, error) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise MigrateError(f"the database refused the migration: {postgres.describe(error)}") from error
+    except Exception as error:
+        # SQLAlchemy wraps the driver's errors; its text repeats the statement, the cause is enough.
+        cause = getattr(error, "orig", None) or error
+        raise MigrateError(f"the migration failed: {postgres.describe(cause)}") from error
+
+
+def _unknown(to: str, error: CommandError) -> MigrateError:
+    return MigrateError(f"revision {to!r}: {error}. Known are {', '.join(revisions())}, head, base")
+
+
+async def upgrade(database_url: str, to: str = "head") -> None:
+    """Bring the schema up to ``to``. Several callers at once are safe: one works, the others wait for it.
+
+    Raises MigrateError.
+    """
+    await asyncio.to_thread(migrate_sync, database_url, to=to)
+
+
+def statements(to: str = "head", *, down: bool = False) -> str:
+    """The SQL of a migration from nothing to ``to`` (or, down, from head to ``to``), without running it."""
+    output = io.StringIO()
+    config = _config(output=output)
+    try:
+        if down:
+            alembic.downgrade(config, f"{revisions()[-1]}:{to}", sql=True)
+        else:
+            alembic.upgrade(config, to, sql=True)
+    except CommandError as error:
+        raise _unknown(to, error) from error
+    return output.getvalue()
+
+
+async def current(database_url: str) -> str:
+    """The database's revision, empty when there is none. Raises MigrateError."""
+    try:
+        connection = await postgres.connect(database_url, name="feedmill-migrate")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise MigrateError(f"the database cannot be reached: {postgres.describe(error)}") from error
+    try:
+        return await postgres.revision(connection)
+    finally:
+        await postgres.close(connection)
+
+
+def _database_url() -> str:
+    value = read_setting(os.environ, "DATABASE_URL")
+    if value is None:
+        raise ConfigError("no database: set DATABASE_URL to postgresql://user:password@host:5432/name, or DATABASE_URL_FILE")
+    return check_database_url(value.get_secret_value())
+
+
+def _status(url: str) -> None:
+    found, known = asyncio.run(current(url)), revisions()
+    typer.echo(f"database: {found or 'none'}")
+    typer.echo(f"known:    {known[-1]}")
+    pending = [revision for revision in known if revision > found]
+    typer.echo(f"pending:  {', '.join(pending) or 'none'}")
+    if pending:
+        raise typer.Exit(1)
+
+
+def command(
+    to: Annotated[str, typer.Option("--to", help="Revision to go up to.")] = "head",
+    down: Annotated[str, typer.Option("--down", help="Go down to this revision instead (base = remove all).")] = "",
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show the revision; exit 1 when some are pending.")] = False,
+) -> None:
+    """Bring the database's schema up to date. The database is named by DATABASE_URL or DATABASE_URL_FILE."""
+    try:
+        if sql:
+            typer.echo(statements(down or to, down=bool(down)))
+        elif status:
+            _status(_database_url())
+        else:
+            url = _database_url()
+            migrate_sync(url, to=down or to, down=bool(down))
+            typer.echo(f"database: {asyncio.run(current(url)) or 'none'}")
+    except (ConfigError, MigrateError) as error:
+        typer.echo(redact(str(error)), err=True)
+        raise typer.Exit(2) from error

@@ -1,0 +1,216 @@
+"""``feedmill run ROLE``: one service process, as local mode and Kubernetes start it."""
+
+from __future__ import annotations
+
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+
+from feedmill.plan import PlanError, shard_symbols
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.load import Key, ResourceError, Resources, load_files
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill.resources.problems import choose
+from feedmill.shared.config import ConfigError, resolve_urls
+from feedmill.shared.log import redact
+from feedmill.shared.service import Main, ServiceContext, run_service
+
+app = typer.Typer(no_args_is_help=True, help="Run one service process (receiver, distributor, processor, maintenance).")
+
+BAD_CONFIG = 2
+"""Exit code: a file or a setting is wrong; starting again without a change is of no use."""
+
+_REPLICA = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+Named = TypeVar("Named", ExchangeFeed, FeedPipeline)
+
+
+class LogLevel(StrEnum):
+    """Least weight of a log line."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+Config = Annotated[
+    list[Path],
+    typer.Option("--config", "-c", help="File or folder with the resources (repeat for more).", show_default=False),
+]
+FeedName = Annotated[str, typer.Option("--feed", help="The feed: NAMESPACE/NAME.", show_default=False)]
+PipelineName = Annotated[str, typer.Option("--pipeline", help="The pipeline: NAMESPACE/NAME.", show_default=False)]
+Shard = Annotated[int, typer.Option("--shard", min=0, help="Number of the shard, from 0.", show_default=False)]
+SecretsFolder = Annotated[
+    Path | None,
+    typer.Option("--secrets-dir", help="Folder of Secrets (SECRET/KEY), for the urlSecretRef of the pipeline."),
+]
+HealthHost = Annotated[str, typer.Option("--health-host", help="Address the health server listens on.")]
+HealthPort = Annotated[int, typer.Option("--health-port", min=0, max=65535, help="Its port; 0 = any free one.")]
+PortFile = Annotated[Path | None, typer.Option("--port-file", help="File to write the health server's port to.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="Least weight of a log line.")]
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(redact(message), err=True)
+    raise typer.Exit(BAD_CONFIG)
+
+
+def _key(text: str, option: str) -> Key:
+    namespace, _, name = text.rpartition("/")
+    if not name or "/" in namespace or text.startswith("/"):
+        _refuse(f"{option} {text!r}: write NAMESPACE/NAME, such as default/btc")
+    return namespace or "default", name
+
+
+def _load(config: list[Path]) -> Resources:
+    try:
+        return load_files(config, local=True)
+    except ResourceError as error:
+        _refuse(str(error))
+
+
+def _pick(found: dict[Key, Named], text: str, option: str) -> Named:
+    item = found.get(_key(text, option))
+    if item is None:
+        names = sorted("/".join(key) for key in found)
+        _refuse(f"{option} {text!r}: the files hold none of that name: {choose(text, names)}")
+    return item
+
+
+def _check_replica(replica: str) -> str:
+    if not _REPLICA.fullmatch(replica):
+        _refuse(f"--replica {replica!r}: write lower-case letters, digits and '-', such as r0")
+    return replica
+
+
+def _run(
+    role: str,
+    main: Main,
+    pipeline: FeedPipeline,
+    secrets_dir: Path | None,
+    host: str,
+    port: int,
+    port_file: Path | None,
+    level: LogLevel,
+) -> NoReturn:
+    try:
+        redis_url, database_url = resolve_urls(pipeline, os.environ, secrets_dir)
+    except ConfigError as error:
+        _refuse(str(error))
+    code = run_service(
+        role,
+        main,
+        redis_url=redis_url,
+        database_url=database_url,
+        host=host,
+        port=port,
+        port_file=port_file,
+        log_level=level.value,
+    )
+    raise typer.Exit(code)
+
+
+def _feed_and_pipeline(config: list[Path], feed: str, shard: int) -> tuple[ExchangeFeed, FeedPipeline]:
+    resources = _load(config)
+    found = _pick(resources.feeds, feed, "--feed")
+    try:
+        shard_symbols(found, shard)
+    except PlanError as error:
+        _refuse(f"--shard {shard}: {error}")
+    return found, resources.pipeline_of(found)
+
+
+@app.command()
+def receiver(
+    config: Config,
+    feed: FeedName,
+    shard: Shard,
+    replica: Annotated[str, typer.Option("--replica", help="Name of this one among the shard's receivers.")] = "r0",
+    secrets_dir: SecretsFolder = None,
+    health_host: HealthHost = "127.0.0.1",
+    health_port: HealthPort = 0,
+    port_file: PortFile = None,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Capture: exchange WebSocket to the raw stream."""
+    found, pipeline = _feed_and_pipeline(config, feed, shard)
+    name = _check_replica(replica)
+
+    from feedmill.receiver.main import main as receive
+
+    async def main(context: ServiceContext) -> None:
+        await receive(context, found, pipeline, shard, name)
+
+    _run("receiver", main, pipeline, secrets_dir, health_host, health_port, port_file, log_level)
+
+
+@app.command()
+def distributor(
+    config: Config,
+    feed: FeedName,
+    shard: Shard,
+    secrets_dir: SecretsFolder = None,
+    health_host: HealthHost = "127.0.0.1",
+    health_port: HealthPort = 0,
+    port_file: PortFile = None,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Order, complete and normalise: raw stream to events stream."""
+    found, pipeline = _feed_and_pipeline(config, feed, shard)
+
+    from feedmill.distributor.main import main as distribute
+
+    async def main(context: ServiceContext) -> None:
+        await distribute(context, found, pipeline, shard)
+
+    _run("distributor", main, pipeline, secrets_dir, health_host, health_port, port_file, log_level)
+
+
+@app.command()
+def processor(
+    config: Config,
+    pipeline: PipelineName,
+    replica: Annotated[str, typer.Option("--replica", help="Name of this one among the processors.")] = "r0",
+    secrets_dir: SecretsFolder = None,
+    health_host: HealthHost = "127.0.0.1",
+    health_port: HealthPort = 0,
+    port_file: PortFile = None,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Store: events streams of all feeds of the pipeline to PostgreSQL."""
+    resources = _load(config)
+    found = _pick(resources.pipelines, pipeline, "--pipeline")
+    feeds = resources.feeds_of(found)
+    name = _check_replica(replica)
+
+    from feedmill.processor.main import main as process
+
+    async def main(context: ServiceContext) -> None:
+        await process(context, found, feeds, name)
+
+    _run("processor", main, found, secrets_dir, health_host, health_port, port_file, log_level)
+
+
+@app.command()
+def maintenance(
+    config: Config,
+    pipeline: PipelineName,
+    secrets_dir: SecretsFolder = None,
+    health_host: HealthHost = "127.0.0.1",
+    health_port: HealthPort = 0,
+    port_file: PortFile = None,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Keep PostgreSQL in order: partitions ahead, old ones dropped."""
+    found = _pick(_load(config).pipelines, pipeline, "--pipeline")
+
+    from feedmill.general.maintenance import main as maintain
+
+    async def main(context: ServiceContext) -> None:
+        await maintain(context, found)
+
+    _run("maintenance", main, found, secrets_dir, health_host, health_port, port_file, log_level)

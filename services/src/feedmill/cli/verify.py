@@ -1,0 +1,64 @@
+"""``feedmill verify``: compare a simulator's ledger with the database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feedmill.shared.config import ConfigError, check_database_url, read_setting
+from feedmill.shared.log import redact
+from feedmill.simulator.report import Report
+from feedmill.simulator.verify import VerifyError
+from feedmill.simulator.verify import verify as compare
+
+_PAUSE = 1.0
+
+
+def verify(
+    ledger: Annotated[Path, typer.Argument(help="The folder that feedmill simulate --ledger wrote.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    wait: Annotated[
+        float, typer.Option(help="Compare again for up to this many seconds until all is there (0 = once).")
+    ] = 0.0,
+) -> None:
+    """Compare everything a simulator emitted with what the database holds; exit 0 when equal, 1 when not.
+
+    The database is named by DATABASE_URL or DATABASE_URL_FILE. Stop the simulator's flow first (POST /_sim/stop), then
+    let the pipeline catch up, or use --wait. Counts: LOST is emitted, not stored and in no gap row; IN GAPS is covered
+    by a gap row; DOUBLED is stored twice; PHANTOM was never emitted.
+    """
+    try:
+        value = read_setting(os.environ, "DATABASE_URL")
+        if value is None:
+            raise ConfigError("no database: set DATABASE_URL to postgresql://user:password@host:5432/name")
+        report = asyncio.run(_until_ok(ledger, check_database_url(value.get_secret_value()), wait))
+    except (ConfigError, VerifyError, FileNotFoundError) as error:
+        typer.echo(f"feedmill verify: {redact(str(error))}", err=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(report.to_json())
+    else:
+        console = Console()
+        console.print(report.table())
+        for venue in report.venues:
+            for note in venue.notes:
+                console.print(f"{venue.venue}: {note}", markup=False, highlight=False)
+            if venue.causes:
+                causes = ", ".join(f"{cause} {count}" for cause, count in venue.causes.items())
+                console.print(f"{venue.venue}: gap rows: {causes}", markup=False, highlight=False)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+async def _until_ok(ledger: Path, database_url: str, wait: float) -> Report:
+    deadline = time.monotonic() + wait
+    while True:
+        report = await compare(ledger, database_url)
+        if report.ok or time.monotonic() + _PAUSE > deadline:
+            return report
+        await asyncio.sleep(_PAUSE)

@@ -1,0 +1,24 @@
+"""Binance Spot, REST half. Dossier sections 2, 6 and 8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from feedmill.exchanges.base import RestRequest
+from feedmill.exchanges.binance_rows import BinanceRest
+
+SYMBOLS_PER_REQUEST = 50
+"""One unknown symbol fails a request as a whole (-1121), so not all are asked for in one."""
+
+
+class SpotRest(BinanceRest):
+    root = "/api/v3"
+    known_paths = ("/api/v3", "/api")
+    depth_limit, depth_weight = 5000, 250  # What lies beyond the levels asked for stays unknown: ask for all there are.
+    info_weight = 20
+
+    def instruments(self, natives: Sequence[str]) -> list[RestRequest]:
+        chunks = [natives[at : at + SYMBOLS_PER_REQUEST] for at in range(0, len(natives), SYMBOLS_PER_REQUEST)]
+        return [self.info({"symbols": msgspec.json.encode(list(chunk)).decode()}) for chunk in chunks]

@@ -1,0 +1,14 @@
+"""Binance USD-M, REST half. Dossier sections 2, 6 and 8."""
+
+from __future__ import annotations
+
+from feedmill.exchanges.binance_rows import BinanceRest
+
+
+class UsdmRest(BinanceRest):
+    """exchangeInfo takes no parameters here: one request gives every symbol, the mapper keeps the known ones."""
+
+    root = "/fapi/v1"
+    known_paths = ("/fapi/v1", "/fapi")
+    depth_limit, depth_weight = 1000, 20
+    info_weight = 1

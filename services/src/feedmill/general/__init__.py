@@ -1,0 +1,1 @@
+"""Work of a pipeline that is not of one shard: maintenance."""

@@ -1,0 +1,96 @@
+"""What changed between two looks at the manager, as lines for people. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from feedmill.local.status import ManagerStatus, ServiceStatus
+
+RESTART_WORTH_TELLING = frozenset({"backoff", "failed"})
+
+
+@dataclass(slots=True)
+class Notices:
+    """Remembers what was told, so that each change is told once."""
+
+    _connections: dict[tuple[str, str], str] = field(default_factory=dict)
+    _restarts: dict[str, int] = field(default_factory=dict)
+    _states: dict[str, str] = field(default_factory=dict)
+    _servers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _looping: set[str] = field(default_factory=set)
+
+    def look(self, status: ManagerStatus) -> list[str]:
+        """Lines for what is new since the last look."""
+        lines: list[str] = []
+        for service in status.services:
+            lines += self._life(service, status.phase)
+            if status.phase == "running":
+                lines += self._reach(service)
+        for server in status.servers:
+            known = self._servers.get(server.name)
+            self._servers[server.name] = (server.state, server.restarts)
+            if known is not None and server.restarts > known[1]:
+                lines.append(f"{server.name} had ended and was started again (its log is in {status.data_dir})")
+            elif known is not None and known[0] == "running" and server.state == "restarting":
+                lines.append(f"{server.name} has ended: starting it again; the services wait for it")
+        return lines
+
+    def _life(self, service: ServiceStatus, phase: str) -> list[str]:
+        before, self._states[service.name] = self._states.get(service.name), service.state
+        lines: list[str] = []
+        quiet = service.name in self._looping
+        if service.state in RESTART_WORTH_TELLING and before != service.state and phase == "running" and not quiet:
+            why = service.last_error or service.last_exit or "no reason known"
+            if service.state == "failed":
+                lines.append(f"{service.name} refuses its configuration and is not started again: {why}")
+            else:
+                again = f", again in {service.next_start_seconds:g} s" if service.next_start_seconds is not None else ""
+                lines.append(f"{service.name} ended ({service.last_exit}): {why}{again}")
+        if service.restarts > self._restarts.get(service.name, 0) and service.state in ("running", "starting"):
+            if not quiet:
+                lines.append(f"{service.name} was started again ({service.restarts} restarts)")
+            self._restarts[service.name] = service.restarts
+        if service.crash_loop and service.name not in self._looping:
+            self._looping.add(service.name)
+            why = service.last_error or service.last_exit or "no reason known"
+            lines.append(f"{service.name} keeps ending at its start ({why}): tried less and less often, see its log")
+        elif not service.crash_loop and service.name in self._looping:
+            self._looping.discard(service.name)
+            if service.state == "running":
+                lines.append(f"{service.name} runs again")
+        return lines
+
+    def _reach(self, service: ServiceStatus) -> list[str]:
+        """Exchanges that cannot be reached, with host and cause, and when they can be again."""
+        connections = (service.health or {}).get("connections")
+        if not isinstance(connections, dict):
+            return []
+        lines: list[str] = []
+        for name, section in connections.items():
+            key = (service.name, name)
+            trouble = connection_trouble(section)
+            before = self._connections.get(key)
+            if trouble is not None:
+                if before != trouble:
+                    lines.append(f"{service.feed or service.name}: {trouble}; trying again")
+                self._connections[key] = trouble
+            elif is_flowing(section):
+                if before is not None and before != "":
+                    lines.append(f"{service.feed or service.name}: connection {name} is back")
+                self._connections[key] = ""
+        return lines
+
+
+def connection_trouble(section: dict[str, Any]) -> str | None:
+    """Why a connection of a receiver does not stand; None when it does (or is only on its way)."""
+    failure = section.get("failure")
+    if isinstance(failure, dict) and not is_flowing(section):
+        detail = failure.get("detail")
+        return f"cannot reach {failure.get('host')}: {failure.get('cause')}{f' ({detail})' if detail else ''}"
+    return None
+
+
+def is_flowing(section: dict[str, Any]) -> bool:
+    """Open and subscribed to something."""
+    return bool(section.get("active"))

@@ -1,0 +1,175 @@
+"""Resources -> workloads: which process, which shard, which arguments. Pure; read by the operator and by local mode.
+
+The same manifest gives the same workloads in the same order everywhere.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from feedmill.exchanges.base import Subscription, Venue
+from feedmill.exchanges.registry import get_venue
+from feedmill.resources.collection import Key, Resources
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill.shared.keys import ShardRef
+
+VenueOf = Callable[[str, str], Venue]
+"""(exchange, market) -> adapter."""
+
+
+class PlanError(ValueError):
+    """The resources are valid and still cannot be turned into work; the message says why and what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One process. ``args`` follow ``feedmill``; whoever starts it adds ``--config`` and where its health is served."""
+
+    role: str
+    """receiver | distributor | processor | maintenance."""
+    name: str
+    """Unique in its namespace, a DNS label."""
+    args: tuple[str, ...]
+    pipeline: Key
+    feed: Key | None = None
+    shard: int | None = None
+    replica: str = ""
+
+
+def shard_of(symbol: str, shards: int) -> int:
+    """The shard of an instrument: CRC-32 of its canonical symbol, so it never changes with what else is listed."""
+    if shards < 1:
+        raise ValueError(f"{shards} shards: there is at least 1")
+    return zlib.crc32(symbol.encode()) % shards
+
+
+def shards_of(feed: ExchangeFeed) -> list[ShardRef]:
+    """All shards of a feed, in order."""
+    namespace, name = feed.key
+    return [ShardRef(namespace, name, number) for number in range(feed.spec.receiver.shards)]
+
+
+def shard_symbols(feed: ExchangeFeed, shard: int, symbols: Sequence[str] | None = None) -> list[str]:
+    """Symbols of one shard in the manifest's order.
+
+    ``symbols``: what ``instruments.select`` came to, when somebody resolved it. Raises PlanError without it for a feed
+    that lists no symbols, and for a shard that the feed does not have.
+    """
+    shards = feed.spec.receiver.shards
+    if not 0 <= shard < shards:
+        last = f"0 to {shards - 1}" if shards > 1 else "only 0"
+        raise PlanError(
+            f"feed {show_key(feed.key)} has no shard {shard}: there is {last} (spec.receiver.shards: {shards})"
+        )
+    listed = feed.spec.instruments.symbols if symbols is None else symbols
+    if listed is None:
+        raise PlanError(f"feed {show_key(feed.key)}: select is not supported yet: list the instruments in symbols")
+    return [symbol for symbol in listed if shard_of(symbol, shards) == shard]
+
+
+def shard_subscriptions(
+    feed: ExchangeFeed, shard: int, *, symbols: Sequence[str] | None = None, venue_of: VenueOf = get_venue
+) -> list[Subscription]:
+    """Every channel of every instrument of one shard, instrument by instrument.
+
+    Raises PlanError (see :func:`shard_symbols`), UnknownVenue, or ValueError for a symbol the venue cannot have.
+    """
+    venue = venue_of(feed.spec.exchange.name, feed.spec.exchange.market)
+    return [
+        Subscription(symbol, native, channel.name, channel.interval)
+        for symbol in shard_symbols(feed, shard, symbols)
+        for native in (venue.to_native(symbol),)
+        for channel in feed.spec.channels
+    ]
+
+
+def feed_stream_url(feed: ExchangeFeed, venue_of: VenueOf = get_venue) -> str:
+    """Base URL of the WebSocket: the manifest's endpoint, else the venue's own for the feed's environment."""
+    return _endpoint(feed, "stream", venue_of)
+
+
+def feed_rest_url(feed: ExchangeFeed, venue_of: VenueOf = get_venue) -> str:
+    """Base URL of the REST API: the manifest's endpoint, else the venue's own for the feed's environment."""
+    return _endpoint(feed, "rest", venue_of)
+
+
+def _endpoint(feed: ExchangeFeed, kind: str, venue_of: VenueOf) -> str:
+    exchange = feed.spec.exchange
+    given = getattr(exchange.endpoints, kind) if exchange.endpoints else None
+    if given:
+        return str(given)
+    url = venue_of(exchange.name, exchange.market).endpoints.get(exchange.environment.value, {}).get(kind)
+    if not url:
+        raise PlanError(
+            f"feed {show_key(feed.key)}: {exchange.name}/{exchange.market} has no {kind} address for "
+            f"{exchange.environment.value}: give spec.exchange.endpoints.{kind}"
+        )
+    return url
+
+
+def plan(resources: Resources) -> list[Workload]:
+    """All processes the resources ask for, consumers before producers.
+
+    A suspended feed has none; neither has a shard no instrument falls into.
+    """
+    workloads: list[Workload] = []
+    for _, pipeline in sorted(resources.pipelines.items()):
+        workloads.extend(_of_pipeline(pipeline))
+    feeds = [feed for _, feed in sorted(resources.feeds.items()) if not feed.spec.suspend]
+    for feed in feeds:
+        workloads.extend(_distributors(feed))
+    for feed in feeds:
+        workloads.extend(_receivers(feed))
+    return workloads
+
+
+def _of_pipeline(pipeline: FeedPipeline) -> list[Workload]:
+    key = pipeline.key
+    args = ("--pipeline", show_key(key))
+    processors = [
+        Workload(
+            "processor",
+            f"{key[1]}-processor-{number}",
+            ("run", "processor", *args, "--replica", f"r{number}"),
+            key,
+            replica=f"r{number}",
+        )
+        for number in range(pipeline.spec.processor.replicas)
+    ]
+    return [Workload("maintenance", f"{key[1]}-maintenance", ("run", "maintenance", *args), key), *processors]
+
+
+def _working_shards(feed: ExchangeFeed) -> list[int]:
+    if feed.spec.instruments.symbols is None:
+        return list(range(feed.spec.receiver.shards))
+    return [shard for shard in range(feed.spec.receiver.shards) if shard_symbols(feed, shard)]
+
+
+def _shard_workloads(feed: ExchangeFeed, role: str, replicas: int, *, names_replica: bool) -> list[Workload]:
+    namespace, name = feed.key
+    pipeline = (namespace, feed.spec.pipeline_ref.name)
+    made: list[Workload] = []
+    for shard in _working_shards(feed):
+        for number in range(replicas):
+            args = ["run", role, "--feed", show_key(feed.key), "--shard", str(shard)]
+            if names_replica:
+                args += ["--replica", f"r{number}"]
+            label = f"{name}-{role}-{shard}-{number}"
+            made.append(Workload(role, label, tuple(args), pipeline, feed.key, shard, f"r{number}"))
+    return made
+
+
+def _distributors(feed: ExchangeFeed) -> list[Workload]:
+    return _shard_workloads(feed, "distributor", feed.spec.distributor.replicas, names_replica=False)
+
+
+def _receivers(feed: ExchangeFeed) -> list[Workload]:
+    return _shard_workloads(feed, "receiver", feed.spec.receiver.replicas, names_replica=True)
+
+
+def show_key(key: Key) -> str:
+    """``namespace/name``, as the command line takes it."""
+    return "/".join(key)

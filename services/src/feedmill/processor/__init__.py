@@ -1,0 +1,1 @@
+"""Processor: effects exactly once. Events streams to PostgreSQL."""

@@ -1,0 +1,165 @@
+"""Metrics of the processor, and the figures behind ``/health``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from feedmill.processor.batch import Batch
+from feedmill.processor.store import Outcome
+from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.latency import Latencies
+from feedmill.shared.metrics import LATENCY_BUCKETS
+
+rows = Counter("feedmill_processor_rows_total", "Rows stored.", ["table"])
+duplicates = Counter("feedmill_processor_duplicates_total", "Rows that were there already.", ["table"])
+commits = Counter("feedmill_processor_commits_total", "Transactions that stored a batch.")
+failures = Counter("feedmill_processor_failures_total", "Sessions that ended with an error.", ["server"])
+batch_rows = Histogram(
+    "feedmill_processor_batch_rows", "Rows of a transaction.", buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000)
+)
+commit_seconds = Histogram("feedmill_processor_commit_seconds", "Time of a transaction.", buckets=LATENCY_BUCKETS)
+behind = Gauge("feedmill_processor_lag_commits", "Commits in the events stream not stored yet.", ["shard"])
+behind_seconds = Gauge("feedmill_processor_lag_seconds", "Age of the oldest commit not stored yet.", ["shard"])
+dead_letters = Counter("feedmill_processor_dead_letters_total", "Events and entries kept as dead letters.", ["reason"])
+refused = Counter("feedmill_processor_refused_total", "Events outside the days kept.", ["table", "reason"])
+rereads = Counter("feedmill_processor_rereads_total", "Times a stream was read again from its beginning.")
+lost_commits = Counter("feedmill_processor_lost_commits_total", "Commits that were gone from a stream before they were stored.")
+moved = Counter("feedmill_processor_moved_total", "Batches given up because the position was moved by another process.")
+shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
+server_up = Gauge("feedmill_processor_server_up", "1 when the server answered last time.", ["server"])
+exchange_to_commit = Histogram(
+    "feedmill_processor_exchange_to_commit_seconds",
+    "From the exchange's time to the commit (a sample of events).",
+    ["exchange", "market"],
+    buckets=LATENCY_BUCKETS,
+)
+receive_to_commit = Histogram(
+    "feedmill_processor_receive_to_commit_seconds",
+    "From receiving to the commit (a sample of events).",
+    ["exchange", "market"],
+    buckets=LATENCY_BUCKETS,
+)
+candles_complete = Counter("feedmill_processor_candles_complete_total", "Candles proven complete.", ["interval"])
+candles_filled = Counter("feedmill_processor_candles_filled_total", "Empty candles made.", ["interval"])
+candles_compared = Counter(
+    "feedmill_processor_candles_compared_total", "Candles compared with the venue's.", ["interval", "agrees"]
+)
+finish_seconds = Histogram("feedmill_processor_finish_seconds", "Time of a run of the finisher.", buckets=LATENCY_BUCKETS)
+
+
+@dataclass(slots=True)
+class ShardFigures:
+    """The last known state of one shard in this process."""
+
+    owned: bool = False
+    n: int = 0
+    commits: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    refused: int = 0
+    rereads: int = 0
+    behind: int | None = None
+    behind_seconds: float | None = None
+    batch_rows: int = 0
+    error: str = ""
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "owned": self.owned,
+            "commit": self.n,
+            "commits": self.commits,
+            "rows": self.rows,
+            "duplicates": self.duplicates,
+            "deadLetters": self.dead_letters,
+            "refused": self.refused,
+            "rereads": self.rereads,
+            "lagCommits": self.behind,
+            "lagSeconds": self.behind_seconds,
+            "lastBatchRows": self.batch_rows,
+            "lastError": self.error,
+        }
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of the whole process."""
+
+    latencies: Latencies = field(default_factory=Latencies)
+    shards: dict[str, ShardFigures] = field(default_factory=dict)
+
+    def of(self, shard: str) -> ShardFigures:
+        return self.shards.setdefault(shard, ShardFigures())
+
+
+class Meter:
+    """Counts what one shard's commits do."""
+
+    def __init__(self, shard: str, exchange: str, market: str, figures: Figures) -> None:
+        self.shard = shard
+        self.figures = figures.of(shard)
+        self._exchange = figures.latencies.of(f"{exchange}/{market}", "exchangeToCommit")
+        self._receive = figures.latencies.of(f"{exchange}/{market}", "receiveToCommit")
+        self._exchange_histogram = exchange_to_commit.labels(exchange, market)
+        self._receive_histogram = receive_to_commit.labels(exchange, market)
+        self._behind = behind.labels(shard)
+        self._behind_seconds = behind_seconds.labels(shard)
+        self._rows = {table: rows.labels(table) for table in ("trades", "tickers", "book_snapshots")}
+        self._observed = 0.0
+
+    def committed(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
+        figures = self.figures
+        inserted = 0
+        for table, count in outcome.stored.inserted.items():
+            if count:
+                rows.labels(table).inc(count)
+                inserted += count
+            if doubled := outcome.stored.given[table] - count:
+                duplicates.labels(table).inc(doubled)
+                figures.duplicates += doubled
+        for (table, reason), count in outcome.refused.items():
+            refused.labels(table, reason).inc(count)
+            figures.refused += count
+        for letter in batch.rows.letters:
+            dead_letters.labels(letter.reason).inc()
+        figures.dead_letters += len(batch.rows.letters) + outcome.isolated
+        if outcome.isolated:
+            dead_letters.labels("refused").inc(outcome.isolated)
+        for gap in batch.gaps:
+            lost_commits.inc(gap.to_seq - gap.from_seq + 1)
+        commits.inc()
+        size = len(batch.rows)
+        batch_rows.observe(size)
+        commit_seconds.observe(seconds)
+        figures.commits += 1
+        figures.rows += inserted
+        figures.batch_rows = size
+        figures.n = batch.n
+        self._latency(batch)
+
+    def _latency(self, batch: Batch) -> None:
+        now = now_ns()
+        exchange, receive = self._exchange.current, self._receive.current
+        for sample in batch.samples:
+            if sample.exchange_ns:
+                exchange.add(now - sample.exchange_ns, sample.weight)
+            receive.add(now - sample.receive_ns, sample.weight)
+        # The Prometheus histogram costs more per value: one a commit, the oldest, and at most 100 a second.
+        at = monotonic()
+        if batch.samples and at - self._observed >= 0.01:
+            self._observed = at
+            first = batch.samples[0]
+            if first.exchange_ns:
+                self._exchange_histogram.observe(max(0.0, (now - first.exchange_ns) / 1e9))
+            self._receive_histogram.observe(max(0.0, (now - first.receive_ns) / 1e9))
+
+    def lag(self, tip_n: int, tip_ms: int, n: int) -> None:
+        """``tip_ms``: time of the stream's last entry."""
+        entries = max(0, tip_n - n)
+        seconds = max(0.0, now_ns() / 1e9 - tip_ms / 1000) if entries else 0.0
+        self.figures.behind, self.figures.behind_seconds = entries, round(seconds, 3)
+        self._behind.set(entries)
+        self._behind_seconds.set(seconds)

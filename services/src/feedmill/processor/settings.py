@@ -1,0 +1,137 @@
+"""What the processor needs to know, taken from the resources once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from feedmill.exchanges.base import Arbitration, ChannelName
+from feedmill.exchanges.registry import get_venue
+from feedmill.plan import PlanError, shard_subscriptions, shards_of
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill.resources.types import BatchingMode
+from feedmill.shared.clock import SECOND
+from feedmill.shared.keys import ShardRef
+
+INTERVALS = {
+    "1m": 60,
+    "3m": 180,
+    "5m": 300,
+    "15m": 900,
+    "30m": 1800,
+    "1h": 3600,
+    "2h": 7200,
+    "4h": 14400,
+    "6h": 21600,
+    "8h": 28800,
+    "12h": 43200,
+    "1d": 86400,
+}
+"""Candle lengths in seconds. All divide a day, so their begins count from midnight UTC."""
+
+LINGER = {BatchingMode.LATENCY: 0.0, BatchingMode.ADAPTIVE: 0.004, BatchingMode.THROUGHPUT: 0.04}
+"""Seconds between reads of a stream that brings little: fewer, larger transactions for that much more delay."""
+
+
+@dataclass(frozen=True, slots=True)
+class VenueRules:
+    """What holds for the candles of a venue."""
+
+    dense: bool
+    """Trade ids have no holes, so they prove completeness."""
+    comparable: Mapping[str, Any] = field(default_factory=dict)
+    """Field of the venue's candle -> True (must be equal) or "raw" (compare with the raw ids that aggregates carry)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """One shard and where its events come from."""
+
+    ref: ShardRef
+    exchange: str
+    market: str
+    rules: VenueRules
+    natives: Mapping[str, str] = field(default_factory=dict)
+    """Symbol -> the venue's name, for the instruments of the manifest."""
+    linger: float = LINGER[BatchingMode.ADAPTIVE]
+    """Seconds."""
+
+    @property
+    def venue(self) -> str:
+        return f"{self.exchange}/{self.market}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorSettings:
+    """Everything one processor process works by."""
+
+    shards: tuple[ShardSettings, ...]
+    replica: str = "r0"
+    replicas: int = 1
+    intervals: tuple[str, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
+    retention_ns: Mapping[str, int] = field(
+        default_factory=lambda: {
+            "trades": 30 * 86400 * SECOND,
+            "tickers": 3 * 86400 * SECOND,
+            "book_snapshots": 7 * 86400 * SECOND,
+        }
+    )
+    """Table -> how long its rows are kept."""
+    max_rows: int = 10_000
+    """Rows gathered for one transaction; reading pauses at this."""
+    max_bytes: int = 16 << 20
+    """The same in bytes of stream entries."""
+    block_ms: int = 1000
+    """Longest wait of one read."""
+    statement_timeout: float = 30.0
+    """Seconds after which a server that does not answer counts as away."""
+    postgres_failures: int = 5
+    postgres_reset: float = 30.0
+    redis_failures: int = 5
+    redis_reset: float = 30.0
+    finish_every: float = 2.0
+    """Seconds between two runs of the finisher."""
+
+
+def retention_of(pipeline: FeedPipeline) -> dict[str, int]:
+    """Table -> ns its rows are kept."""
+    kept = pipeline.spec.retention
+    return {
+        "trades": int(kept.trades.seconds * SECOND),
+        "tickers": int(kept.tickers.seconds * SECOND),
+        "book_snapshots": int(kept.book_snapshots.seconds * SECOND),
+    }
+
+
+def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
+    """The shards of a feed. Raises UnknownVenue when its adapter is not installed."""
+    exchange = feed.spec.exchange
+    venue = get_venue(exchange.name, exchange.market)
+    dense = venue.arbitration.get(ChannelName.TRADES) is Arbitration.CONTIGUOUS
+    rules = VenueRules(dense, dict(venue.venue_candles_comparable))
+    made = []
+    for ref in shards_of(feed):
+        try:
+            natives = {item.symbol: item.native for item in shard_subscriptions(feed, ref.shard)}
+        except PlanError:
+            natives = {}
+        linger = LINGER[feed.spec.receiver.batching.mode]
+        made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, linger))
+    return made
+
+
+def processor_settings(pipeline: FeedPipeline, feeds: Sequence[ExchangeFeed], replica: str) -> ProcessorSettings:
+    spec = pipeline.spec
+    return ProcessorSettings(
+        shards=tuple(shard for feed in feeds for shard in shard_settings(feed)),
+        replica=replica,
+        replicas=spec.processor.replicas,
+        intervals=tuple(sorted(spec.candles.intervals, key=INTERVALS.__getitem__)),
+        retention_ns=retention_of(pipeline),
+        postgres_failures=spec.postgres.circuit_breaker.failure_threshold,
+        postgres_reset=spec.postgres.circuit_breaker.reset_timeout.seconds,
+        redis_failures=spec.redis.circuit_breaker.failure_threshold,
+        redis_reset=spec.redis.circuit_breaker.reset_timeout.seconds,
+    )

@@ -1,0 +1,1 @@
+"""The receiver: capture, nothing else, and never lose (DESIGN 4.1)."""

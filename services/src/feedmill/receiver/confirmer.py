@@ -1,0 +1,113 @@
+"""Finds out what the server has on disk, so that batches need be held no longer.
+
+On its own connection: a small write that also checks that the server still knows the batch, then WAITAOF. Where the
+append-only file is off nothing better than the acknowledgement exists: then acknowledged counts as confirmed, and
+health says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from feedmill.receiver import metrics
+from feedmill.receiver.appender import Appender
+from feedmill.receiver.scripts import CONFIRM
+from feedmill.receiver.session import Producer
+from feedmill.shared.backoff import Backoff
+from feedmill.shared.clock import monotonic
+from feedmill.shared.keys import ShardRef
+from feedmill.shared.redis.url import RedisUrl
+from feedmill.shared.redis.wire import Wire, WireError, connect
+
+WAIT_MS = 2000
+PAUSE = 0.02
+"""Seconds between two rounds: with ``appendfsync always`` a round is as short as an append."""
+RECHECK = 30.0
+"""Seconds after which a server without append-only file is asked again."""
+
+
+class Confirmer:
+    def __init__(
+        self,
+        url: RedisUrl,
+        shard: ShardRef,
+        producer: Producer,
+        appender: Appender,
+        *,
+        replicas: int = 0,
+        deadline: float = 5.0,
+        log: Any,
+    ) -> None:
+        self._url = url
+        self._keys = [shard.key(f"raw:confirm:{producer.replica}"), shard.sessions]
+        self._producer = producer
+        self._appender = appender
+        self._replicas = replicas
+        self._deadline = deadline
+        self._log = log
+        self.aof: bool | None = None
+        """Whether WAITAOF confirms; None before it is known."""
+        self.problem = ""
+        self.confirmed_at = 0.0
+
+    async def run(self) -> None:
+        """Confirm until cancelled."""
+        backoff = Backoff(0.25, 5.0)
+        while True:
+            try:
+                wire = await connect(self._url, name="feedmill-receiver-confirm", timeout=self._deadline)
+                try:
+                    while True:
+                        await self._round(wire)
+                        self.problem = ""
+                        backoff.reset()
+                        await asyncio.sleep(PAUSE)
+                finally:
+                    wire.abort()
+            except (OSError, TimeoutError, WireError) as error:
+                self.problem = f"{type(error).__name__}: {error}"[:200]
+                await asyncio.sleep(backoff.next())
+
+    async def _round(self, wire: Wire) -> None:
+        producer, backlog = self._producer, self._producer.backlog
+        while backlog.acked <= backlog.confirmed:
+            backlog.acked_more.clear()
+            await backlog.acked_more.wait()
+        session, n = producer.id, backlog.acked
+        async with asyncio.timeout(self._deadline):
+            known, last = await wire.run(CONFIRM, self._keys, session, n)
+        if not known:
+            self._log.warning("confirm.forgotten", session=session, batch=n, server_has=last)
+            self._appender.verify()
+            await asyncio.sleep(0.2)
+            return
+        if await self._on_disk(wire):
+            producer.confirm(session, n)
+            self.confirmed_at = monotonic()
+
+    async def _on_disk(self, wire: Wire) -> bool:
+        if self.aof is False and monotonic() < self._recheck_at:
+            return True
+        try:
+            async with asyncio.timeout(WAIT_MS / 1000 + self._deadline):
+                local, replicas = await wire.call("WAITAOF", 1, self._replicas, WAIT_MS)
+        except WireError as error:
+            text = str(error).lower()
+            if "appendonly is disabled" not in text and "unknown command" not in text:
+                raise
+            if self.aof is not False:
+                self._log.warning(
+                    "confirm.no_aof",
+                    effect="acknowledged counts as confirmed: what the server loses in a crash becomes a gap",
+                    remedy="set appendonly yes (Redis 7.2 or newer)",
+                )
+            self.aof = False
+            self._recheck_at = monotonic() + RECHECK
+            metrics.aof_confirmed.set(0)
+            return True
+        self.aof = True
+        metrics.aof_confirmed.set(1)
+        return bool(local >= 1 and replicas >= self._replicas)
+
+    _recheck_at = 0.0

@@ -1,0 +1,205 @@
+"""Keeps one planned socket connected: back-off, connect budget, renewal before the venue's cut."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from feedmill.exchanges.base import Feed
+from feedmill.receiver import metrics
+from feedmill.receiver.causes import ConnectFailure, explain
+from feedmill.receiver.flow import CAUSE as BACKPRESSURE
+from feedmill.receiver.flow import Flow
+from feedmill.receiver.link import Link, Socket
+from feedmill.receiver.session import Producer
+from feedmill.receiver.settings import ReceiverSettings
+from feedmill.shared.backoff import Backoff
+from feedmill.shared.budget import TokenBucket
+from feedmill.shared.clock import monotonic
+
+RATE_LIMIT_WAIT = 60.0
+"""Seconds to wait after HTTP 429 or 418 without Retry-After."""
+PROVE = 10.0
+"""Seconds a renewed connection has to show data once its subscriptions are settled."""
+RENEW_TIMEOUT = 60.0
+
+
+class Keeper:
+    """``state``: waiting (for memory) | budget | connecting | open | renewing | backoff | stopped."""
+
+    def __init__(
+        self,
+        plan: Socket,
+        feed: Feed,
+        producer: Producer,
+        settings: ReceiverSettings,
+        connects: TokenBucket,
+        flow: Flow,
+        next_number: Callable[[], int],
+        log: Any,
+        random_source: random.Random | None = None,
+    ) -> None:
+        self.plan = plan
+        self._feed = feed
+        self._producer = producer
+        self._settings = settings
+        self._connects = connects
+        self._flow = flow
+        self._next_number = next_number
+        self._log = log.bind(socket=plan.name)
+        self._random = random_source or random.Random()
+        self.backoff = Backoff(settings.min_backoff, settings.max_backoff, random_source=self._random)
+        self.state = "waiting"
+        self.link: Link | None = None
+        self.failure: ConnectFailure | None = None
+        self.last_end = ""
+        self.retry_at = 0.0
+        self._lives: dict[Link, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Keep it connected until cancelled; then every connection ends with its record."""
+        try:
+            self.link = await self._establish()
+            while True:
+                link = self.link
+                if await self._ends_before_renewal(link):
+                    await self._after_end(link)
+                    self.link = await self._establish()
+                else:
+                    self.link = await self._renew(link) or await self._establish()
+        finally:
+            self.state = "stopped"
+            for link, life in self._lives.items():
+                link.because("shutdown", "the receiver stops")
+                link.connection.close(graceful=True)
+                life.cancel()
+            await asyncio.gather(*self._lives.values(), return_exceptions=True)
+
+    # connecting
+    async def _establish(self) -> Link:
+        while True:
+            link = await self._try_once()
+            if link is not None:
+                return link
+            await self._back_off()
+
+    async def _try_once(self) -> Link | None:
+        """One attempt within memory and budget; None when it failed."""
+        if not self._flow.room.is_set():
+            self.state = "waiting"
+            await self._flow.room.wait()
+        self.state = "budget"
+        await self._connects.take()
+        self.state = "connecting"
+        link = Link(self._next_number(), self.plan, self._feed, self._producer, self._settings, self._log)
+        try:
+            await link.open()
+        except Exception as error:
+            self._failed(explain(self._feed.url(self.plan.socket), error))
+            return None
+        metrics.connects.labels("ok").inc()
+        self.failure = None
+        self.state = "open"
+        self._log.info("connection.open", connection=link.number, topics=len(self.plan.topics))
+        self._flow.add(link)
+        life = asyncio.create_task(link.run(), name=f"link-{link.number}")
+        self._lives[link] = life
+        life.add_done_callback(lambda done: self._life_over(link, done))
+        return link
+
+    def _life_over(self, link: Link, life: asyncio.Task[None]) -> None:
+        self._lives.pop(link, None)
+        self._flow.remove(link)
+        if not life.cancelled() and (error := life.exception()) is not None:
+            self._log.error("connection.failed", connection=link.number, exc_info=error)
+
+    def _failed(self, failure: ConnectFailure) -> None:
+        metrics.connects.labels(failure.cause).inc()
+        self.failure = failure
+        if failure.cause == "rate_limited":
+            # The limit is the address's, not this socket's: nobody may try.
+            self._connects.block(failure.retry_after if failure.retry_after is not None else RATE_LIMIT_WAIT)
+        self._log.warning(
+            "connect.failed",
+            host=failure.host,
+            cause=failure.cause,
+            detail=failure.detail,
+            failures=self.backoff.failures + 1,
+            next_within_seconds=round(self.backoff.bound, 1),
+        )
+
+    async def _back_off(self) -> None:
+        self.state = "backoff"
+        wait = self.backoff.next()
+        if self.failure is not None and self.failure.retry_after is not None:
+            wait = max(wait, self.failure.retry_after)
+        self.retry_at = monotonic() + wait
+        await asyncio.sleep(wait)
+
+    async def _after_end(self, link: Link) -> None:
+        self.last_end = link.cause
+        if link.stable:
+            self.backoff.reset()
+        if link.cause != BACKPRESSURE:
+            await self._back_off()
+
+    # renewal
+    def _renew_at(self, link: Link) -> float | None:
+        lifetime = self._feed.limits.connection_lifetime
+        if lifetime is None:
+            return None
+        # Spread: connections made together must not be renewed together.
+        return link.opened_at + lifetime * self._random.uniform(0.5, 0.95)
+
+    async def _ends_before_renewal(self, link: Link) -> bool:
+        """Wait for the end of ``link`` (True) or for the time to renew it (False)."""
+        at = self._renew_at(link)
+        limit = None if at is None else max(0.0, at - monotonic())
+        await _first(link.over, link.leaving, timeout=limit)
+        return link.over.is_set()
+
+    async def _renew(self, old: Link) -> Link | None:
+        """Make the new connection, see it work, then close the old one. None when both are gone."""
+        self._log.info("connection.renew", connection=old.number, announced=old.leaving.is_set())
+        while not old.over.is_set():
+            new = await self._try_once()
+            self.state = "renewing"
+            if new is None:
+                await self._back_off()
+                continue
+            if await self._works(new, old):
+                await old.close("planned", "replaced by a new connection")
+                self.state = "open"
+                return new
+            if not new.over.is_set():
+                if old.over.is_set():
+                    self.state = "open"
+                    return new
+                await new.close("error", "the renewed connection showed no data")
+            await self._back_off()
+        await self._after_end(old)
+        return None
+
+    async def _works(self, new: Link, old: Link) -> bool:
+        """Subscriptions settled and data seen (or silence for a while where there may be none)."""
+        deadline = monotonic() + RENEW_TIMEOUT
+        settled_at = 0.0
+        while monotonic() < deadline and not new.over.is_set() and not old.over.is_set():
+            if new.subscriber.settled:
+                settled_at = settled_at or monotonic()
+                if new.connection.got_data.is_set() or monotonic() - settled_at >= PROVE:
+                    return True
+            await asyncio.sleep(0.02)
+        return False
+
+
+async def _first(*events: asyncio.Event, timeout: float | None) -> None:
+    """Wait until one of the events is set, or ``timeout`` seconds."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

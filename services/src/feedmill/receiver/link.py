@@ -1,0 +1,219 @@
+"""One life of one WebSocket with everything that lives as long as it: listener, subscriptions, watchdog, records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from feedmill.exchanges.base import Feed, FrameKind, Topic
+from feedmill.receiver import metrics
+from feedmill.receiver.connection import Connection
+from feedmill.receiver.freshness import Freshness
+from feedmill.receiver.pacing import Pacer
+from feedmill.receiver.session import Producer
+from feedmill.receiver.settings import ReceiverSettings
+from feedmill.receiver.subscriber import Subscriber
+from feedmill.shared import control
+from feedmill.shared.clock import monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One planned socket: which of the feed's sockets, and its share of the topics."""
+
+    name: str
+    socket: str
+    topics: tuple[Topic, ...]
+
+
+class Link:
+    """Made for one connection attempt. ``open`` then ``run``; ``run`` returns when the connection has ended."""
+
+    def __init__(
+        self,
+        number: int,
+        plan: Socket,
+        feed: Feed,
+        producer: Producer,
+        settings: ReceiverSettings,
+        log: Any,
+    ) -> None:
+        self.number = number
+        self.plan = plan
+        self._feed = feed
+        self._producer = producer
+        self._settings = settings
+        self._log = log.bind(connection=number, socket=plan.name)
+        self.freshness = Freshness(topic.name for topic in plan.topics)
+        self.subscriber = Subscriber(
+            number, feed, plan.topics, producer, self._send, ack_timeout=settings.ack_timeout, log=self._log
+        )
+        self.connection = Connection(
+            number,
+            producer,
+            feed.data_prefixes,
+            Pacer(settings.mode, settings.max_age),
+            self._judge,
+            max_message=settings.max_message,
+            on_ping=self.subscriber.forced,
+        )
+        self.connection.sample = self.freshness.sample
+        self.connection.on_open = self._connected
+        self.opened_at = 0.0
+        self.leaving = asyncio.Event()
+        """The venue announced that it will close this connection."""
+        self.over = asyncio.Event()
+        """The Disconnected record is written."""
+        self.cause = ""
+        self.detail = ""
+        self.fatal = ""
+
+    # life
+    async def open(self) -> None:
+        """Connect; the Connected record stands before any frame of this connection. Raises what connecting raises."""
+        settings = self._settings
+        try:
+            await self.connection.open(
+                self._feed.url(self.plan.socket), timeout=settings.connect_timeout, ssl_context=settings.ssl_context
+            )
+        except BaseException as error:
+            self.because("error", f"while connecting: {type(error).__name__}")
+            self._disconnected()
+            raise
+
+    def _connected(self) -> None:
+        # Called by picows before the first frame is read, so nothing of this connection can stand before the record.
+        self.opened_at = monotonic()
+        self._producer.record(control.Connected(self.number, self.plan.name), self.number)
+
+    async def run(self) -> None:
+        """Subscribe and watch until the connection ends, whoever ends it; always writes Disconnected."""
+        connection = self.connection
+        helpers = [
+            asyncio.create_task(self._subscribe(), name=f"subscribe-{self.number}"),
+            asyncio.create_task(self._watch_silence(), name=f"silence-{self.number}"),
+        ]
+        try:
+            await connection.closed.wait()
+            await connection.ended()
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            connection.close(graceful=False)
+            self._disconnected()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def close(self, cause: str, detail: str = "") -> None:
+        """End it from this side and wait until the record is written."""
+        self.because(cause, detail)
+        self.connection.close(graceful=cause in ("planned", "shutdown", "backpressure"))
+        await self.connection.ended()
+        if not self.over.is_set():
+            self._disconnected()
+
+    def because(self, cause: str, detail: str = "") -> None:
+        """Name the cause of the end to come; the first name counts."""
+        if not self.cause:
+            self.cause, self.detail = cause, detail
+
+    def _disconnected(self) -> None:
+        if self.over.is_set():
+            return
+        if not self.opened_at:
+            self.over.set()
+            return
+        connection = self.connection
+        # After a cancellation the last read's frames may still wait for their turn: they come before the record.
+        connection.flush()
+        code = connection.close_code
+        if not self.cause:
+            if self.fatal:
+                self.because("error", self.fatal)
+            elif connection.trouble:
+                self.because("error", connection.trouble)
+            elif code is not None:
+                self.because("closed", connection.close_reason)
+            else:
+                self.because("aborted", "the connection ended without a close frame")
+        self.over.set()
+        metrics.reconnects.labels(self.cause).inc()
+        self._log.info(
+            "connection.ended", cause=self.cause, detail=self.detail[:200], code=code, frames=connection.received,
+            lasted_seconds=round(monotonic() - self.opened_at, 1),
+        )  # fmt: skip
+        self._producer.record(control.Disconnected(self.number, self.cause, self.detail[:200], code), self.number)
+
+    async def _subscribe(self) -> None:
+        try:
+            await self.subscriber.run()
+        except Exception as error:
+            self._log.exception("subscribe.failed")
+            self.because("error", f"subscribing failed: {type(error).__name__}: {error}"[:200])
+            self.connection.close(graceful=False)
+
+    # silence
+    @property
+    def silence(self) -> float:
+        return self._settings.silence_timeout or self._feed.limits.silence
+
+    async def _watch_silence(self) -> None:
+        """Nothing at all for too long, pings included: the other side is gone without saying so."""
+        connection = self.connection
+        while True:
+            if connection.held:
+                await asyncio.sleep(min(1.0, self.silence / 4))
+                continue
+            left = connection.last_frame + self.silence - monotonic()
+            if left <= 0:
+                self.because("silent", f"no frame for {self.silence:g} s, pings included")
+                connection.close(graceful=False)
+                return
+            await asyncio.sleep(left + 0.001)
+
+    # frames without data prefix
+    def _judge(self, payload: bytes) -> tuple[bool, Callable[[], None] | None]:
+        try:
+            verdict = self._feed.classify(payload)
+        except Exception:
+            # The adapter promises not to raise; if it does, the frame is kept and the mapper dead-letters it.
+            self._log.exception("classify.failed", size=len(payload))
+            return True, None
+        kind = verdict.kind
+        if kind is FrameKind.DATA:
+            return True, self._seen_data
+        if kind is FrameKind.HEARTBEAT:
+            if verdict.reply is not None:
+                self.connection.send(verdict.reply)
+                self.subscriber.forced()
+            return False, None
+
+        def act() -> None:
+            if kind is FrameKind.SHUTDOWN:
+                self.leaving.set()
+                return
+            self.subscriber.on_answer(verdict)
+            if verdict.fatal:
+                self.fatal = verdict.error or "the venue ended the session"
+                self.connection.close(graceful=False)
+
+        return True, act
+
+    def _seen_data(self) -> None:
+        connection = self.connection
+        now = monotonic()
+        if not connection.last_data:
+            connection.first_data = now
+            connection.got_data.set()
+        connection.last_data = now
+
+    def _send(self, payload: bytes) -> None:
+        self.connection.send(payload)
+
+    # judgement
+    @property
+    def stable(self) -> bool:
+        """Data flowed for ``stable_after``: only then is the next failure the first again."""
+        connection = self.connection
+        return connection.first_data > 0 and connection.last_data - connection.first_data >= self._settings.stable_after

@@ -1,0 +1,196 @@
+"""REST on command: asked for by distributors (book snapshots) or by itself (instruments), answered into the stream.
+
+Every request draws on the venue's weight budget (its ``share``, corrected by what the venue's headers say), 429 and
+418 stop all requests for as long as the venue asks, server errors are retried with back-off, and what is given up is
+told with a RestFailed record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from feedmill import __version__
+from feedmill.exchanges.base import Rest, RestRequest, VenueLimits
+from feedmill.receiver import metrics
+from feedmill.receiver.causes import host_of
+from feedmill.receiver.session import Producer
+from feedmill.shared import control
+from feedmill.shared.backoff import Backoff
+from feedmill.shared.budget import TokenBucket
+from feedmill.shared.clock import monotonic, now_ns
+
+QUEUE = 1000
+WORKERS = 2
+ATTEMPTS = 5
+GIVE_UP = 60.0
+"""Seconds after which a command's request is given up, waiting for budget included: it was asked anew long since."""
+MAX_BODY = 64 * 1024 * 1024
+OTHER_BUDGET = (5.0, 0.1)
+"""Capacity and rate of budgets a venue names but VenueLimits does not describe (the strictest documented one)."""
+
+
+@dataclass(slots=True)
+class Job:
+    request: RestRequest
+    command: str
+    asked: float = field(default_factory=monotonic)
+    """Monotonic time."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.request.kind, self.request.symbol, self.request.url, *sorted(self.request.params.values()))
+
+
+class RestDesk:
+    """Queue and workers. ``ask`` never blocks; a request for what is already queued only takes the newer command."""
+
+    def __init__(
+        self,
+        rest: Rest,
+        limits: VenueLimits,
+        producer: Producer,
+        *,
+        share: float = 0.5,
+        timeout: float = 15.0,
+        ssl_context: ssl.SSLContext | None = None,
+        log: Any,
+    ) -> None:
+        self._rest = rest
+        self._limits = limits
+        self._producer = producer
+        self._timeout = timeout
+        self._ssl = ssl_context
+        self._log = log
+        self._queue: asyncio.Queue[Job] = asyncio.Queue(QUEUE)
+        self._pending: dict[tuple[str, ...], Job] = {}
+        limit = max(1.0, limits.request_weight * share)
+        self._buckets: dict[str, TokenBucket] = {"weight": TokenBucket.within(limit, limits.request_window)}
+        self.problem = ""
+
+    @property
+    def waiting(self) -> int:
+        return len(self._pending)
+
+    @property
+    def blocked_for(self) -> float:
+        return max(bucket.blocked_for for bucket in self._buckets.values())
+
+    def snapshot(self, symbol: str, native: str, command: str) -> None:
+        self.ask(self._rest.book_snapshot(symbol, native), command)
+
+    def instruments(self, natives: Sequence[str], command: str) -> None:
+        for request in self._rest.instruments(natives):
+            self.ask(request, command)
+
+    def ask(self, request: RestRequest, command: str) -> None:
+        job = Job(request, command)
+        held = self._pending.get(job.key)
+        if held is not None:
+            held.command = command or held.command
+            held.asked = job.asked
+            return
+        try:
+            self._queue.put_nowait(job)
+        except asyncio.QueueFull:
+            self._give_up(job, f"{QUEUE} REST requests wait already")
+            return
+        self._pending[job.key] = job
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        connector = aiohttp.TCPConnector(limit=4, ssl=self._ssl if self._ssl is not None else True)
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                headers={"User-Agent": f"feedmill/{__version__}"},
+            ) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            for index in range(WORKERS):
+                group.create_task(self._work(session), name=f"rest-{index}")
+
+    async def _work(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            job = await self._queue.get()
+            try:
+                await self._serve(session, job)
+            finally:
+                self._pending.pop(job.key, None)
+
+    async def _serve(self, session: aiohttp.ClientSession, job: Job) -> None:
+        backoff = Backoff(0.5, 10.0)
+        reason = ""
+        bucket = self._bucket(job.request.bucket)
+        for _ in range(ATTEMPTS):
+            left = job.asked + GIVE_UP - monotonic()
+            if job.command and left <= 0:
+                reason = reason or "no budget in time"
+                break
+            try:
+                async with asyncio.timeout(left if job.command else None):
+                    await bucket.take(job.request.weight)
+            except TimeoutError:
+                reason = reason or "no budget in time"
+                break
+            final, reason = await self._once(session, job, bucket)
+            if final:
+                break
+            await asyncio.sleep(backoff.next())
+        if reason:
+            self._give_up(job, reason)
+
+    async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: TokenBucket) -> tuple[bool, str]:
+        """(final?, why not): ``(True, "")`` is an answer in the stream."""
+        request = job.request
+        sent = now_ns()
+        try:
+            async with session.get(request.url, params=dict(request.params)) as answer:
+                body = await answer.content.read(MAX_BODY + 1)
+                while not answer.content.at_eof() and len(body) <= MAX_BODY:
+                    body += await answer.content.read(MAX_BODY + 1)
+                status, headers = answer.status, answer.headers
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.problem = f"{host_of(request.url)}: {type(error).__name__}"
+            self._log.warning("rest.failed", host=host_of(request.url), kind=request.kind, error=type(error).__name__)
+            metrics.rest_requests.labels(request.kind, "unreachable").inc()
+            return False, f"{type(error).__name__} from {host_of(request.url)}"
+        at = now_ns()
+        if len(body) > MAX_BODY:
+            return True, f"the answer is larger than {MAX_BODY} bytes"
+        limits = self._rest.read_limits(status, headers, body)
+        if limits.used_weight is not None and request.bucket == "weight":
+            bucket.correct(self._limits.request_weight * 0.9 - limits.used_weight)
+        metrics.rest_requests.labels(request.kind, str(status)).inc()
+        if 200 <= status < 300:
+            self.problem = ""
+            self._producer.answer(
+                control.RestAnswer(job.command, request.kind, request.symbol, request.native, status, sent, body), at
+            )
+            return True, ""
+        reason = f"HTTP {status} from {host_of(request.url)}: {body[:120].decode('utf-8', 'replace')}"
+        self.problem = reason
+        self._log.warning("rest.refused", host=host_of(request.url), kind=request.kind, status=status)
+        if status in (418, 429) or limits.retry_after is not None:
+            wait = limits.retry_after if limits.retry_after is not None else 60.0
+            for each in self._buckets.values():
+                each.block(wait)
+            return False, reason
+        return status < 500, reason
+
+    def _bucket(self, name: str) -> TokenBucket:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = TokenBucket(*OTHER_BUDGET)
+        return bucket
+
+    def _give_up(self, job: Job, reason: str) -> None:
+        metrics.rest_requests.labels(job.request.kind, "given_up").inc()
+        self._log.warning("rest.given_up", kind=job.request.kind, symbol=job.request.symbol, reason=reason[:200])
+        self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200]))

@@ -1,0 +1,175 @@
+"""The receiver put together: what runs, in which order it starts, and how it ends without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from feedmill.exchanges.base import Feed, Rest, Topic
+from feedmill.receiver import status
+from feedmill.receiver.appender import Appender
+from feedmill.receiver.commands import CommandReader
+from feedmill.receiver.confirmer import Confirmer
+from feedmill.receiver.flow import Flow
+from feedmill.receiver.link import Link
+from feedmill.receiver.rest import RestDesk
+from feedmill.receiver.session import Producer
+from feedmill.receiver.settings import ReceiverSettings
+from feedmill.receiver.supervisor import Supervisor
+from feedmill.shared.breaker import Breaker
+from feedmill.shared.budget import ByteBudget
+from feedmill.shared.control import Command
+from feedmill.shared.health import Health
+from feedmill.shared.redis.url import RedisUrl
+
+CONFIRM_WAIT = 3.0
+"""Seconds an orderly stop waits for the last batches to be on the server's disk, beyond their acknowledgement."""
+FIRST_RESET = 1.0
+"""Seconds of the breaker's first rest; it doubles up to the configured one."""
+
+
+class Undrained(RuntimeError):
+    """The process stopped before Redis had everything; what was missing is gone with it."""
+
+
+class Receiver:
+    def __init__(
+        self, settings: ReceiverSettings, feed: Feed, rest: Rest, redis_url: RedisUrl, health: Health, log: Any
+    ) -> None:
+        self.settings = settings
+        self.health = health
+        self._log = log
+        self.budget = ByteBudget(settings.memory)
+        self.breaker = Breaker(
+            "redis",
+            fail_max=settings.breaker_failures,
+            reset_timeout=settings.breaker_reset,
+            first_reset=FIRST_RESET,
+            on_change=lambda state: log.info("breaker", state=state),
+        )
+        self.producer = Producer(
+            settings.replica,
+            self.budget,
+            max_frames=settings.max_batch_frames,
+            max_bytes=settings.max_batch_bytes,
+            log=log,
+        )
+        self.appender = Appender(
+            redis_url, settings.shard, self.producer, self.breaker, deadline=settings.append_deadline, log=log
+        )
+        self.confirmer = Confirmer(
+            redis_url, settings.shard, self.producer, self.appender, replicas=settings.confirm_replicas, log=log
+        )
+        self.flow = Flow(self.budget, settings.pause_limit, log)
+        self.supervisor = Supervisor(feed, self.producer, settings, self.flow, log)
+        self.desk = RestDesk(
+            rest, feed.limits, self.producer, share=settings.share, timeout=settings.rest_timeout,
+            ssl_context=settings.ssl_context, log=log,
+        )  # fmt: skip
+        self.commands = CommandReader(
+            redis_url, settings.shard, self.breaker, self.handle, max_age=settings.command_max_age, log=log
+        )
+        self._asked: set[asyncio.Task[None]] = set()
+        status.install(self)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop``, then drain; raises Undrained when Redis did not take everything in time."""
+        self._log.info(
+            "receiver.start", session=self.producer.id, shard=str(self.settings.shard),
+            connections=len(self.supervisor.plans), topics=sum(len(p.topics) for p in self.supervisor.plans),
+            mode=self.settings.mode.value,
+        )  # fmt: skip
+        try:
+            async with asyncio.TaskGroup() as group:
+                keep = [
+                    group.create_task(work, name=name)
+                    for name, work in (
+                        ("append", self.appender.run()),
+                        ("confirm", self.confirmer.run()),
+                        ("flow", self.flow.run()),
+                        ("alive", self._alive()),
+                    )
+                ]
+                capture = group.create_task(self._capture(), name="capture")
+                await stop.wait()
+                capture.cancel()
+                await asyncio.wait({capture})
+                self.producer.end()
+                left = await self._drain()
+                for task in keep:
+                    task.cancel()
+        finally:
+            self.flow.stop()
+        if left:
+            raise Undrained(
+                f"{left} batches were not appended within {self.settings.drain_timeout:g} s:"
+                f" Redis is {self.appender.state} ({self.appender.problem})"
+            )
+
+    async def _capture(self) -> None:
+        """Everything that brings data in."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.supervisor.run(), name="supervise")
+                group.create_task(self.desk.run(), name="rest")
+                group.create_task(self.commands.run(), name="commands")
+                group.create_task(self._metadata(), name="metadata")
+        finally:
+            for task in tuple(self._asked):
+                task.cancel()
+
+    async def _alive(self) -> None:
+        """Write Alive when idle, and keep the counters up to date."""
+        interval = self.settings.alive_interval
+        while True:
+            await asyncio.sleep(min(0.5, interval / 4))
+            self.producer.alive(interval)
+            self.producer.report()
+            self.appender.report()
+
+    async def _metadata(self) -> None:
+        natives = sorted({subscription.native for subscription in self.settings.subscriptions})
+        while True:
+            if natives:
+                self.desk.instruments(natives, "")
+            await asyncio.sleep(self.settings.instruments_interval)
+
+    async def _drain(self) -> int:
+        """Wait for the last append; gives the number of batches the server does not have."""
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout):
+                await self.appender.settled()
+        except TimeoutError:
+            left = self.producer.backlog.last - self.producer.backlog.acked
+            self._log.error("drain.overdue", batches=left, held_bytes=self.budget.used, redis=self.appender.state)
+            return left
+        backlog = self.producer.backlog
+        waited = 0.0
+        while backlog.confirmed < backlog.last and waited < CONFIRM_WAIT:
+            await asyncio.sleep(0.02)
+            waited += 0.02
+        self._log.info("drained", session=self.producer.id, batches=backlog.last, confirmed=backlog.confirmed)
+        return 0
+
+    # commands
+    def handle(self, command: Command) -> None:
+        """Carry out what a distributor asked for."""
+        if command.kind == "book_snapshot":
+            self.desk.snapshot(command.symbol, command.native, command.id)
+        elif command.kind == "instruments":
+            natives = [command.native] if command.native else sorted({s.native for s in self.settings.subscriptions})
+            self.desk.instruments(natives, command.id)
+        elif command.kind == "resubscribe":
+            for link, topics in self.supervisor.topics_of(command.symbol, command.channel):
+                task = asyncio.create_task(self._resubscribe(link, topics), name=f"resubscribe-{command.id}")
+                self._asked.add(task)
+                task.add_done_callback(self._asked.discard)
+        else:
+            self._log.warning("command.unknown", kind=command.kind, id=command.id)
+
+    async def _resubscribe(self, link: Link, topics: Sequence[Topic]) -> None:
+        try:
+            await link.subscriber.resubscribe(topics)
+        except Exception:
+            self._log.exception("resubscribe.failed", connection=link.number)

@@ -1,0 +1,200 @@
+"""Subscribes the topics of one connection: paced, and every acknowledgement checked.
+
+A refused request is asked for again in halves, so that one bad topic costs only itself. A request without its
+acknowledgement after ``ack_timeout`` is sent once more, then its topics are rejected. A venue that acknowledges unknown
+topics in silence (Binance) is not found out here: such a topic stays without data, which freshness shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from feedmill.exchanges.base import Feed, FrameKind, Outbound, Topic, Verdict
+from feedmill.receiver import metrics
+from feedmill.receiver.session import Producer
+from feedmill.shared import control
+from feedmill.shared.budget import TokenBucket
+
+
+class TopicState(Enum):
+    PENDING = "pending"
+    ACTIVE = "active"
+    REJECTED = "rejected"
+
+
+@dataclass(slots=True)
+class _Request:
+    message: Outbound
+    unsubscribe: bool = False
+    split: bool = False
+    """Refused as a whole: each half is asked for again, so that one bad topic costs only itself."""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def message_bucket(messages_per_second: float) -> TokenBucket:
+    """One at once, refilled so that no second ever sees more than the venue's limit."""
+    return TokenBucket(1.0, max(messages_per_second - 1, messages_per_second / 2))
+
+
+def topic_ref(topic: Topic) -> control.TopicRef:
+    wanted = topic.subscription
+    return control.TopicRef(wanted.symbol, wanted.native, wanted.channel.value, topic.name)
+
+
+class Subscriber:
+    """Drives the subscriptions of one connection (``number``); ``send`` writes a text message to it."""
+
+    def __init__(
+        self,
+        number: int,
+        feed: Feed,
+        topics: Sequence[Topic],
+        producer: Producer,
+        send: Callable[[bytes], None],
+        *,
+        ack_timeout: float = 10.0,
+        log: Any,
+    ) -> None:
+        self.number = number
+        self.topics = {topic.name: topic for topic in topics}
+        self.states = {topic.name: TopicState.PENDING for topic in topics}
+        self._feed = feed
+        self._producer = producer
+        self._send = send
+        self._ack_timeout = ack_timeout
+        self._log = log
+        self._pending: dict[int, _Request] = {}
+        self._ids = itertools.count(1)
+        self._lock = asyncio.Lock()
+        self.bucket = message_bucket(feed.limits.messages_per_second)
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def forced(self) -> None:
+        """A pong or heartbeat reply was sent: it counts as a message."""
+        self.bucket.force()
+
+    @property
+    def settled(self) -> bool:
+        return TopicState.PENDING not in self.states.values()
+
+    async def run(self) -> None:
+        """Send the opening messages, subscribe everything, and see every answer or its lack."""
+        async with asyncio.TaskGroup() as group:
+            for message in self._feed.opening():
+                await self._ask(group, message)
+            for message in self._feed.subscribe(list(self.topics.values()), self.next_id):
+                await self._ask(group, message)
+
+    async def resubscribe(self, topics: Sequence[Topic]) -> None:
+        """Unsubscribe and subscribe again; the records tell when."""
+        async with self._lock:
+            for unsubscribe in (True, False):
+                build = self._feed.unsubscribe if unsubscribe else self._feed.subscribe
+                async with asyncio.TaskGroup() as group:
+                    for message in build(topics, self.next_id):
+                        await self._ask(group, message, unsubscribe=unsubscribe)
+
+    async def _ask(self, group: asyncio.TaskGroup, message: Outbound, *, unsubscribe: bool = False) -> None:
+        request = _Request(message, unsubscribe)
+        await self._deliver(request)
+        if message.request_id is None:
+            self._settle(request, message.topics)
+        else:
+            group.create_task(self._answered(group, request), name=f"ack-{self.number}-{message.request_id}")
+
+    async def _deliver(self, request: _Request) -> None:
+        await self.bucket.take()
+        if request.message.request_id is not None:
+            self._pending[request.message.request_id] = request
+        self._send(request.message.payload)
+
+    async def _answered(self, group: asyncio.TaskGroup, request: _Request) -> None:
+        for again in (True, False):
+            try:
+                async with asyncio.timeout(self._ack_timeout):
+                    await request.answered.wait()
+                if request.split:
+                    await self._ask_halves(group, request.message.topics)
+                return
+            except TimeoutError:
+                self._log.warning(
+                    "subscribe.unanswered",
+                    connection=self.number,
+                    topics=len(request.message.topics),
+                    seconds=self._ack_timeout,
+                    action="sent again" if again else "rejected",
+                )
+            if again:
+                await self._deliver(request)
+        # The request stays known: an acknowledgement that comes later still after all makes its topics active.
+        if not request.unsubscribe:
+            self.reject(request.message.topics, f"no acknowledgement within {self._ack_timeout:g} s, asked twice")
+
+    async def _ask_halves(self, group: asyncio.TaskGroup, topics: Sequence[Topic]) -> None:
+        middle = len(topics) // 2
+        for half in (topics[:middle], topics[middle:]):
+            for message in self._feed.subscribe(half, self.next_id):
+                await self._ask(group, message)
+
+    # answers
+    def on_answer(self, verdict: Verdict) -> None:
+        """An acknowledgement or an error that names a request."""
+        request = self._pending.pop(verdict.request_id, None) if verdict.request_id is not None else None
+        if request is None:
+            if verdict.kind is FrameKind.ERROR:
+                self._log.warning("venue.error", connection=self.number, error=verdict.error[:200])
+            return
+        topics = request.message.topics
+        request.split = (
+            verdict.kind is FrameKind.ERROR and not verdict.fatal and not request.unsubscribe and len(topics) > 1
+        )
+        request.answered.set()
+        if verdict.kind is FrameKind.ERROR:
+            self._log.warning(
+                "venue.error", connection=self.number, error=verdict.error[:200], topics=[t.name for t in topics[:5]]
+            )
+            if not request.unsubscribe and not request.split:
+                self.reject(topics, verdict.error or "refused by the venue")
+            return
+        if verdict.accepted is None or request.unsubscribe:
+            self._settle(request, topics)
+            return
+        self._settle(request, [topic for topic in topics if topic.name in verdict.accepted])
+        left_out = [topic for topic in topics if topic.name not in verdict.accepted]
+        if left_out:
+            self.reject(left_out, "not listed in the venue's acknowledgement")
+
+    def _settle(self, request: _Request, topics: Iterable[Topic]) -> None:
+        done = list(topics)
+        if not done:
+            return
+        refs = [topic_ref(topic) for topic in done]
+        record: control.Control
+        if request.unsubscribe:
+            record, state = control.Unsubscribed(self.number, refs), TopicState.PENDING
+        else:
+            record, state = control.Subscribed(self.number, refs), TopicState.ACTIVE
+        for topic in done:
+            self.states[topic.name] = state
+        self._producer.record(record, self.number)
+
+    def reject(self, topics: Iterable[Topic], reason: str) -> None:
+        refused = list(topics)
+        if not refused:
+            return
+        for topic in refused:
+            self.states[topic.name] = TopicState.REJECTED
+        metrics.rejected.inc(len(refused))
+        self._log.error(
+            "topic.rejected", connection=self.number, reason=reason[:200], topics=[t.name for t in refused[:10]],
+            count=len(refused), remedy="check the symbol and the channel in the manifest",
+        )  # fmt: skip
+        refs = [topic_ref(topic) for topic in refused]
+        self._producer.record(control.Rejected(self.number, refs, reason[:200]), self.number)

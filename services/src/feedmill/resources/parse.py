@@ -1,0 +1,193 @@
+"""One YAML document -> one checked resource, or all that is wrong with it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from feedmill.resources.base import API_VERSION, Model
+from feedmill.resources.document import Document
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill.resources.problems import Problem, choose, did_you_mean, show_value
+from feedmill.resources.rules import violations
+from feedmill.resources.shape import Path, Shape, known_paths, properties, shape_at, show_path
+from feedmill.resources.symbols import suggest_form
+
+Resource = ExchangeFeed | FeedPipeline
+MODELS: Mapping[str, type[ExchangeFeed] | type[FeedPipeline]] = {
+    "ExchangeFeed": ExchangeFeed,
+    "FeedPipeline": FeedPipeline,
+}
+PLANNED = ("ExchangeAccount", "FeedBackup", "FeedRestore")
+_GROUP = API_VERSION.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A resource and the document it was written in."""
+
+    resource: Resource
+    document: Document
+
+
+def parse_document(document: Document) -> tuple[Loaded | None, list[Problem]]:
+    """Read one document. (None, []) = an object of another API group, such as a Secret in the same file."""
+    data = document.data
+    if not isinstance(data, dict):
+        message = f"{show_value(data)} is not a resource: write apiVersion, kind, metadata and spec"
+        return None, [*document.problems, document.problem((), message)]
+    kind, head = _identify(document, data)
+    if kind is None:
+        return None, head
+    model = MODELS[kind]
+    problems = list(document.problems)
+    broken = [path for path in document.lines if path and _value(data, path) is None]
+    cleaned = _without_nulls(data)
+    resource: Resource | None = None
+    try:
+        resource = model.model_validate(cleaned, by_alias=True, by_name=False)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            path = tuple(detail["loc"])
+            if detail["type"] == "missing" and path in broken:
+                continue
+            broken.append(path)
+            problems.append(document.problem(path, _explain(model, path, detail)))
+    problems.extend(
+        document.problem(violation.path, _with_value(cleaned, violation.path, violation.message))
+        for violation in violations(model, cleaned, broken)
+    )
+    if problems or resource is None:
+        return None, problems
+    return Loaded(resource, document), []
+
+
+def _identify(document: Document, data: dict[str, Any]) -> tuple[str | None, list[Problem]]:
+    """Kind of one of our resources, or (None, why not); (None, []) = not ours."""
+    version, kind = data.get("apiVersion"), data.get("kind")
+    if not isinstance(version, str) or not isinstance(kind, str):
+        missing = "apiVersion" if not isinstance(version, str) else "kind"
+        remedy = f"write {API_VERSION}" if missing == "apiVersion" else f"write one of {', '.join(MODELS)}"
+        return None, [document.problem((missing,), f"is missing or not a word: {remedy}")]
+    ours = kind in MODELS or kind in PLANNED
+    if version != API_VERSION:
+        if ours or version.partition("/")[0] == _GROUP or did_you_mean(version, [API_VERSION]):
+            return None, [document.problem(("apiVersion",), f"{show_value(version)} is not known: write {API_VERSION}")]
+        return None, []
+    if kind in PLANNED:
+        message = f"{kind} is not supported yet: remove it (this version reads {' and '.join(MODELS)})"
+        return None, [document.problem(("kind",), message)]
+    if kind not in MODELS:
+        return None, [document.problem(("kind",), f"{show_value(kind)} is not known: {choose(kind, tuple(MODELS))}")]
+    return kind, []
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _value(data: Any, path: Path) -> Any:
+    for part in path:
+        if isinstance(part, str) and isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(part, int) and isinstance(data, list) and part < len(data):
+            data = data[part]
+        else:
+            return None
+    return data
+
+
+def _with_value(data: Any, path: Path, message: str) -> str:
+    value = _value(data, path)
+    return message if value is None or isinstance(value, (dict, list)) else f"{show_value(value, path)}: {message}"
+
+
+def _explain(model: type[Model], path: Path, detail: ErrorDetails) -> str:
+    """A pydantic error as a sentence with the value and a remedy."""
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return _unknown_key(model, path)
+    shape = shape_at(model, path)
+    if kind == "missing":
+        return f"is missing: {_remedy(shape)}"
+    value = detail["input"]
+    shown = show_value(value, path)
+    if shape is None:
+        return f"{shown}: {detail['msg']}"
+    bounds = shape.constraints
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return f"{shown} is out of range: write {bounds['ge']} to {bounds['le']}"
+    if kind == "too_short":
+        return "is empty: list at least one"
+    if kind == "too_long":
+        return f"holds {len(value)} items: at most {bounds.get('max_length')} are allowed"
+    if shape.kind == "enum":
+        return f"{shown} is not known: {choose(str(value), shape.choices)}"
+    if shape.kind in ("string", "pattern") and not isinstance(value, str):
+        return f"{shown} is not text: {_quoted(shape, value)}"
+    if path[-2:-1] == ("symbols",) and isinstance(value, str):
+        return f"{shown} is not a symbol: write {suggest_form(value) or 'BASE-QUOTE, such as BTC-USDT'}"
+    if shape.pattern_type is not None:
+        return f"{shown} is not {shape.pattern_type.meaning}"
+    wrong = "is too long" if kind == "string_too_long" else "is not of the right form or type"
+    return f"{shown} {wrong}: {_remedy(shape, value)}"
+
+
+def _quoted(shape: Shape, value: Any) -> str:
+    if shape.pattern_type is None and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f'put it in quotes: "{value}"'
+    return _remedy(shape)
+
+
+def _remedy(shape: Shape | None, value: Any = None) -> str:
+    if shape is None:
+        return "see docs/reference/resources.md"
+    if shape.hints:
+        return shape.hints[0]
+    if shape.pattern_type is not None:
+        return shape.pattern_type.meaning.partition(": ")[2]
+    if shape.kind == "object" and shape.model is not None:
+        return f"write a mapping with {', '.join(_first_keys(shape.model))}"
+    if shape.kind == "enum":
+        return f"write one of {', '.join(shape.choices)}"
+    if shape.kind == "integer":
+        without = " without quotes" if isinstance(value, str) and value.isdigit() else ""
+        return f"write a whole number{without}, {shape.constraints.get('ge')} to {shape.constraints.get('le')}"
+    if shape.kind == "boolean":
+        return "write true or false, without quotes"
+    if shape.kind == "list":
+        return "write a list: [a, b], or one '- item' a line"
+    if shape.kind in ("map", "free"):
+        return "write a mapping (key: value)"
+    pattern = shape.constraints.get("pattern")
+    return f"it must match {pattern}" if pattern else "write some text"
+
+
+def _first_keys(model: type[Model]) -> list[str]:
+    known = properties(model)
+    return [name for name, prop in known.items() if prop.required] or list(known)
+
+
+def _unknown_key(model: type[Model], path: Path) -> str:
+    key = str(path[-1])
+    around = shape_at(model, path[:-1])
+    names = list(properties(around.model)) if around is not None and around.model is not None else []
+    near = did_you_mean(key, names)
+    if near:
+        return f'unknown key "{key}": did you mean {near}?'
+    if key in ("url", "password", "token") and {"urlSecretRef", "botTokenSecretRef"} & set(names):
+        reference = "urlSecretRef" if "urlSecretRef" in names else "botTokenSecretRef"
+        return f'unknown key "{key}": secrets stay out of manifests, put it into a Secret and name that in {reference}'
+    for place, prop in known_paths(model):
+        if prop.name == key and "metadata" not in place and "podTemplate" not in place:
+            return f'unknown key "{key}": did you mean {show_path(place)}?'
+    return f'unknown key "{key}": remove it (known here: {", ".join(names)})'

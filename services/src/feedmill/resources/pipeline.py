@@ -1,0 +1,292 @@
+"""``FeedPipeline``: what feeds share: Redis, PostgreSQL, the processor, retention, backup."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from feedmill.resources.base import DNS_LABEL, NAME_RULE, Boolean, Hint, Integer, Model, ObjectMeta, Rule
+from feedmill.resources.common import CircuitBreaker, Replicas, SecretKeyRef, SecretRef, Tls
+from feedmill.resources.types import KeepFor, Quantity, Severity, Switch
+
+Interval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d"]
+
+_SERVER_RULES = (
+    Rule(
+        "has(self.urlSecretRef) != has(self.managed)",
+        "give exactly one of urlSecretRef (a server of your own) and managed (write managed: {} for one made for you)",
+    ),
+    Rule(
+        "!has(self.tls) || has(self.urlSecretRef)",
+        "tls is only for a server of your own (urlSecretRef): remove it",
+        ".tls",
+    ),
+)
+_CRON = (
+    r"^(@(hourly|daily|weekly|monthly|yearly)|"
+    r"[-0-9*/,]+ [-0-9*/,]+ [-0-9*/,?L]+ [-0-9A-Z*/,]+ [-0-9A-Z*/,]+)$"
+)
+_NO_SHRINK = Rule(
+    "quantity(self.storage).compareTo(quantity(oldSelf.storage)) >= 0",
+    "a volume cannot shrink: keep storage or make it larger",
+    ".storage",
+    True,
+)
+
+
+class ManagedRedis(Model):
+    """A single Redis made and run for this pipeline. `{}` takes the defaults."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_NO_SHRINK,)
+
+    storage: Quantity = Quantity("2Gi")
+    """Size of its volume."""
+    memory: Quantity = Quantity("1Gi")
+    """Its maxmemory."""
+
+
+class ManagedPostgres(Model):
+    """A single PostgreSQL made and run for this pipeline. `{}` takes the defaults."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_NO_SHRINK,)
+
+    storage: Quantity = Quantity("20Gi")
+    """Size of its volume."""
+
+
+class Redis(Model):
+    """Redis 7.2 or newer, or Valkey."""
+
+    rules: ClassVar[tuple[Rule, ...]] = _SERVER_RULES
+
+    url_secret_ref: SecretKeyRef | None = None
+    """Secret with the URL of a Redis of your own (`redis://`, `rediss://`)."""
+    managed: ManagedRedis | None = None
+    """A Redis made and run for this pipeline."""
+    tls: Tls | None = None
+    """How the server's certificate is checked."""
+    circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker)
+    """When to stop asking a server that does not answer."""
+
+
+class Postgres(Model):
+    """PostgreSQL 15 or newer."""
+
+    rules: ClassVar[tuple[Rule, ...]] = _SERVER_RULES
+
+    url_secret_ref: SecretKeyRef | None = None
+    """Secret with the URL of a PostgreSQL of your own (`postgresql://`)."""
+    managed: ManagedPostgres | None = None
+    """A PostgreSQL made and run for this pipeline."""
+    tls: Tls | None = None
+    """How the server's certificate is checked."""
+    circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker)
+    """When to stop asking a server that does not answer."""
+
+
+class Processor(Model):
+    """The processes that write to PostgreSQL."""
+
+    replicas: Replicas = 1
+    """Processes; the shards of all feeds are spread over them."""
+
+
+class Api(Model):
+    """The HTTP API."""
+
+    replicas: Annotated[Integer, Field(ge=0, le=16)] = 1
+    """Processes; 0 = no API."""
+
+
+def _default_intervals() -> list[Interval]:
+    return ["1m", "5m", "15m", "1h", "4h", "1d"]
+
+
+class Candles(Model):
+    """Candles computed from the stored trades."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "'1m' in self.intervals", "1m must be among the intervals: the others are rolled up from it", ".intervals"
+        ),
+    )
+
+    intervals: Annotated[
+        list[Interval], Field(min_length=1, max_length=12, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = Field(default_factory=_default_intervals)
+    """Lengths of candles: 1m is kept as trades are stored, the others are rolled up from it."""
+
+
+class Retention(Model):
+    """How long rows are kept. They are dropped in partitions of a day, so some stay up to a day longer."""
+
+    trades: KeepFor = KeepFor("30d")
+    """Trades."""
+    tickers: KeepFor = KeepFor("3d")
+    """Best bid and ask."""
+    book_snapshots: KeepFor = KeepFor("7d")
+    """Snapshots of order books."""
+
+
+class B2(Model):
+    """A Backblaze B2 bucket."""
+
+    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9]{4,62}$")]
+    """Name of the bucket."""
+    prefix: Annotated[
+        str, Field(pattern=r"^([^\s/][^\s]*)?$", max_length=512), Hint("write it without a leading /")
+    ] = ""
+    """What the names of the objects begin with."""
+    credentials_secret_ref: SecretRef
+    """Secret with the keys `keyId` and `applicationKey`."""
+
+
+class Destination(Model):
+    """Where backups are stored."""
+
+    b2: B2
+    """A Backblaze B2 bucket."""
+
+
+class Encryption(Model):
+    """How backups are encrypted before they leave."""
+
+    key_secret_ref: SecretKeyRef
+    """The key: 32 bytes in base64."""
+
+
+class BackupRetention(Model):
+    """Which backups are kept."""
+
+    max_age: KeepFor = KeepFor("30d")
+    """Older ones are deleted, but never the newest good one."""
+    max_count: Annotated[Integer, Field(ge=1, le=10000)] = 60
+    """Most backups kept."""
+
+
+class Backup(Model):
+    """Backups of PostgreSQL on a schedule."""
+
+    schedule: Annotated[
+        str,
+        Field(pattern=_CRON),
+        Hint('write five cron fields (minute hour day month weekday), such as "0 3 * * *"'),
+    ]
+    """When, in cron form and UTC (`"0 3 * * *"`)."""
+    destination: Destination
+    """Where backups are stored."""
+    encryption: Encryption | None = None
+    """How backups are encrypted before they leave."""
+    retention: BackupRetention = Field(default_factory=BackupRetention)
+    """Which backups are kept."""
+
+
+class Telegram(Model):
+    """Messages to a Telegram chat."""
+
+    bot_token_secret_ref: SecretKeyRef
+    """The bot's token."""
+    chat_id: Annotated[
+        str,
+        Field(pattern=r"^(-?[0-9]{1,20}|@\w{5,32})$"),
+        Hint('write it in quotes, such as "-1001234567"'),
+    ]
+    """Chat, channel or user: a number in quotes, or `@name`."""
+    minimum_severity: Severity = Severity.WARNING
+    """What is less than this is not sent."""
+
+
+class Notifications(Model):
+    """Who is told when something is wrong."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.telegram)", "name where to send to (telegram), or leave notifications out"),
+    )
+
+    telegram: Telegram | None = None
+    """Messages to a Telegram chat."""
+
+
+class Tracing(Model):
+    """OpenTelemetry traces."""
+
+    otlp_endpoint: Annotated[
+        str,
+        Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$", max_length=512),
+        Hint("write http:// or https:// and a host, without credentials, such as http://otel-collector:4318"),
+    ]
+    """Where to send them (OTLP over http)."""
+    sampling_percent: Annotated[Integer, Field(ge=0, le=100)] = 1
+    """Share of batches traced."""
+
+
+class Monitoring(Model):
+    """Objects for the monitoring stack of the cluster. Not used in local mode, tracing apart."""
+
+    pod_monitor: Switch = Switch.AUTO
+    """PodMonitor objects for the Prometheus operator."""
+    prometheus_rule: Switch = Switch.AUTO
+    """PrometheusRule objects (alerts)."""
+    dashboards: Boolean = True
+    """Grafana dashboards as ConfigMaps."""
+    tracing: Tracing | None = None
+    """OpenTelemetry traces."""
+
+
+class PipelineSpec(Model):
+    """What is wanted of a pipeline."""
+
+    redis: Redis
+    """Where the streams are."""
+    postgres: Postgres
+    """Where the data is stored."""
+    image: Annotated[str, Field(pattern=r"^[^\s@]+(@sha256:[0-9a-f]{64})?$", max_length=512)] | None = None
+    """Image of the services. Default: that of the operator at the time the pipeline was made. Never changed by an
+    upgrade of the operator."""
+    processor: Processor = Field(default_factory=Processor)
+    """The processes that write to PostgreSQL."""
+    api: Api = Field(default_factory=Api)
+    """The HTTP API."""
+    egress: Annotated[str, Field(pattern=DNS_LABEL)] = "default"
+    """Name of the outgoing address: feeds with the same one share the venues' limits."""
+    candles: Candles = Field(default_factory=Candles)
+    """Candles computed from the stored trades."""
+    retention: Retention = Field(default_factory=Retention)
+    """How long rows are kept."""
+    backup: Backup | None = None
+    """Backups of PostgreSQL on a schedule."""
+    notifications: Notifications | None = None
+    """Who is told when something is wrong."""
+    monitoring: Monitoring = Field(default_factory=Monitoring)
+    """Objects for the monitoring stack of the cluster."""
+
+
+class FeedPipeline(Model):
+    """What feeds share: Redis, PostgreSQL and what is done with the data."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (NAME_RULE,)
+
+    api_version: Literal["feedmill.dev/v1alpha1"] = "feedmill.dev/v1alpha1"
+    """Always `feedmill.dev/v1alpha1`."""
+    kind: Literal["FeedPipeline"] = "FeedPipeline"
+    """Always `FeedPipeline`."""
+    metadata: ObjectMeta
+    """Name and labels."""
+    spec: PipelineSpec
+    """What is wanted."""
+    status: dict[str, Any] | None = None
+    """Written by the operator."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name)."""
+        return self.metadata.namespace, self.metadata.name
+
+
+def default_pipeline(namespace: str, name: str) -> FeedPipeline:
+    """What local mode uses when the files name no pipeline at all: managed Redis and PostgreSQL."""
+    return FeedPipeline(
+        metadata=ObjectMeta(name=name, namespace=namespace),
+        spec=PipelineSpec(redis=Redis(managed=ManagedRedis()), postgres=Postgres(managed=ManagedPostgres())),
+    )

@@ -1,0 +1,121 @@
+"""PostgreSQL: how connections are made, which schema is expected, and what an error means."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+
+import asyncpg
+
+HEAD = "0001"
+"""The migration this code was written for. Revisions are in text order; a later one is fine (expand, then contract)."""
+
+DUMP_LOCK = 0x6665_6564_6475_6D70
+"""Advisory lock: a dump holds it shared, retiring partitions takes it exclusively or waits for its next run."""
+
+SETTINGS = {
+    "jit": "off",
+    "timezone": "UTC",
+    "plan_cache_mode": "force_generic_plan",
+    "default_transaction_isolation": "read committed",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+"""Sessions of services. JIT costs more than it saves on statements that run in ms."""
+
+
+class Trouble(Enum):
+    """What an error asks of the caller."""
+
+    DATA = "data"
+    """A value or a combination of values is refused: it will be refused again. Find the row."""
+    PARTITION = "partition"
+    """There is no partition for a row (any more): look again which exist."""
+    SCHEMA = "schema"
+    """The schema is not the one expected: wait for the migration."""
+    AWAY = "away"
+    """The server is away, busy, stopping or slow: try again."""
+
+
+def trouble(error: BaseException) -> Trouble:
+    """Judge an error of asyncpg, by SQLSTATE class where it has one."""
+    if isinstance(error, asyncpg.CheckViolationError) and "no partition" in str(error):
+        return Trouble.PARTITION
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        if state[:2] in ("22", "23", "44") or state in ("54000", "54001"):
+            return Trouble.DATA
+        if state[:2] in ("42", "3D", "3F", "0A"):
+            return Trouble.SCHEMA
+        return Trouble.AWAY
+    if isinstance(error, asyncpg.DataError):
+        return Trouble.DATA
+    return Trouble.AWAY
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether ``error`` is one of the errors a service waits out (never a fault of the code)."""
+    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError))
+
+
+def describe(error: BaseException) -> str:
+    """One line for logs and health: kind, SQLSTATE and message, without the statement's values."""
+    state = getattr(error, "sqlstate", None)
+    text = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}{f' ({state})' if state else ''}: {text}"[:300]
+
+
+async def connect(
+    database_url: str, *, name: str, timeout: float = 5.0, command_timeout: float | None = 30.0
+) -> asyncpg.Connection:
+    """Open a session; ``name`` appears in pg_stat_activity. Raises asyncpg errors, OSError or TimeoutError.
+
+    ``command_timeout`` (seconds) bounds every statement: a server that hangs is a server that is away.
+    """
+    async with asyncio.timeout(timeout):
+        return await asyncpg.connect(
+            database_url,
+            timeout=timeout,
+            command_timeout=command_timeout,
+            server_settings={**SETTINGS, "application_name": name},
+        )
+
+
+async def close(connection: asyncpg.Connection | None, *, timeout: float = 1.0) -> None:
+    """Close a session whatever state it is in; a server that hangs is not waited for."""
+    if connection is None or connection.is_closed():
+        return
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.close()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        pass
+    finally:
+        connection.terminate()
+
+
+async def revision(connection: asyncpg.Connection) -> str:
+    """The schema's revision; empty when nothing was migrated yet."""
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return ""
+    return str(await connection.fetchval("SELECT max(version_num) FROM alembic_version") or "")
+
+
+class SchemaBehind(RuntimeError):
+    """The database is not at the revision this code needs."""
+
+    sqlstate = "3F000"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"the database is at revision {found or 'none'}, this code needs {HEAD} or later: run feedmill migrate"
+        )
+
+
+async def require_schema(connection: asyncpg.Connection) -> str:
+    """The schema's revision; raises SchemaBehind when it is older than :data:`HEAD`."""
+    found = await revision(connection)
+    if found < HEAD:
+        raise SchemaBehind(found)
+    return found

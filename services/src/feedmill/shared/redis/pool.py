@@ -1,0 +1,102 @@
+"""redis-py with its pool, for everything that is not a hot path.
+
+TLS, time-outs and the pool's bound are set in one place; :class:`RedisPool` puts commands behind a circuit breaker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
+
+from feedmill.shared.breaker import Breaker
+from feedmill.shared.redis.url import RedisUrl
+
+AWAY = (OSError, ConnectionError, TimeoutError)
+"""Errors that say the server is away (not that a command was wrong)."""
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an error of redis-py speaks against the server rather than against the command."""
+    if isinstance(error, ResponseError) and not isinstance(error, AuthenticationError):
+        code = str(error).split(" ", 1)[0]
+        return code in {"OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "TRYAGAIN"}
+    return isinstance(error, (OSError, RedisError))
+
+
+def make_client(
+    url: RedisUrl,
+    *,
+    name: str,
+    max_connections: int = 8,
+    connect_timeout: float = 5.0,
+    timeout: float = 5.0,
+    pool_timeout: float = 5.0,
+) -> Redis:
+    """A redis-py client with answers as bytes. No retries of its own: the breaker's owner decides.
+
+    ``timeout`` (seconds) bounds each answer, so a blocking command must block for less. Callers beyond
+    ``max_connections`` wait ``pool_timeout`` seconds. Close it with ``aclose()``.
+    """
+    options: dict[str, Any] = {
+        "db": url.db,
+        "username": url.username,
+        "password": url.password,
+        "client_name": name,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 0,
+        "max_connections": max_connections,
+        "timeout": pool_timeout,
+    }
+    if url.path:
+        options |= {"connection_class": UnixDomainSocketConnection, "path": url.path}
+        del options["socket_connect_timeout"]
+    else:
+        options |= {"host": url.host, "port": url.port, "socket_keepalive": True}
+        if url.tls:
+            options |= {"connection_class": SSLConnection, "ssl_ca_certs": url.ca_file, "ssl_check_hostname": True}
+    return Redis(connection_pool=BlockingConnectionPool(**options))
+
+
+class RedisPool:
+    """A client and its breaker. ``client`` is free to use for what must not count (blocking reads)."""
+
+    def __init__(self, url: RedisUrl, breaker: Breaker, *, name: str, max_connections: int = 8, timeout: float = 5.0):
+        self.url = url
+        self.breaker = breaker
+        self.client = make_client(url, name=name, max_connections=max_connections, timeout=timeout)
+
+    async def execute(self, *command: str | bytes | int | float) -> Any:
+        """Run a command behind the breaker; raises BreakerOpen or redis-py's error.
+
+        Only what speaks against the server counts as a failure (see :func:`is_failure`); a wrong command does not.
+        """
+        ticket = self.breaker.admit()
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
+        try:
+            answer = await cast(Awaitable[Any], self.client.execute_command(*command))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            if is_failure(error):
+                ticket.failure(error)
+            else:
+                ticket.success()
+            raise
+        except BaseException:
+            ticket.release()
+            raise
+        ticket.success()
+        if task is not None and task.cancelling() > cancelled:
+            # On Python 3.11 redis-py's asyncio.wait_for swallows a cancellation that comes as its write completes.
+            raise asyncio.CancelledError
+        return answer
+
+    async def close(self) -> None:
+        await self.client.aclose()

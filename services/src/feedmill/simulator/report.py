@@ -1,0 +1,148 @@
+"""What verify found, as numbers, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+
+@dataclass(slots=True)
+class Flow:
+    """Trades or tickers of one venue: the ledger against the table. All counts are rows."""
+
+    emitted: int = 0
+    stored: int = 0
+    lost: int = 0
+    """Emitted, not stored and in no gap row."""
+    in_gaps: int = 0
+    """Emitted, not stored, covered by a gap row."""
+    doubled: int = 0
+    """Stored more than once (beyond the first)."""
+    phantom: int = 0
+    """Stored, never emitted."""
+    wrong: int = 0
+    """Stored with another content than emitted."""
+    gap_rows: int = 0
+    gaps_wrong: int = 0
+    """Trades: numbers that gap rows call missing although they are stored or were never emitted."""
+    unreadable: int = 0
+    """Emitted on purpose with a price that is no number: in the ledger's faults, not in ``emitted``."""
+    lost_before_first: int = 0
+    """Of ``lost``: before the first one stored of its instrument."""
+    lost_after_last: int = 0
+    """Of ``lost``: after the last one stored (still on its way, or a hole that nothing after it shows)."""
+
+    @property
+    def ok(self) -> bool:
+        return not (self.lost or self.doubled or self.phantom or self.wrong or self.gaps_wrong)
+
+
+@dataclass(slots=True)
+class Books:
+    """Stored book snapshots, each compared level by level with the book rebuilt from the ledger."""
+
+    checked: int = 0
+    wrong: int = 0
+    phantom: int = 0
+    """Of an update id that was never emitted."""
+    gap_rows: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not (self.wrong or self.phantom)
+
+
+@dataclass(slots=True)
+class Candles:
+    """1m candles recomputed from the ledger's trades that are stored; the venue's closed candles compared."""
+
+    stored: int = 0
+    complete: int = 0
+    wrong: int = 0
+    """Another content than recomputed, or complete although a trade of it is missing."""
+    missing: int = 0
+    """Minutes with stored trades and no candle."""
+    venue_emitted: int = 0
+    """Closed candles in the ledger."""
+    venue_stored: int = 0
+    venue_wrong: int = 0
+    """Stored as closed with another content."""
+    agree: int = 0
+    """Complete candles that the venue's own agrees with."""
+    disagree: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not (self.wrong or self.missing or self.venue_wrong or self.disagree)
+
+
+@dataclass(slots=True)
+class VenueReport:
+    venue: str
+    trades: Flow = field(default_factory=Flow)
+    tickers: Flow = field(default_factory=Flow)
+    books: Books = field(default_factory=Books)
+    candles: Candles = field(default_factory=Candles)
+    causes: dict[str, int] = field(default_factory=dict)
+    """Gap rows by channel and cause, e.g. ``Ticker disconnected``."""
+    dead_letters: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    """Faults in the ledger by kind."""
+    notes: list[str] = field(default_factory=list)
+    """The first of what is wrong, in words."""
+
+    @property
+    def ok(self) -> bool:
+        return self.trades.ok and self.tickers.ok and self.books.ok and self.candles.ok
+
+
+@dataclass(slots=True)
+class Report:
+    venues: list[VenueReport] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Everything emitted is stored once or told as missing; nothing else is stored."""
+        return bool(self.venues) and all(venue.ok for venue in self.venues)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, "venues": [asdict(venue) | {"ok": venue.ok} for venue in self.venues]}
+
+    def to_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=2)
+
+    def table(self) -> Table:
+        """For a terminal: one line a venue and channel."""
+        table = Table(title=f"ledger against database: {'equal' if self.ok else 'NOT EQUAL'}")
+        table.add_column("venue")
+        table.add_column("what")
+        for name in ("emitted", "stored", "lost", "in gaps", "gap rows", "doubled", "phantom", "wrong"):
+            table.add_column(name, justify="right")
+        table.add_column("")
+        for venue in self.venues:
+            for what, flow in (("trades", venue.trades), ("tickers", venue.tickers)):
+                numbers = (flow.emitted, flow.stored, flow.lost, flow.in_gaps, flow.gap_rows)
+                rest = (flow.doubled, flow.phantom, flow.wrong + flow.gaps_wrong)
+                table.add_row(venue.venue, what, *(f"{n:,}" for n in numbers + rest), _mark(flow.ok))
+            books, candles = venue.books, venue.candles
+            table.add_row(
+                venue.venue, "book snapshots", "", f"{books.checked:,}", "", "", f"{books.gap_rows:,}", "",
+                f"{books.phantom:,}", f"{books.wrong:,}", _mark(books.ok),
+            )  # fmt: skip
+            table.add_row(
+                venue.venue, "candles 1m", "", f"{candles.stored:,} ({candles.complete:,} complete)",
+                f"{candles.missing:,}", "", "", "", "", f"{candles.wrong:,}", _mark(candles.ok),
+            )  # fmt: skip
+            table.add_row(
+                venue.venue, "venue candles", f"{candles.venue_emitted:,}",
+                f"{candles.venue_stored:,} ({candles.agree:,} agree)", "", "", "", "", "",
+                f"{candles.venue_wrong + candles.disagree:,}", _mark(candles.ok),
+            )  # fmt: skip
+        return table
+
+
+def _mark(good: bool) -> str:
+    return "[green]ok[/green]" if good else "[red]WRONG[/red]"

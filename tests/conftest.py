@@ -1,0 +1,56 @@
+"""Fixtures every test may use: real servers on 127.0.0.1, fresh data, all stopped at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """A running Redis with an empty append-only file: ``.url .stop() .start() .kill() .aof_dir``."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One running PostgreSQL for the whole test run (fsync off). Use ``database_url`` for a database of your own."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), fsync=False)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+async def _admin(server: EmbeddedPostgres, statement: str) -> None:
+    connection = await asyncpg.connect(server.url_for("postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """URL of a fresh, empty database, dropped after the test (open connections are cut)."""
+    postgres_server.start()  # Does nothing unless a test left it stopped or killed.
+    name = f"test_{secrets.token_hex(6)}"
+    asyncio.run(_admin(postgres_server, f'CREATE DATABASE "{name}"'))
+    try:
+        yield postgres_server.url_for(name)
+    finally:
+        postgres_server.start()
+        asyncio.run(_admin(postgres_server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))

@@ -1,0 +1,127 @@
+"""The manager's API over HTTP, with stand-in services."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from feedmill.local.api import ApiServer
+from feedmill.local.errors import ManagerError
+from feedmill.local.manager import ServiceManager
+from feedmill.local.servers import LocalServers
+from feedmill.plan import Workload
+
+FAKE = Path(__file__).with_name("fake_service.py")
+WORKLOADS = [
+    Workload("processor", "main-processor-0", (), ("default", "main"), replica="r0"),
+    Workload("distributor", "fake-distributor-0-0", (), ("default", "main"), ("default", "fake"), 0, "r0"),
+]
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[ServiceManager]:
+    environ = dict(os.environ) | {"DATABASE_URL": "postgresql://u:n0thing-here@127.0.0.1:1/none"}
+    environ.pop("REDIS_URL", None)
+    built = ServiceManager(
+        WORKLOADS,
+        config=[],
+        data_dir=tmp_path / "data",
+        servers=LocalServers(tmp_path / "data", environ),
+        migrate=False,
+        environ=environ,
+        command_of=lambda load, port_file: [
+            sys.executable, str(FAKE), load.role, "--port-file", str(port_file), "--trace", str(tmp_path / "trace"),
+        ],
+    )  # fmt: skip
+    await built.start()
+    yield built
+    built.force()
+    await built.close()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        yield session
+
+
+async def get_json(http: aiohttp.ClientSession, url: str) -> Any:
+    async with http.get(url) as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+async def test_every_path(manager: ServiceManager, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    api = ApiServer(manager)
+    before = signal.getsignal(signal.SIGINT)
+    await api.start()
+    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        assert (tmp_path / "data" / "run" / "api.port").read_text() == f"{api.port}\n"
+        async with http.get(f"{api.url}/healthz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ok\n")
+        async with http.get(f"{api.url}/readyz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ready\n")
+        status = await get_json(http, f"{api.url}/status")
+        assert status["phase"] == "running"
+        assert {item["name"]: item["state"] for item in status["services"]} == {
+            "main-processor-0": "running",
+            "fake-distributor-0-0": "running",
+        }
+        health = await get_json(http, f"{api.url}/health")
+        assert health["services"]["main-processor-0"]["ready"] is True
+        assert health["redis"]["asked"]["reachable"] is True
+        assert health["redis"]["asked"]["usedBytes"] > 0
+        assert health["postgres"]["asked"]["reachable"] is False
+        assert "n0thing" not in str(health) + str(status)
+        assert health["shards"]["default.fake.0"] == dict.fromkeys(("captured", "dispatched", "emitted", "stored"))
+        assert health["freshness"] == {}
+        async with http.get(f"{api.url}/metrics") as answer:
+            families = {family.name: family for family in text_string_to_metric_families(await answer.text())}
+        assert {sample.labels["process"] for sample in families["fake_metric"].samples} == set(manager.ports())
+        assert all(sample.value == 1 for sample in families["feedmill_local_service_up"].samples)
+        async with http.get(f"{api.url}/status", headers={"Host": "evil.example"}) as answer:
+            assert answer.status == 400
+    finally:
+        await api.stop()
+    assert not (tmp_path / "data" / "run" / "api.port").exists()
+
+
+async def test_what_does_not_answer_is_null(manager: ServiceManager, http: aiohttp.ClientSession) -> None:
+    api = ApiServer(manager)
+    await api.start()
+    processor = manager.service("main-processor-0")
+    try:
+        processor.signal(signal.SIGSTOP)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        health = await get_json(http, f"{api.url}/health")
+        assert loop.time() - began < 5
+        assert health["services"]["main-processor-0"]["ready"] is None
+        assert health["services"]["fake-distributor-0-0"]["ready"] is True
+        assert health["connections"] == {"main-processor-0": None}
+        assert manager.servers.redis is not None
+        manager.servers.redis.kill()
+        health = await get_json(http, f"{api.url}/health")
+        if health["redis"]["asked"]["reachable"] is False:  # Unless it was quick to be started again.
+            assert health["shards"] is None
+    finally:
+        processor.signal(signal.SIGCONT)
+        await api.stop()
+
+
+async def test_a_taken_port(manager: ServiceManager) -> None:
+    first = ApiServer(manager)
+    await first.start()
+    with pytest.raises(ManagerError, match=rf"--api-port {first.port}: Address already in use: choose another"):
+        await ApiServer(manager, port=first.port).start()
+    await first.stop()

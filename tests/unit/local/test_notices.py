@@ -1,0 +1,96 @@
+"""What is told of the changes between two looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedmill.local.notices import Notices
+from feedmill.local.status import ManagerStatus, ServerStatus, ServiceStatus, total
+
+
+def service(**changes: Any) -> ServiceStatus:
+    found = ServiceStatus("spot-receiver-0-0", "receiver", "default/spot", 0, "r0", "running")
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found
+
+
+def status(
+    *services: ServiceStatus, servers: list[ServerStatus] | None = None, phase: str = "running"
+) -> ManagerStatus:
+    found = list(services)
+    return ManagerStatus(phase, "", True, 1.0, "data", found, servers or [], total(found, servers or []))
+
+
+def connections(**section: Any) -> dict[str, Any]:
+    return {"connections": {"stream-1": section}}
+
+
+def test_an_exchange_out_of_reach_is_told_once_with_host_and_cause() -> None:
+    notices = Notices()
+    failure = {"host": "stream.example:9443", "cause": "dns", "detail": "no such name"}
+    away = service(health=connections(state="backoff", failure=failure))
+    assert notices.look(status(away)) == [
+        "default/spot: cannot reach stream.example:9443: dns (no such name); trying again"
+    ]
+    assert notices.look(status(away)) == []
+    refused = service(health=connections(state="backoff", failure={**failure, "cause": "refused", "detail": ""}))
+    assert notices.look(status(refused)) == ["default/spot: cannot reach stream.example:9443: refused; trying again"]
+    back = service(health=connections(state="open", active=4, failure=failure))
+    assert notices.look(status(back)) == ["default/spot: connection stream-1 is back"]
+    assert notices.look(status(back)) == []
+    assert len(notices.look(status(away))) == 1
+
+
+def test_a_connection_that_stands_from_the_start_is_not_news() -> None:
+    assert Notices().look(status(service(health=connections(state="open", active=4)))) == []
+
+
+def test_ends_and_starts() -> None:
+    notices = Notices()
+    assert notices.look(status(service())) == []
+    down = service(state="backoff", last_exit="killed by SIGKILL", next_start_seconds=0.3)
+    assert notices.look(status(down)) == [
+        "spot-receiver-0-0 ended (killed by SIGKILL): killed by SIGKILL, again in 0.3 s"
+    ]
+    assert notices.look(status(down)) == []
+    assert notices.look(status(service(restarts=1))) == ["spot-receiver-0-0 was started again (1 restarts)"]
+    assert notices.look(status(service(restarts=1))) == []
+
+
+def test_a_crash_loop_is_told_once_and_then_quiet() -> None:
+    notices = Notices()
+    looping = service(state="backoff", crash_loop=True, restarts=4, last_exit="exit code 1", last_error="E: no module")
+    assert notices.look(status(service())) == []
+    told = notices.look(status(looping))
+    assert told[-1] == (
+        "spot-receiver-0-0 keeps ending at its start (E: no module): tried less and less often, see its log"
+    )
+    for state, restarts in (("starting", 5), ("backoff", 5), ("starting", 6), ("backoff", 6)):
+        again = service(state=state, crash_loop=True, restarts=restarts, last_exit="exit code 1")
+        assert notices.look(status(again)) == []
+    assert notices.look(status(service(restarts=7))) == ["spot-receiver-0-0 runs again"]
+
+
+def test_refused_configuration_is_told_as_final() -> None:
+    told = Notices().look(status(service(state="failed", last_error="spec.x: 1: write 2")))
+    assert told == ["spot-receiver-0-0 refuses its configuration and is not started again: spec.x: 1: write 2"]
+
+
+def test_servers() -> None:
+    notices = Notices()
+    running = ServerStatus("redis", "embedded", "redis://127.0.0.1:1/0", "running")
+    assert notices.look(status(servers=[running])) == []
+    ended = ServerStatus("redis", "embedded", "redis://127.0.0.1:1/0", "restarting")
+    assert notices.look(status(servers=[ended])) == [
+        "redis has ended: starting it again; the services wait for it"
+    ]
+    again = ServerStatus("redis", "embedded", "redis://127.0.0.1:1/0", "running", restarts=1)
+    assert notices.look(status(servers=[again])) == ["redis had ended and was started again (its log is in data)"]
+
+
+def test_totals_do_not_count_the_unknown() -> None:
+    one, two = service(rss_bytes=100, cpu_percent=None, ready=True), service(rss_bytes=None, cpu_percent=2.5)
+    found = total([one, two], [])
+    assert (found.rss_bytes, found.cpu_percent, found.ready, found.running) == (100, 2.5, 1, 2)
+    assert total([service()], []).rss_bytes is None
