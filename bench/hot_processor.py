@@ -168,7 +168,8 @@ async def measure(name: str, shard: ShardSettings, database_url: str, work: Work
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{name}: {stored / seconds:,.0f} rows/s, {stored / max(1, commits):,.0f} rows a commit, client"
-        f" {1e6 * used / max(1, stored):.2f} us/row, backend {1e6 * backend / max(1, stored):.2f} us/row{latency}, peak {peak:.0f} MiB",
+        f" {1e6 * used / max(1, stored):.2f} us/row, backend {1e6 * backend / max(1, stored):.2f} us/row{latency},"
+        f" peak {peak:.0f} MiB",
         flush=True,
     )
     result: State = ours.recv()

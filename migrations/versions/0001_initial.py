@@ -197,7 +197,8 @@ TABLE_COMMENTS = {
     "instrument_versions": "What the venue said of an instrument and since when. A new row for each change of content.",
     "trades": "Every trade, once. Partitions of a day (UTC) of time.",
     "tickers": "Best bid and ask, each state once. Partitions of a day (UTC).",
-    "book_snapshots": "The best levels as they stood at the end of each sampling slot. Partitions of a day (UTC) of time.",
+    "book_snapshots": "The best levels as they stood at the end of each sampling slot. "
+    "Partitions of a day (UTC) of time.",
     "candles": "Candles computed from the stored trades: 1m as trades are stored, longer ones rolled up from them.",
     "venue_candles": "Candles as the venue states them, for comparison.",
     "gaps": "What is or was missing. A higher revision replaces a lower one.",

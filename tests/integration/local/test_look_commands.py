@@ -106,9 +106,7 @@ def test_psql_knows_the_way(data_dir: Path) -> None:
 
 def start_tail(*arguments: str, **more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-u", "-m", "feedmill.cli.main", "tail", *arguments]
-    return subprocess.Popen(
-        command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def emit(server: EmbeddedRedis, number: int) -> None:

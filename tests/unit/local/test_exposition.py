@@ -34,7 +34,7 @@ def test_joined_text_is_readable_and_whole() -> None:
 
 
 def test_value_is_the_sum_over_labels() -> None:
-    text = "a_total 1\na_total{x=\"} 9\"} 2.5\nab_total 7\nb{le=\"1\"} 3 1700000000\n"
+    text = 'a_total 1\na_total{x="} 9"} 2.5\nab_total 7\nb{le="1"} 3 1700000000\n'
     assert value_of(text, "a_total") == 3.5
     assert value_of(text, "b") == 3
     assert value_of(text, "c") is None

@@ -82,9 +82,7 @@ def test_servers() -> None:
     running = ServerStatus("redis", "embedded", "redis://127.0.0.1:1/0", "running")
     assert notices.look(status(servers=[running])) == []
     ended = ServerStatus("redis", "embedded", "redis://127.0.0.1:1/0", "restarting")
-    assert notices.look(status(servers=[ended])) == [
-        "redis has ended: starting it again; the services wait for it"
-    ]
+    assert notices.look(status(servers=[ended])) == ["redis has ended: starting it again; the services wait for it"]
     again = ServerStatus("redis", "embedded", "redis://127.0.0.1:1/0", "running", restarts=1)
     assert notices.look(status(servers=[again])) == ["redis had ended and was started again (its log is in data)"]
 

@@ -108,7 +108,9 @@ async def current(database_url: str) -> str:
 def _database_url() -> str:
     value = read_setting(os.environ, "DATABASE_URL")
     if value is None:
-        raise ConfigError("no database: set DATABASE_URL to postgresql://user:password@host:5432/name, or DATABASE_URL_FILE")
+        raise ConfigError(
+            "no database: set DATABASE_URL to postgresql://user:password@host:5432/name, or DATABASE_URL_FILE"
+        )
     return check_database_url(value.get_secret_value())
 
 

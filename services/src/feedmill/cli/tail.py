@@ -231,5 +231,3 @@ async def _tip(client: Any, stream: str) -> str:
     info = await client.xinfo_stream(stream)
     last = info.get("last-generated-id", b"0-0")
     return last.decode() if isinstance(last, bytes) else str(last)
-
-

@@ -125,9 +125,7 @@ class LocalServers:
             memory = rss_bytes(server.pid, family=True) if server.running else None
             error = self._errors.get(name)
             found.append(
-                ServerStatus(
-                    name, "embedded", server.safe_url, state, server.pid, memory, self._restarts[name], error
-                )
+                ServerStatus(name, "embedded", server.safe_url, state, server.pid, memory, self._restarts[name], error)
             )
         return found
 

@@ -130,7 +130,7 @@ class Command(msgspec.Struct):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_control = msgspec.msgpack.Decoder(AnyControl)
+_control: msgspec.msgpack.Decoder[AnyControl] = msgspec.msgpack.Decoder(AnyControl)
 _answer = msgspec.msgpack.Decoder(RestAnswer)
 _command = msgspec.msgpack.Decoder(Command)
 

@@ -98,7 +98,7 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
-            self.queue.put_nowait(record)  # type: ignore[attr-defined]
+            self.queue.put_nowait(record)
         except queue.Full:
             pass
 

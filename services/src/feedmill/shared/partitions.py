@@ -90,7 +90,9 @@ async def ensure(connection: asyncpg.Connection, table: Partitioned, day: int) -
         check = f"CHECK ({table.column} IS NOT NULL AND {table.column} >= {low} AND {table.column} < {high})"
         await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {name}_bounds")
         await connection.execute(f"ALTER TABLE {name} ADD CONSTRAINT {name}_bounds {check}")
-        await connection.execute(f"ALTER TABLE {table.name} ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({high})")
+        await connection.execute(
+            f"ALTER TABLE {table.name} ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({high})"
+        )
         await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {name}_bounds")
     return True
 

@@ -7,16 +7,18 @@ import ipaddress
 import ssl
 from pathlib import Path
 
+from feedmill.simulator.config import ConfigError
+
 
 def server_context(folder: Path, host: str) -> tuple[ssl.SSLContext, Path]:
-    """(context of the server, PEM file a client must trust). Raises RuntimeError where ``cryptography`` is missing."""
+    """(context of the server, PEM file a client must trust). Raises ConfigError without ``cryptography``."""
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import NameOID
     except ImportError as error:
-        raise RuntimeError("--tls needs the package cryptography: pip install cryptography") from error
+        raise ConfigError("--tls needs the package cryptography: pip install cryptography") from error
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "feedmill simulator")])
     now = datetime.datetime.now(datetime.UTC)
