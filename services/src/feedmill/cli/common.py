@@ -21,7 +21,13 @@ FAILED, BAD_CONFIG = 1, 2
 DATA_DIR = Path(".feedmill")
 DataDir = Annotated[
     Path,
-    typer.Option("--data-dir", "-d", help="Folder with the embedded servers' data, logs and state.", show_default=True),
+    typer.Option(
+        "--data-dir",
+        "-d",
+        metavar="DIR",
+        help="Folder with the embedded servers' data, logs and state.",
+        show_default=True,
+    ),
 ]
 
 

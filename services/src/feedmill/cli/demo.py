@@ -20,17 +20,23 @@ DEMO_DIR = Path(".feedmill/demo")
 
 @told
 def demo(
-    seconds: Annotated[float, typer.Option("--seconds", min=1, max=3600, help="How long messages flow.")] = 20.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, max=3600, metavar="SECONDS", help="How long messages flow.")
+    ] = 20.0,
     rate: Annotated[
-        float, typer.Option("--rate", min=1, help="Messages a second, of all exchanges together.")
+        float, typer.Option("--rate", min=1, metavar="NUMBER", help="Messages a second, of all exchanges together.")
     ] = 1500.0,
     recordings: Annotated[
         Path | None,
-        typer.Option("--recordings", help="Replay recorded frames of this folder instead of an invented market."),
+        typer.Option(
+            "--recordings", metavar="DIR", help="Replay recorded frames of this folder instead of an invented market."
+        ),
     ] = None,
-    speed: Annotated[float, typer.Option("--speed", min=0, help="Of the replay: 1 = as recorded, 10 = faster.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0, metavar="FACTOR", help="Of the replay: 1 = as recorded, 10 = faster.")
+    ] = 1.0,
     data_dir: Annotated[
-        Path, typer.Option("--data-dir", "-d", help="Folder of the demonstration; made anew each time.")
+        Path, typer.Option("--data-dir", "-d", metavar="DIR", help="Folder of the demonstration; made anew each time.")
     ] = DEMO_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON; progress goes to stderr.")] = False,
     is_plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")] = False,

@@ -13,7 +13,7 @@ PAGE = Path("docs/reference/resources.md")
 
 
 def docs(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = PAGE,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = PAGE,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail when the page is not up to date.")
     ] = False,

@@ -22,7 +22,9 @@ STYLE = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
 def doctor(
     files: Annotated[
         list[Path] | None,
-        typer.Option("--file", "-f", help="A manifest: its exchanges are reached for too.", show_default=False),
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="A manifest: its exchanges are reached for too.", show_default=False
+        ),
     ] = None,
     data_dir: DataDir = DATA_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,

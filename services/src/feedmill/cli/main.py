@@ -19,8 +19,12 @@ Start here (no internet, no database needed):
 
 \b
   feedmill demo                     simulated exchanges through the whole pipeline, checked at the end
-  feedmill up -f feed.yaml          run the feeds of a manifest on this machine
+  feedmill up -f feed.yaml          run the feeds of a manifest on this machine (its --help shows a manifest)
   feedmill query "select * from trades limit 5"
+
+Settings from the environment: REDIS_URL and DATABASE_URL name servers of your own; REDIS_URL_FILE and DATABASE_URL_FILE
+name files that hold the URLs. Without them Redis and PostgreSQL are started here, with their data in --data-dir.
+Exit codes: 0 done, 1 failed, 2 a file, a setting or an option is wrong (the message says which, and the remedy).
 """
 
 
@@ -35,7 +39,7 @@ class Lazy:
     hidden: bool = False
 
 
-RUN, LOOK, OPERATE = "Run", "Look", "Operate"
+RUN, LOOK, OPERATE = "Run feeds", "Look at the data", "Operate and check"
 COMMANDS: dict[str, Lazy] = {
     "up": Lazy("feedmill.cli.up", "up", "Run the feeds of a manifest on this machine.", RUN),
     "demo": Lazy("feedmill.cli.demo", "demo", "Show the whole pipeline on simulated exchanges, and check it.", RUN),
@@ -45,7 +49,7 @@ COMMANDS: dict[str, Lazy] = {
     "query": Lazy("feedmill.cli.query", "query", "Ask the stored data in SQL (read only).", LOOK),
     "psql": Lazy("feedmill.cli.query", "psql", "Open psql on the stored data.", LOOK),
     "doctor": Lazy("feedmill.cli.doctor", "doctor", "Check this machine, with a remedy for what is wrong.", OPERATE),
-    "run": Lazy("feedmill.cli.run", "app", "Run one service process (as Kubernetes does).", OPERATE),
+    "run": Lazy("feedmill.cli.run", "app", "Run one service process (feedmill up does it for you).", OPERATE),
     "migrate": Lazy("feedmill.cli.migrate", "command", "Bring a database's schema up to date.", OPERATE),
     "verify": Lazy("feedmill.cli.verify", "verify", "Compare a database with a simulator's ledger.", OPERATE),
     "docs": Lazy("feedmill.cli.docs", "docs", "Generate pages of the documentation.", OPERATE, hidden=True),
@@ -56,14 +60,19 @@ COMMANDS: dict[str, Lazy] = {
 class LazyGroup(TyperGroup):
     """Lists commands from :data:`COMMANDS`; imports one when it is about to run (or to show its help)."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Stand-ins until one is chosen: enough for the list, for completion and for "did you mean".
+        self.commands = {
+            name: TyperCommand(name, help=lazy.summary, hidden=lazy.hidden) for name, lazy in COMMANDS.items()
+        }
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        lazy = COMMANDS.get(cmd_name)
-        if lazy is None:
-            return None
-        return TyperCommand(cmd_name, help=lazy.summary, hidden=lazy.hidden, rich_help_panel=lazy.panel)
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for panel in (RUN, LOOK, OPERATE):
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [(name, lazy.summary) for name, lazy in COMMANDS.items() if lazy.panel == panel and not lazy.hidden]
+                )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)

@@ -125,12 +125,22 @@ def _status(url: str) -> None:
 
 
 def command(
-    to: Annotated[str, typer.Option("--to", help="Revision to go up to.")] = "head",
-    down: Annotated[str, typer.Option("--down", help="Go down to this revision instead (base = remove all).")] = "",
+    to: Annotated[str, typer.Option("--to", metavar="REVISION", help="Revision to go up to.")] = "head",
+    down: Annotated[
+        str, typer.Option("--down", metavar="REVISION", help="Go down to this revision instead (base = remove all).")
+    ] = "",
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Show the revision; exit 1 when some are pending.")] = False,
 ) -> None:
-    """Bring the database's schema up to date. The database is named by DATABASE_URL or DATABASE_URL_FILE."""
+    """Bring the database's schema up to date. The database is named by DATABASE_URL or DATABASE_URL_FILE.
+
+    feedmill up does it by itself. Exit code: 0 up to date, 1 revisions are pending (--status), 2 it could not be done.
+
+    \b
+    feedmill migrate --status
+    feedmill migrate
+    feedmill migrate --sql > schema.sql
+    """
     try:
         if sql:
             typer.echo(statements(down or to, down=bool(down)))

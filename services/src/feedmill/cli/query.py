@@ -76,8 +76,10 @@ def query(
     output: Annotated[
         Format, typer.Option("--format", "-o", help="auto: a table on a terminal, else csv.")
     ] = Format.AUTO,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows shown in a table.")] = 200,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds a statement may take.")] = 60.0,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="Rows shown in a table.")] = 200,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Seconds a statement may take.")
+    ] = 60.0,
 ) -> None:
     """Ask the stored data in SQL. Read only: nothing can be changed.
 

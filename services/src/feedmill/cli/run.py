@@ -19,7 +19,26 @@ from feedmill.shared.config import ConfigError, resolve_urls
 from feedmill.shared.log import redact
 from feedmill.shared.service import Main, ServiceContext, run_service
 
-app = typer.Typer(no_args_is_help=True, help="Run one service process (receiver, distributor, processor, maintenance).")
+HELP = """Run one service process. feedmill up and the operator do this for you; by hand it is for a closer look.
+
+Each needs the manifests, REDIS_URL and DATABASE_URL (or *_FILE, or --secrets-dir with what the pipeline's urlSecretRef
+names) and a database that feedmill migrate has brought up to date. It serves /healthz, /readyz, /health and /metrics,
+and drains on SIGTERM. Exit codes: 0 stopped in order, 1 failed, 2 a file, a setting or an option is wrong.
+
+\b
+  feedmill run receiver -c feed.yaml --feed default/binance-spot --shard 0
+  feedmill run distributor -c feed.yaml --feed default/binance-spot --shard 0
+  feedmill run processor -c feed.yaml --pipeline default/main
+  feedmill run maintenance -c feed.yaml --pipeline default/main
+"""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help=HELP,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 BAD_CONFIG = 2
 """Exit code: a file or a setting is wrong; starting again without a change is of no use."""
@@ -39,18 +58,38 @@ class LogLevel(StrEnum):
 
 Config = Annotated[
     list[Path],
-    typer.Option("--config", "-c", help="File or folder with the resources (repeat for more).", show_default=False),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="File or folder with the resources (repeat for more).",
+        show_default=False,
+    ),
 ]
-FeedName = Annotated[str, typer.Option("--feed", help="The feed: NAMESPACE/NAME.", show_default=False)]
-PipelineName = Annotated[str, typer.Option("--pipeline", help="The pipeline: NAMESPACE/NAME.", show_default=False)]
-Shard = Annotated[int, typer.Option("--shard", min=0, help="Number of the shard, from 0.", show_default=False)]
+FeedName = Annotated[
+    str, typer.Option("--feed", metavar="NAMESPACE/NAME", help="The feed: NAMESPACE/NAME.", show_default=False)
+]
+PipelineName = Annotated[
+    str, typer.Option("--pipeline", metavar="NAMESPACE/NAME", help="The pipeline: NAMESPACE/NAME.", show_default=False)
+]
+Shard = Annotated[
+    int, typer.Option("--shard", min=0, metavar="NUMBER", help="Number of the shard, from 0.", show_default=False)
+]
 SecretsFolder = Annotated[
     Path | None,
-    typer.Option("--secrets-dir", help="Folder of Secrets (SECRET/KEY), for the urlSecretRef of the pipeline."),
+    typer.Option(
+        "--secrets-dir", metavar="DIR", help="Folder of Secrets (SECRET/KEY), for the urlSecretRef of the pipeline."
+    ),
 ]
-HealthHost = Annotated[str, typer.Option("--health-host", help="Address the health server listens on.")]
-HealthPort = Annotated[int, typer.Option("--health-port", min=0, max=65535, help="Its port; 0 = any free one.")]
-PortFile = Annotated[Path | None, typer.Option("--port-file", help="File to write the health server's port to.")]
+HealthHost = Annotated[
+    str, typer.Option("--health-host", metavar="ADDRESS", help="Address the health server listens on.")
+]
+HealthPort = Annotated[
+    int, typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Its port; 0 = any free one.")
+]
+PortFile = Annotated[
+    Path | None, typer.Option("--port-file", metavar="FILE", help="File to write the health server's port to.")
+]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="Least weight of a log line.")]
 
 
@@ -129,7 +168,9 @@ def receiver(
     config: Config,
     feed: FeedName,
     shard: Shard,
-    replica: Annotated[str, typer.Option("--replica", help="Name of this one among the shard's receivers.")] = "r0",
+    replica: Annotated[
+        str, typer.Option("--replica", metavar="NAME", help="Name of this one among the shard's receivers.")
+    ] = "r0",
     secrets_dir: SecretsFolder = None,
     health_host: HealthHost = "127.0.0.1",
     health_port: HealthPort = 0,
@@ -174,7 +215,9 @@ def distributor(
 def processor(
     config: Config,
     pipeline: PipelineName,
-    replica: Annotated[str, typer.Option("--replica", help="Name of this one among the processors.")] = "r0",
+    replica: Annotated[
+        str, typer.Option("--replica", metavar="NAME", help="Name of this one among the processors.")
+    ] = "r0",
     secrets_dir: SecretsFolder = None,
     health_host: HealthHost = "127.0.0.1",
     health_port: HealthPort = 0,

@@ -46,7 +46,8 @@ Break something while it runs (each fault is written to the ledger):
   curl -d '{"kind": "rest_429", "count": 5}' http://127.0.0.1:PORT/_sim/fault
 
 Kinds: close, abort, silence, half_open, slow, cut, drop, double, swap, bad_bytes, bad_price, rest_429, rest_418,
-rest_500, latency, skew, clear. GET /_sim/stats counts; POST /_sim/stop ends the flow and completes the ledger.
+rest_500, latency, skew, clear. Counts: curl http://127.0.0.1:PORT/_sim/stats.
+Before feedmill verify, end the flow and complete the ledger: curl -X POST http://127.0.0.1:PORT/_sim/stop.
 """
 
 _SNIPPET = """---
@@ -67,48 +68,81 @@ spec:
 def simulate(
     exchange: Annotated[
         list[str],
-        typer.Option("--exchange", "-e", help=f"{', '.join(VENUES)} or all. Give it several times for several."),
+        typer.Option(
+            "--exchange",
+            "-e",
+            metavar="EXCHANGE/MARKET",
+            help=f"{', '.join(VENUES)} or all. Give it several times for several.",
+        ),
     ],
     port: Annotated[
-        int, typer.Option(help="Port of the first exchange, the next one gets the next; 0 = any free ones.")
+        int,
+        typer.Option(metavar="PORT", help="Port of the first exchange, the next one gets the next; 0 = any free ones."),
     ] = 0,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     rate: Annotated[
         float,
-        typer.Option(help="Messages a second of each exchange, over all subscribed; 0 = as fast as read."),
+        typer.Option(
+            metavar="NUMBER", help="Messages a second of each exchange, over all subscribed; 0 = as fast as read."
+        ),
     ] = 1000.0,
     mix: Annotated[
-        str, typer.Option(help="How subscribed channels share the rate: weights of trades, ticker and book.")
+        str,
+        typer.Option(
+            metavar="WEIGHTS", help="How subscribed channels share the rate: weights of trades, ticker and book."
+        ),
     ] = "trades=5,ticker=4,book=1",
     symbols: Annotated[
-        str, typer.Option(help="More symbols to list beside the built-in ones, canonical, comma-separated.")
+        str,
+        typer.Option(
+            metavar="SYMBOLS", help="More symbols to list beside the built-in ones, canonical, comma-separated."
+        ),
     ] = "",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same sequence of trades.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="The same seed gives the same sequence of trades.")] = 1,
     id_base: Annotated[
         int | None,
-        typer.Option(help="First trade id. Left out: from the clock, so that a later run never repeats an id."),
+        typer.Option(
+            metavar="NUMBER", help="First trade id. Left out: from the clock, so that a later run never repeats an id."
+        ),
     ] = None,
-    ledger: Annotated[Path | None, typer.Option(help="Folder for the ledger (appended to). Left out: none.")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the ledger (appended to). Left out: none.")
+    ] = None,
     recordings: Annotated[
-        Path | None, typer.Option(help="Replay <exchange>.jsonl.gz of this folder instead of inventing a market.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Replay EXCHANGE.jsonl.gz of this folder instead of inventing a market.",
+        ),
     ] = None,
-    speed: Annotated[float, typer.Option(help="Of the replay: 1 = as recorded, 10 = ten times, 0 = no pauses.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option(metavar="FACTOR", help="Of the replay: 1 = as recorded, 10 = ten times, 0 = no pauses.")
+    ] = 1.0,
     grace: Annotated[
-        float, typer.Option(help="The replay waits this many seconds for missing subscriptions after the first one.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="The replay waits this many seconds for missing subscriptions after the first one."
+        ),
     ] = 10.0,
     tls: Annotated[
         bool, typer.Option("--tls", help="wss:// and https:// with a certificate made now (its path is printed).")
     ] = False,
-    duration: Annotated[float, typer.Option(help="Stop emitting and exit after this many seconds; 0 = never.")] = 0.0,
+    duration: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Stop emitting and exit after this many seconds; 0 = never.")
+    ] = 0.0,
     limit: Annotated[
         list[str] | None,
-        typer.Option(help="Change a limit, e.g. connects=1000 or ping_interval=1 (see docs/simulator.md)."),
+        typer.Option(
+            metavar="NAME=VALUE", help="Change a limit, e.g. connects=1000 or ping_interval=1 (a wrong name lists all)."
+        ),
     ] = None,
-    levels: Annotated[int, typer.Option(help="Book levels a side.")] = 200,
-    history: Annotated[int, typer.Option(help="Trades an instrument keeps for REST.")] = 20_000,
-    stats_every: Annotated[float, typer.Option(help="Seconds between two lines of counts; 0 = none.")] = 5.0,
+    levels: Annotated[int, typer.Option(metavar="NUMBER", help="Book levels a side.")] = 200,
+    history: Annotated[int, typer.Option(metavar="NUMBER", help="Trades an instrument keeps for REST.")] = 20_000,
+    stats_every: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Seconds between two lines of counts; 0 = none.")
+    ] = 5.0,
     port_file: Annotated[
-        Path | None, typer.Option(help="Write the endpoints there as JSON once the servers listen.")
+        Path | None, typer.Option(metavar="FILE", help="Write the endpoints there as JSON once the servers listen.")
     ] = None,
 ) -> None:
     """Run simulated exchanges with a ledger of the truth and faults on demand."""

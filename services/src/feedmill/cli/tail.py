@@ -118,16 +118,24 @@ def as_json(shard: ShardRef, event: Event) -> str:
 @told
 def tail(
     data_dir: DataDir = DATA_DIR,
-    feed: Annotated[list[str] | None, typer.Option("--feed", "-f", help="Only this feed (repeat for more).")] = None,
+    feed: Annotated[
+        list[str] | None,
+        typer.Option("--feed", "-f", metavar="NAMESPACE/NAME", help="Only this feed (repeat for more)."),
+    ] = None,
     channel: Annotated[
         list[str] | None,
-        typer.Option("--channel", "-c", help="Trades, Book, Ticker, Candles or Gaps (repeat for more)."),
+        typer.Option(
+            "--channel", "-c", metavar="CHANNEL", help="Trades, Book, Ticker, Candles or Gaps (repeat for more)."
+        ),
     ] = None,
     symbol: Annotated[
-        list[str] | None, typer.Option("--symbol", "-s", help="Only this instrument, e.g. BTC-USDT (repeat for more).")
+        list[str] | None,
+        typer.Option("--symbol", "-s", metavar="SYMBOL", help="Only this instrument, e.g. BTC-USDT (repeat for more)."),
     ] = None,
     as_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    count: Annotated[int, typer.Option("--count", "-n", min=0, help="End after so many events; 0 = never.")] = 0,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=0, metavar="NUMBER", help="End after so many events; 0 = never.")
+    ] = 0,
 ) -> None:
     """Print events as they come, until Ctrl-C.
 

@@ -39,7 +39,13 @@ from feedmill.shared import log
 def up(
     files: Annotated[
         list[Path],
-        typer.Option("--file", "-f", help="Manifest, or folder of manifests (repeat for more).", show_default=False),
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Manifest, or folder of manifests (repeat for more).",
+            show_default=False,
+        ),
     ],
     data_dir: DataDir = DATA_DIR,
     for_: Annotated[
@@ -52,13 +58,19 @@ def up(
         bool, typer.Option("--no-embedded", help="Insist on REDIS_URL and DATABASE_URL; start no server here.")
     ] = False,
     secrets_dir: Annotated[
-        Path | None, typer.Option("--secrets-dir", help="Folder of Secrets (SECRET/KEY), for urlSecretRef.")
+        Path | None,
+        typer.Option("--secrets-dir", metavar="DIR", help="Folder of Secrets (SECRET/KEY), for urlSecretRef."),
     ] = None,
     api_port: Annotated[
-        int | None, typer.Option("--api-port", min=0, max=65535, help="Port of the status API; 8321, or any free one.")
+        int | None,
+        typer.Option(
+            "--api-port", min=0, max=65535, metavar="PORT", help="Port of the status API; 8321, or any free one."
+        ),
     ] = None,
     logs: Annotated[bool, typer.Option("--logs", help="Print the services' log lines too (plain mode).")] = False,
-    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+    ] = "info",
 ) -> None:
     """Run the feeds of a manifest on this machine: exchange to Redis to PostgreSQL.
 
@@ -67,7 +79,7 @@ def up(
     was not stored then is stored at the next start. Exit code: 0 all is stored, 1 something could not be finished.
 
     \b
-    feedmill up -f examples/binance-spot.yaml
+    feedmill up -f feed.yaml
     feedmill up -f feeds/ --for 10m --plain
     DATABASE_URL=postgresql://me:secret@db/feeds feedmill up -f feed.yaml
 
@@ -76,6 +88,17 @@ def up(
       feedmill tail --channel Trades
       feedmill query "select * from candles order by open_time desc limit 5"
       feedmill status
+
+    \b
+    A whole feed.yaml:
+      apiVersion: feedmill.dev/v1alpha1
+      kind: ExchangeFeed
+      metadata: {name: binance-spot}
+      spec:
+        pipelineRef: {name: main}
+        exchange: {name: binance, market: Spot}       # or UsdM; or deribit, Derivatives
+        instruments: {symbols: [BTC-USDT, ETH-USDT]}
+        channels: [{name: Trades}, {name: Ticker}, {name: Book, depth: 20}, {name: Candles, interval: 1m}]
     """
     if log_level not in ("debug", "info", "warning", "error"):
         fail(f"--log-level {log_level!r}: write debug, info, warning or error", BAD_CONFIG)

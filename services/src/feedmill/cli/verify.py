@@ -21,17 +21,21 @@ _PAUSE = 1.0
 
 
 def verify(
-    ledger: Annotated[Path, typer.Argument(help="The folder that feedmill simulate --ledger wrote.")],
+    ledger: Annotated[Path, typer.Argument(metavar="LEDGER", help="The folder that feedmill simulate --ledger wrote.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     wait: Annotated[
-        float, typer.Option(help="Compare again for up to this many seconds until all is there (0 = once).")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Compare again for up to this many seconds until all is there (0 = once)."
+        ),
     ] = 0.0,
 ) -> None:
-    """Compare everything a simulator emitted with what the database holds; exit 0 when equal, 1 when not.
+    """Compare everything a simulator emitted with what the database holds; exit code 0 when equal, 1 when not,
+    2 when it could not be compared.
 
-    The database is named by DATABASE_URL or DATABASE_URL_FILE. Stop the simulator's flow first (POST /_sim/stop), then
-    let the pipeline catch up, or use --wait. Counts: LOST is emitted, not stored and in no gap row; IN GAPS is covered
-    by a gap row; DOUBLED is stored twice; PHANTOM was never emitted.
+    The database is named by DATABASE_URL or DATABASE_URL_FILE. Stop the simulator's flow first (curl -X POST
+    http://127.0.0.1:PORT/_sim/stop, or end it), then let the pipeline catch up, or use --wait. Counts: LOST is emitted,
+    not stored and in no gap row; IN GAPS is covered by a gap row; DOUBLED is stored twice; PHANTOM was never emitted.
     """
     try:
         value = read_setting(os.environ, "DATABASE_URL")

@@ -74,6 +74,10 @@ NAME_RULE = Rule(
 )
 
 
+SET_BY_SERVER = "Set by the API server."
+"""Description of the fields of ObjectMeta that are not for people to write."""
+
+
 class ObjectMeta(Model):
     """Name and labels of a resource. What the API server adds is accepted and not used."""
 
