@@ -1,0 +1,352 @@
+"""The whole pipeline as real processes: simulated exchanges, Redis, PostgreSQL, services; judged by the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from feedmill.local.demo.simulation import Simulation, emitted
+from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from feedmill.local.manager import ServiceManager
+from feedmill.local.notices import is_flowing
+from feedmill.local.positions import Positions, PositionsAway, ShardPosition
+from feedmill.local.process import ServiceProcess
+from feedmill.local.servers import LocalServers
+from feedmill.plan import plan
+from feedmill.resources.load import load_files
+from feedmill.shared.redis.url import RedisUrl
+from feedmill.simulator.report import Report, VenueReport
+from feedmill.simulator.verify import verify
+
+SYMBOLS = {
+    "binance/Spot": ("BTC-USDT", "ETH-USDT", "SOL-USDT"),
+    "binance/UsdM": ("BTC-USDT", "ETH-USDT"),
+    "deribit/Derivatives": ("BTC-PERPETUAL", "ETH-PERPETUAL"),
+}
+CHANNELS = ("Trades", "Book", "Ticker", "Candles")
+
+# Short waits where a user has long ones: the tests are about what happens, not about how long it takes.
+_PIPELINE = """
+apiVersion: feedmill.dev/v1alpha1
+kind: FeedPipeline
+metadata: {name: main}
+spec:
+  redis: {managed: {storage: 2Gi, memory: 1Gi}, circuitBreaker: {failureThreshold: 5, resetTimeout: 1s}}
+  postgres: {managed: {storage: 20Gi}, circuitBreaker: {failureThreshold: 5, resetTimeout: 1s}}
+"""
+_FEED = """---
+apiVersion: feedmill.dev/v1alpha1
+kind: ExchangeFeed
+metadata: {{name: {name}}}
+spec:
+  pipelineRef: {{name: main}}
+  exchange:
+    name: {exchange}
+    market: {market}
+    endpoints: {{stream: "{stream}", rest: "{rest}"}}
+  instruments: {{symbols: [{symbols}]}}
+  channels: [{channels}]
+  receiver: {{reconnect: {{maxBackoff: {backoff}}}}}
+  distributor: {{gapGrace: 1s, imageInterval: 2s}}
+"""
+_CHANNEL = {"Book": "{name: Book, depth: 20, sampleInterval: 1s}", "Candles": "{name: Candles, interval: 1m}"}
+
+
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 30.0) -> Any:
+    """Wait until ``condition`` holds; gives its value."""
+    async with asyncio.timeout(timeout):
+        while True:
+            value = condition()
+            if asyncio.iscoroutine(value):
+                value = await value
+            if value:
+                return value
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Bed:
+    """What runs. Services are named by their role and, where there are several, by the venue they work for."""
+
+    folder: Path
+    simulation: Simulation
+    manager: ServiceManager
+    positions: Positions
+    database_url: str
+    redis: EmbeddedRedis
+    postgres: EmbeddedPostgres
+    http: aiohttp.ClientSession
+    make_manager: Callable[[], ServiceManager]
+    names: dict[str, str]
+    """Venue -> name of its feed."""
+
+    # what the exchanges do
+    async def emitted(self) -> int:
+        stats = await self.simulation.stats()
+        return sum(emitted(found) for found in stats.values() if found is not None)
+
+    async def until_emitted(self, more: int, timeout: float = 60.0) -> None:
+        """Until the exchanges have sent this many more messages."""
+        goal = await self.emitted() + more
+
+        async def reached() -> bool:
+            return await self.emitted() >= goal
+
+        await until(reached, timeout)
+
+    async def fault(self, venue: str, **fields: Any) -> int:
+        """Returns how many topics or connections it hit at once."""
+        async with self.http.post(f"{self.simulation.endpoints[venue].rest}/_sim/fault", json=fields) as answer:
+            document = await answer.json()
+            assert answer.status == 200, document
+            hit = document["hit"]
+            assert isinstance(hit, int)
+            return hit
+
+    async def faults_done(self, venue: str, count: int) -> None:
+        """Until the exchange has written this many faults into its ledger's counts."""
+
+        async def done() -> bool:
+            stats = (await self.simulation.stats())[venue]
+            return stats is not None and sum(stats["faults"].values()) >= count
+
+        await until(done)
+
+    def fault_rows(self, venue: str) -> list[list[str]]:
+        """(ns, kind, symbol, channel, detail) of each fault."""
+        path = self.folder / "ledger" / f"{venue.replace('/', '-')}.faults.tsv"
+        return [line.split("\t") for line in path.read_text("utf-8").splitlines()]
+
+    # what the services do
+    def service(self, role: str, venue: str = "") -> ServiceProcess:
+        wanted = [
+            item
+            for item in self.manager.status().services
+            if item.role == role and (not venue or not item.feed or item.feed == f"default/{self.names[venue]}")
+        ]
+        assert len(wanted) == 1, f"{role} of {venue or 'all'}: {[item.name for item in wanted]}"
+        return self.manager.service(wanted[0].name)
+
+    async def health(self, role: str) -> list[dict[str, Any] | None]:
+        """Health documents of all services of a role, as they say it now; None of one that does not answer."""
+        names = [item.name for item in self.manager.status().services if item.role == role]
+        ports = [port for name in names if (port := self.manager.service(name).port) is not None]
+        found = await self.manager.prober.health(ports)
+        return [found[port] for port in ports] + [None] * (len(names) - len(ports))
+
+    async def flowing(self) -> bool:
+        """Every connection of every receiver is open and subscribed to all it should be."""
+        sections: list[dict[str, Any]] = []
+        for document in await self.health("receiver"):
+            if document is None or not document.get("connections"):
+                return False
+            sections += document["connections"].values()
+        return all(is_flowing(item) and item.get("active") == item["topics"] for item in sections)
+
+    async def until_flowing(self, timeout: float = 45.0) -> None:
+        try:
+            await until(self.flowing, timeout)
+        except TimeoutError:
+            pytest.fail(f"not all feeds flow: {await self.health('receiver')}\n{self.trouble()}")
+
+    async def kill(self, role: str, venue: str = "") -> None:
+        """SIGKILL one service; returns when its supervisor has started the next one."""
+        service = self.service(role, venue)
+        before = await until(lambda: service.pid)
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: service.pid not in (None, before), timeout=60.0)
+
+    async def restart(self) -> None:
+        """Start the services again after ``manager.stop``."""
+        self.manager = self.make_manager()
+        await self.manager.start()
+        await self.until_flowing()
+
+    # judgement
+    async def rows(self, statement: str, *values: Any) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            return await connection.fetch(statement, *values)
+        finally:
+            await connection.close()
+
+    async def until_drained(self, timeout: float = 90.0) -> None:
+        """Until everything captured has been stored."""
+        found: list[ShardPosition] = []
+
+        async def drained() -> bool:
+            nonlocal found
+            try:
+                found = await self.positions.read()
+            except PositionsAway:
+                return False
+            return all(item.captured and item.raw_drained and item.events_drained for item in found)
+
+        try:
+            await until(drained, timeout)
+        except TimeoutError:
+            pytest.fail("not drained: " + "\n".join(map(str, found)) + "\n" + self.trouble())
+
+    async def settled(self, timeout: float = 30.0) -> Report:
+        """End the flow and compare, until all is well or the time is up (holes are declared after a grace)."""
+        await self.simulation.end_of_flow()
+        await self.until_drained()
+        report = await self.compare()
+        try:
+            async with asyncio.timeout(timeout):
+                while not report.ok:
+                    await asyncio.sleep(0.3)
+                    report = await self.compare()
+        except TimeoutError:
+            await self.until_drained(5.0)
+            report = await self.compare()
+        return report
+
+    async def compare(self) -> Report:
+        return await verify(self.folder / "ledger", self.database_url)
+
+    def explain(self, report: Report) -> str:
+        """For an assertion's message."""
+        lines = [f"{venue.venue}: {venue}" for venue in report.venues]
+        return "\n".join([*lines, f"files in {self.folder}", self.trouble()])
+
+    def trouble(self) -> str:
+        """Warnings and errors of the services, the last of each."""
+        lines: list[str] = []
+        for path in sorted((self.folder / "logs").glob("*.log")):
+            found = [line for line in path.read_text("utf-8", "replace").splitlines() if _is_trouble(line)]
+            lines += [f"{path.stem}: {line[:600]}" for line in found[-6:]]
+        return "\n".join(lines)
+
+    @staticmethod
+    def of(report: Report, venue: str) -> VenueReport:
+        return next(item for item in report.venues if item.venue == venue)
+
+
+def _is_trouble(line: str) -> bool:
+    try:
+        return json.loads(line).get("level") in ("warning", "error", "critical")
+    except (ValueError, AttributeError):
+        return True
+
+
+def manifest(simulation: Simulation, venues: Sequence[str], channels: Sequence[str], backoff: str) -> str:
+    """A pipeline and one feed a venue."""
+    text = _PIPELINE
+    for venue in venues:
+        exchange, _, market = venue.partition("/")
+        endpoint = simulation.endpoints[venue]
+        text += _FEED.format(
+            name=feed_name(venue), exchange=exchange, market=market, stream=endpoint.stream, rest=endpoint.rest,
+            symbols=", ".join(SYMBOLS[venue]), backoff=backoff,
+            channels=", ".join(_CHANNEL.get(name, f"{{name: {name}}}") for name in channels),
+        )  # fmt: skip
+    return text
+
+
+def feed_name(venue: str) -> str:
+    return venue.lower().replace("/", "-")
+
+
+Start = Callable[..., Awaitable[Bed]]
+
+
+@pytest.fixture
+async def start_bed(
+    tmp_path: Path, redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres, database_url: str
+) -> AsyncIterator[Start]:
+    """``await start_bed("binance/Spot", rate=1000)`` -> a :class:`Bed` that flows."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            *venues: str,
+            rate: float = 1000.0,
+            channels: Sequence[str] = CHANNELS,
+            arguments: Sequence[str] = (),
+            backoff: str = "2s",
+            flowing: bool = True,
+        ) -> Bed:
+            """``rate``: messages a second of each venue. ``arguments``: more of ``feedmill simulate``."""
+            for name in ("run", "logs"):
+                (tmp_path / name).mkdir()
+            asked = [part for venue in venues for part in ("--exchange", venue)]
+            asked += ["--ledger", str(tmp_path / "ledger"), "--rate", f"{rate:g}", *arguments]
+            simulation = Simulation(tmp_path / "run", tmp_path / "logs" / "simulator.log", asked)
+            await simulation.start()
+            stack.push_async_callback(simulation.stop)
+            path = tmp_path / "feeds.yaml"
+            path.write_text(manifest(simulation, venues, channels, backoff))
+            environ = {"REDIS_URL": redis_server.url, "DATABASE_URL": database_url}
+
+            def make_manager() -> ServiceManager:
+                manager = ServiceManager(
+                    plan(load_files([path], local=True)),
+                    config=[path],
+                    data_dir=tmp_path,
+                    servers=LocalServers(tmp_path, environ),
+                )
+                stack.push_async_callback(manager.close)
+                return manager
+
+            manager = make_manager()
+            positions = Positions(RedisUrl.parse(redis_server.url), manager.shards)
+            stack.push_async_callback(positions.close)
+            http = await stack.enter_async_context(aiohttp.ClientSession())
+            bed = Bed(
+                tmp_path, simulation, manager, positions, database_url, redis_server, postgres_server, http,
+                make_manager, {venue: feed_name(venue) for venue in venues},
+            )  # fmt: skip
+            await manager.start()
+            if flowing:
+                await bed.until_flowing()
+            return bed
+
+        yield start
+
+
+async def feedmill(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    """Start a command as a user would, but with no server's URL than those given here; its output is one stream."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_URL", "DATABASE_URL"))}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "feedmill.cli.main", *arguments, env=own | environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+
+
+async def ended(process: asyncio.subprocess.Process) -> str:
+    """Its output, once it has ended; it is stopped in order when that takes too long."""
+    try:
+        async with asyncio.timeout(120):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    return output.decode()
+
+
+@dataclass
+class Kit:
+    """Helpers for tests, as importlib mode has no shared modules."""
+
+    until: Any = until
+    feedmill: Any = feedmill
+    ended: Any = ended
+    symbols: dict[str, tuple[str, ...]] = field(default_factory=lambda: SYMBOLS)
+
+
+@pytest.fixture
+def kit() -> Kit:
+    return Kit()

@@ -1,0 +1,76 @@
+"""What an exchange may do wrong to single messages: each costs what it must, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
+
+
+def trade_ids(detail: str) -> list[int]:
+    """Numbers of the trades in a message as the ledger's faults show it."""
+    message = json.loads(detail.replace("\\\\", "\\"))
+    if "params" in message:
+        return [trade["trade_seq"] for trade in message["params"]["data"]]
+    return [message["a"] if message["e"] == "aggTrade" else message["t"]]
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_dropped_doubled_swapped_and_unreadable_messages(start_bed: Any, kit: Any, venue: str) -> None:
+    bed = await start_bed(venue, rate=600)
+    first, second = kit.symbols[venue][:2]
+    await bed.until_emitted(600)
+    assert await bed.fault(venue, kind="drop", symbol=first, channel="Trades") == 1
+    assert await bed.fault(venue, kind="bad_bytes", symbol=first, channel="Ticker") == 1
+    for channel in ("Trades", "Ticker", "Book"):
+        assert await bed.fault(venue, kind="double", symbol=second, channel=channel) == 1
+        assert await bed.fault(venue, kind="swap", symbol=second, channel=channel) == 1
+    await bed.faults_done(venue, 8)
+    await bed.until_emitted(1200)
+    report = await bed.settled()
+    assert report.ok, bed.explain(report)
+    (found,) = report.venues
+
+    # The dropped message: one gap row, of exactly its numbers, and nothing else is missing.
+    (dropped,) = [row for row in bed.fault_rows(venue) if row[1] == "drop"]
+    numbers = trade_ids(dropped[4])
+    rows = await bed.rows(
+        """SELECT symbol, cause, state, missing FROM gaps JOIN instruments i ON i.id = instrument_id
+           WHERE channel = 'Trades'"""
+    )
+    assert [row["symbol"] for row in rows] == [first], bed.explain(report)
+    assert rows[0]["cause"] == "sequence"
+    assert [(part.lower, part.upper) for part in rows[0]["missing"]] == [(numbers[0], numbers[-1] + 1)]
+    assert found.trades.in_gaps == len(numbers)
+
+    # The unreadable one: one dead letter, kept as it came; the doubled and swapped ones: no trace.
+    (letter,) = await bed.rows("SELECT reason, detail, payload, code_version FROM dead_letters")
+    (bad,) = [row for row in bed.fault_rows(venue) if row[1] == "bad_bytes"]
+    assert bad[4].encode() in bytes(letter["payload"])
+    assert letter["reason"]
+    assert letter["detail"]
+    assert found.tickers.in_gaps == 0
+    # A swapped book update breaks the chain of that one instrument, which is rebuilt: the gap row says so.
+    books = await bed.rows(
+        """SELECT symbol, state, repaired_by FROM gaps JOIN instruments i ON i.id = instrument_id
+           WHERE channel = 'Book'"""
+    )
+    assert {row["symbol"] for row in books} <= {second}, bed.explain(report)
+    assert all(row["state"] == "closed" and row["repaired_by"] for row in books), books
+
+
+@pytest.mark.parametrize("variant", ["cut", "json", "utf8"])
+async def test_every_kind_of_bad_bytes_is_one_dead_letter(start_bed: Any, kit: Any, variant: str) -> None:
+    bed = await start_bed("binance/Spot", rate=400)
+    for channel in ("Trades", "Ticker", "Book"):
+        assert await bed.fault("binance/Spot", kind="bad_bytes", symbol="BTC-USDT", channel=channel, variant=variant)
+    await bed.faults_done("binance/Spot", 3)
+    await bed.until_emitted(400)
+    report = await bed.settled()
+    assert report.ok, bed.explain(report)
+    (found,) = report.venues
+    assert found.dead_letters == 3, bed.explain(report)
+    assert found.causes == {}, bed.explain(report)
