@@ -16,11 +16,11 @@ SOURCE ?=
 SECONDS ?=
 RATE ?=
 
-.PHONY: help venv venv-dev demo up test test-fast lint format types docs bench clean
+.PHONY: help venv venv-dev demo up test test-fast soak lint format types docs bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
-	@echo "  Variables: FILE=manifest.yaml DATA_DIR=dir (up), SOURCE=recordings-dir SECONDS=20 RATE=msgs-per-second (demo), ARGS=... (test, bench)"
+	@echo "  Variables: FILE=manifest.yaml DATA_DIR=dir (up), SOURCE=recordings-dir SECONDS=20 RATE=msgs-per-second (demo, soak), ARGS=... (test, bench)"
 
 $(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "Feedmill needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv), none was found." >&2; exit 1; }
@@ -51,6 +51,10 @@ test: venv-dev ## All tests
 
 test-fast: venv-dev ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+soak: venv-dev ## Hold a load and watch memory (RATE=10000 messages a second, SECONDS=60)
+	FEEDMILL_SOAK_RATE=$(or $(RATE),10000) FEEDMILL_SOAK_SECONDS=$(or $(SECONDS),60) \
+		$(BIN)/python -m pytest -s tests/integration/pipeline/test_pipeline_soak.py $(ARGS)
 
 lint: venv-dev ## Style, types, import rules, dead code
 	$(BIN)/ruff check .

@@ -269,11 +269,18 @@ async def test_missing_tickers_must_lie_in_a_gap(
     await store.gap(first, "Ticker", low, high, cause="disconnected")
     (found,) = (await verify(tmp_path / "ledger", database_url)).venues
     assert (found.tickers.lost, found.tickers.in_gaps, found.ok) == (0, 5, True)
+    # A gap row that covers what is stored is wrong: it says that nothing between its ends was seen.
+    last = mine[17].seq if venue == SPOT else mine[17].exchange_ns // 1_000_000
+    await database.execute("UPDATE gaps SET to_seq = $1", last + 1)
+    (found,) = (await verify(tmp_path / "ledger", database_url)).venues
+    assert found.tickers.gaps_wrong >= 2
+    assert not found.ok
     # An open gap reaches to the end.
     await database.execute("UPDATE gaps SET to_seq = NULL, state = 'open'")
     await database.execute("DELETE FROM tickers WHERE seq = ANY($1)", [ticker.seq for ticker in mine[15:]])
     (found,) = (await verify(tmp_path / "ledger", database_url)).venues
     assert (found.tickers.lost, found.tickers.in_gaps) == (0, len(mine) - 10)
+    assert found.tickers.gaps_wrong == 0
 
 
 async def test_doubled_phantom_and_wrong(simulate, connect, database, database_url: str, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Flow:
     """Stored with another content than emitted."""
     gap_rows: int = 0
     gaps_wrong: int = 0
-    """Trades: numbers that gap rows call missing although they are stored or were never emitted."""
+    """What gap rows call missing although it is stored (trades: or was never emitted)."""
     unreadable: int = 0
     """Emitted on purpose with a price that is no number: in the ledger's faults, not in ``emitted``."""
     lost_before_first: int = 0

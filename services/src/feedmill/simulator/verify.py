@@ -70,6 +70,10 @@ async def _venue(connection: asyncpg.Connection[Any], folder: Path, venue: str) 
     report.trades.gaps_wrong = await connection.fetchval(sql.GAPS_WRONG)
     if report.trades.gaps_wrong:
         _note(report, f"gap rows of trades name {report.trades.gaps_wrong} numbers that are not missing")
+    by_time = venue.startswith("deribit")
+    report.tickers.gaps_wrong = await connection.fetchval(sql.tickers_in_gaps(by_time=by_time))
+    if report.tickers.gaps_wrong:
+        _note(report, f"{report.tickers.gaps_wrong} tickers are stored although a gap row says they were not seen")
     for channel, cause, count in await connection.fetch(sql.CAUSES):
         report.causes[f"{channel} {cause}"] = count
         for name, part in (("Trades", report.trades), ("Ticker", report.tickers), ("Book", report.books)):

@@ -120,6 +120,17 @@ WITH said AS (
 )
 SELECT coalesce(sum(said - missing - unreadable), 0)::bigint FROM sizes"""
 
+
+def tickers_in_gaps(*, by_time: bool) -> str:
+    """Count of stored tickers that lie inside a gap row, which says that nothing between its two ends was seen."""
+    order = "t.exchange_ns / 1000000" if by_time else "t.seq"
+    return f"""
+        SELECT count(*) FROM gaps g JOIN tickers t ON t.instrument_id = g.instrument_id
+        WHERE g.channel = 'Ticker' AND g.instrument_id IN (SELECT id FROM ours)
+        AND {order} > CASE WHEN coalesce(g.from_seq, -1) < 0 THEN -9223372036854775808 ELSE g.from_seq END
+        AND {order} < CASE WHEN coalesce(g.to_seq, -1) < 0 THEN 9223372036854775807 ELSE g.to_seq END"""  # noqa: S608
+
+
 CAUSES = """
 SELECT channel, cause, count(*) FROM gaps WHERE instrument_id IN (SELECT id FROM ours) OR instrument_id IS NULL
 GROUP BY 1, 2 ORDER BY 1, 2"""
