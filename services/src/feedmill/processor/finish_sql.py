@@ -1,6 +1,6 @@
 """The SQL of the finisher. Each statement is its own transaction, idempotent, and bounded by the ranges it is given.
 
-``$1`` instruments, ``$2`` from, ``$3`` to (begins of 1m candles, both included), ``$4`` intervals, ``$5`` their lengths.
+``$1`` instruments, ``$2`` from, ``$3`` to (begins of 1m candles, both included), ``$4`` intervals, ``$5`` lengths.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ ranges AS (
          unnest($4::text[], $5::interval[]) AS k(name, len)
 )"""
 
-_WIDE = f"""
-{_RANGES},
+_WIDER = """
+{ranges},
 wide AS (
     SELECT r.i, r.name, r.len,
            coalesce((SELECT open_time FROM candles WHERE instrument_id = r.i AND interval = r.name AND open_time < r.lo
@@ -22,10 +22,11 @@ wide AS (
                      AND trades > 0 ORDER BY open_time LIMIT 1), r.hi) AS hi
     FROM ranges r
 )"""
+_WIDE = _WIDER.format(ranges=_RANGES)
 """The ranges, each with the candle that has trades before and after it: what came may prove these."""
 
-ROLL_UP = f"""
-WITH {_RANGES},
+_ROLL_UP = """
+WITH {ranges},
 buckets AS (
     SELECT DISTINCT r.i, r.name, r.len, b FROM ranges r, generate_series(r.lo, r.hi, r.len) AS b
 ),
@@ -50,6 +51,7 @@ WHERE (c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.trades, c.fir
       (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.quote_volume,
        excluded.trades, excluded.first_id, excluded.last_id)
 """
+ROLL_UP = _ROLL_UP.format(ranges=_RANGES)
 """Longer candles from shorter ones ($6) where anything was touched. A candle already equal is not written."""
 
 _DENSE_PROOF = "c.trades = c.last_id - c.first_id + 1 AND p.last_id + 1 = c.first_id AND n.first_id = c.last_id + 1"
@@ -63,10 +65,10 @@ _GAPLESS_PROOF = "p.last_id IS NOT NULL AND n.first_id IS NOT NULL AND NOT " + _
     instrument="c.instrument_id", begin="c.open_time", to="c.open_time + w.len"
 )
 
-_JUDGE = f"""
-WITH {_WIDE},
+_JUDGE = """
+WITH {wide},
 judged AS (
-    SELECT DISTINCT c.instrument_id, c.interval, c.open_time, coalesce({{proof}}, false) AS proven
+    SELECT DISTINCT c.instrument_id, c.interval, c.open_time, coalesce({proof}, false) AS proven
     FROM wide w JOIN candles c ON c.instrument_id = w.i AND c.interval = w.name AND c.open_time BETWEEN w.lo AND w.hi
          AND c.trades > 0
     LEFT JOIN LATERAL (
@@ -84,34 +86,35 @@ WHERE c.instrument_id = j.instrument_id AND c.interval = j.interval AND c.open_t
 RETURNING c.interval, c.complete
 """
 
-_FILL = f"""
-WITH {_WIDE},
+_FILL = """
+WITH {wide},
 known AS (
     SELECT DISTINCT c.instrument_id AS i, w.name, w.len, c.open_time, c.close, c.first_id, c.last_id
     FROM wide w JOIN candles c ON c.instrument_id = w.i AND c.interval = w.name AND c.open_time BETWEEN w.lo AND w.hi
          AND c.trades > 0
 ),
 pairs AS (
-    SELECT i, name, len, open_time, close, last_id, lead(open_time) OVER next AS until, lead(first_id) OVER next AS until_id
+    SELECT i, name, len, open_time, close, last_id, lead(open_time) OVER next AS until,
+           lead(first_id) OVER next AS until_id
     FROM known WINDOW next AS (PARTITION BY i, name ORDER BY open_time)
 )
 INSERT INTO candles (instrument_id, interval, open_time, open, high, low, close, volume, quote_volume, trades,
                      first_id, last_id, complete, venue_agrees)
 SELECT i, name, b, close, close, close, close, 0, 0, 0, NULL, NULL, true, NULL
 FROM pairs q, generate_series(q.open_time + q.len, q.until - q.len, q.len) AS b
-WHERE q.until > q.open_time + q.len AND q.until <= q.open_time + interval '7 days' + q.len AND {{proof}}
+WHERE q.until > q.open_time + q.len AND q.until <= q.open_time + interval '7 days' + q.len AND {proof}
 ORDER BY i, name, b
 ON CONFLICT DO NOTHING
 RETURNING interval
 """
 
-JUDGE_DENSE = _JUDGE.format(proof=_DENSE_PROOF)
-JUDGE_GAPLESS = _JUDGE.format(proof=_GAPLESS_PROOF)
+JUDGE_DENSE = _JUDGE.format(wide=_WIDE, proof=_DENSE_PROOF)
+JUDGE_GAPLESS = _JUDGE.format(wide=_WIDE, proof=_GAPLESS_PROOF)
 """Set ``complete`` where it is proven, and take it back where it no longer is."""
 
-FILL_DENSE = _FILL.format(proof="q.until_id = q.last_id + 1")
+FILL_DENSE = _FILL.format(wide=_WIDE, proof="q.until_id = q.last_id + 1")
 FILL_GAPLESS = _FILL.format(
-    proof="NOT " + _OPEN_GAP.format(instrument="q.i", begin="q.open_time", to="q.until")
+    wide=_WIDE, proof="NOT " + _OPEN_GAP.format(instrument="q.i", begin="q.open_time", to="q.until")
 )
 """Empty candles between two that adjoin. A silence of more than seven days is not filled: its ends prove it as well."""
 
@@ -128,6 +131,20 @@ _RAW = {
 }
 FIELDS = ("open", "high", "low", "close", "volume", "quote_volume", "trades", "first_id", "last_id")
 """Fields of a candle that can be compared with the venue's."""
+_COMPARE = """
+WITH {wide},
+compared AS (
+    SELECT DISTINCT c.instrument_id, c.interval, c.open_time, {tests} AS agrees
+    FROM wide w JOIN candles c ON c.instrument_id = w.i AND c.interval = w.name AND c.open_time BETWEEN w.lo AND w.hi
+         AND c.complete
+    JOIN venue_candles v ON v.instrument_id = c.instrument_id AND v.interval = c.interval AND v.open_time = c.open_time
+         AND v.closed
+)
+UPDATE candles c SET venue_agrees = k.agrees FROM compared k
+WHERE c.instrument_id = k.instrument_id AND c.interval = k.interval AND c.open_time = k.open_time AND c.complete
+      AND c.venue_agrees IS DISTINCT FROM k.agrees
+RETURNING c.instrument_id, c.interval, c.open_time, c.venue_agrees
+"""
 
 
 def compare(comparable: dict[str, object]) -> str:
@@ -143,27 +160,15 @@ def compare(comparable: dict[str, object]) -> str:
             tests.append(f"v.{name} IS NOT DISTINCT FROM c.{name}")
     if not tests:
         return ""
-    return f"""
-WITH {_WIDE},
-compared AS (
-    SELECT DISTINCT c.instrument_id, c.interval, c.open_time, {" AND ".join(tests)} AS agrees
-    FROM wide w JOIN candles c ON c.instrument_id = w.i AND c.interval = w.name AND c.open_time BETWEEN w.lo AND w.hi
-         AND c.complete
-    JOIN venue_candles v ON v.instrument_id = c.instrument_id AND v.interval = c.interval AND v.open_time = c.open_time
-         AND v.closed
-)
-UPDATE candles c SET venue_agrees = k.agrees FROM compared k
-WHERE c.instrument_id = k.instrument_id AND c.interval = k.interval AND c.open_time = k.open_time AND c.complete
-      AND c.venue_agrees IS DISTINCT FROM k.agrees
-RETURNING c.instrument_id, c.interval, c.open_time, c.venue_agrees
-"""
+    return _COMPARE.format(wide=_WIDE, tests=" AND ".join(tests))
 
 
-BOTH = f"""
-SELECT {", ".join(f"c.{name} AS ours_{name}, v.{name} AS venue_{name}" for name in FIELDS)}
+_BOTH = """
+SELECT {fields}
 FROM candles c JOIN venue_candles v USING (instrument_id, interval, open_time)
 WHERE c.instrument_id = $1 AND c.interval = $2 AND c.open_time = $3
 """
+BOTH = _BOTH.format(fields=", ".join(f"c.{name} AS ours_{name}, v.{name} AS venue_{name}" for name in FIELDS))
 """Both candles, for the log."""
 
 UNFINISHED = """

@@ -20,6 +20,7 @@ from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.breaker import Breaker, BreakerOpen
 from feedmill.shared.clock import monotonic
+from feedmill.shared.lease import sleep_or
 
 INSTRUMENTS_AT_ONCE = 100
 SESSION = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "lock_timeout": "2s"}
@@ -88,36 +89,39 @@ class CandleFinisher:
         }
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set."""
+        """Work until ``stop`` is set, then once more: what was touched last is finished too."""
         backoff = Backoff(0.5, 10.0)
         wait = self._every
-        while not stop.is_set():
-            try:
-                async with asyncio.timeout(wait):
-                    await stop.wait()
-            except TimeoutError:
-                pass
-            wait = self._every
-            try:
-                await self.finish()
-                backoff.reset()
-                self.error = ""
-            except BreakerOpen as error:
-                wait = max(self._every, error.retry_in)
-            except Exception as error:
-                if not (postgres.is_retryable(error) or isinstance(error, postgres.SchemaBehind)):
-                    raise
-                self.error = postgres.describe(error)
-                wait = self._every + backoff.next()
-                self._log.warning("finisher.interrupted", error=self.error, retry_in=round(wait, 3))
-        await self.close()
+        try:
+            while not stop.is_set():
+                await sleep_or(stop, wait)
+                wait = self._every
+                try:
+                    await self.finish()
+                    backoff.reset()
+                    self.error = ""
+                except BreakerOpen as error:
+                    wait = max(self._every, error.retry_in)
+                except Exception as error:
+                    if not (postgres.is_retryable(error) or isinstance(error, postgres.SchemaBehind)):
+                        raise
+                    self.error = postgres.describe(error)
+                    wait = self._every + backoff.next()
+                    self._log.warning("finisher.interrupted", error=self.error, retry_in=round(wait, 3))
+        finally:
+            await self.close()
+
+    def abort(self) -> None:
+        """Cut the connection: for an end that is overdue."""
+        if self._connection is not None:
+            self._connection.terminate()
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         await postgres.close(connection)
 
     async def finish(self) -> None:
-        """Do all there is to do now. Raises asyncpg errors, OSError, TimeoutError, BreakerOpen; nothing is forgotten."""
+        """Do all there is to do now. Raises asyncpg errors, OSError, TimeoutError, BreakerOpen; forgets nothing."""
         started = monotonic()
         for name in list(self._dirty):
             await self._breaker.call(self._finish_shard, name)

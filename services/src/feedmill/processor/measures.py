@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -18,18 +20,23 @@ duplicates = Counter("feedmill_processor_duplicates_total", "Rows that were ther
 commits = Counter("feedmill_processor_commits_total", "Transactions that stored a batch.")
 failures = Counter("feedmill_processor_failures_total", "Sessions that ended with an error.", ["server"])
 batch_rows = Histogram(
-    "feedmill_processor_batch_rows", "Rows of a transaction.", buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000)
+    "feedmill_processor_batch_rows",
+    "Rows of a transaction.",
+    buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000),
 )
 commit_seconds = Histogram("feedmill_processor_commit_seconds", "Time of a transaction.", buckets=LATENCY_BUCKETS)
 behind = Gauge("feedmill_processor_lag_commits", "Commits in the events stream not stored yet.", ["shard"])
-behind_seconds = Gauge("feedmill_processor_lag_seconds", "Age of the oldest commit not stored yet.", ["shard"])
+behind_seconds = Gauge(
+    "feedmill_processor_lag_seconds", "Age of the oldest commit not stored yet (NaN: unknown).", ["shard"]
+)
 dead_letters = Counter("feedmill_processor_dead_letters_total", "Events and entries kept as dead letters.", ["reason"])
 refused = Counter("feedmill_processor_refused_total", "Events outside the days kept.", ["table", "reason"])
 rereads = Counter("feedmill_processor_rereads_total", "Times a stream was read again from its beginning.")
-lost_commits = Counter("feedmill_processor_lost_commits_total", "Commits that were gone from a stream before they were stored.")
+lost_commits = Counter("feedmill_processor_lost_commits_total", "Commits gone from a stream before they were stored.")
 moved = Counter("feedmill_processor_moved_total", "Batches given up because the position was moved by another process.")
 shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
 server_up = Gauge("feedmill_processor_server_up", "1 when the server answered last time.", ["server"])
+breaker_state = Gauge("feedmill_processor_breaker_state", "0 closed, 1 half-open, 2 open.", ["server"])
 exchange_to_commit = Histogram(
     "feedmill_processor_exchange_to_commit_seconds",
     "From the exchange's time to the commit (a sample of events).",
@@ -47,7 +54,9 @@ candles_filled = Counter("feedmill_processor_candles_filled_total", "Empty candl
 candles_compared = Counter(
     "feedmill_processor_candles_compared_total", "Candles compared with the venue's.", ["interval", "agrees"]
 )
-finish_seconds = Histogram("feedmill_processor_finish_seconds", "Time of a run of the finisher.", buckets=LATENCY_BUCKETS)
+finish_seconds = Histogram(
+    "feedmill_processor_finish_seconds", "Time of a run of the finisher.", buckets=LATENCY_BUCKETS
+)
 
 
 @dataclass(slots=True)
@@ -63,9 +72,27 @@ class ShardFigures:
     refused: int = 0
     rereads: int = 0
     behind: int | None = None
-    behind_seconds: float | None = None
+    """Commits not stored yet; None = not known."""
+    oldest_ms: int | None = None
+    """When the oldest commit not stored yet came into the stream, ms since the epoch; 0 = all is stored, None = not
+    known. Kept while a server is away, so that the lag is seen to grow."""
     batch_rows: int = 0
+    working: bool = False
+    """Connected to both servers."""
+    fault: str = ""
+    """An error of the code itself, tried again and again."""
     error: str = ""
+
+    @property
+    def behind_seconds(self) -> float | None:
+        if self.oldest_ms is None:
+            return None
+        return max(0.0, now_ns() / 1e9 - self.oldest_ms / 1000) if self.oldest_ms else 0.0
+
+    def give_up(self) -> None:
+        """The shard is another's now: how far behind it is is no longer known here."""
+        self.owned = self.working = False
+        self.behind = self.oldest_ms = None
 
     def document(self) -> dict[str, Any]:
         return {
@@ -78,10 +105,24 @@ class ShardFigures:
             "refused": self.refused,
             "rereads": self.rereads,
             "lagCommits": self.behind,
-            "lagSeconds": self.behind_seconds,
+            "lagSeconds": None if self.behind_seconds is None else round(self.behind_seconds, 3),
             "lastBatchRows": self.batch_rows,
-            "lastError": self.error,
+            "working": self.working,
+            "lastError": self.fault or self.error,
         }
+
+
+@dataclass(slots=True)
+class ServerFigures:
+    """What is known of Redis or PostgreSQL."""
+
+    reachable: bool | None = None
+    """None = not asked yet."""
+    error: str = ""
+    """Of the last failure; empty while it answers."""
+
+    def document(self) -> dict[str, Any]:
+        return {"reachable": self.reachable, "lastError": self.error}
 
 
 @dataclass(slots=True)
@@ -90,9 +131,33 @@ class Figures:
 
     latencies: Latencies = field(default_factory=Latencies)
     shards: dict[str, ShardFigures] = field(default_factory=dict)
+    servers: dict[str, ServerFigures] = field(
+        default_factory=lambda: {"redis": ServerFigures(), "postgres": ServerFigures()}
+    )
 
     def of(self, shard: str) -> ShardFigures:
         return self.shards.setdefault(shard, ShardFigures())
+
+    def answered(self, server: str) -> None:
+        found = self.servers[server]
+        found.reachable, found.error = True, ""
+        server_up.labels(server).set(1)
+
+    def failed(self, server: str, error: str) -> None:
+        found = self.servers[server]
+        found.reachable, found.error = False, error
+        server_up.labels(server).set(0)
+        failures.labels(server).inc()
+
+    def lag(self) -> dict[str, Any]:
+        """Of the shards owned: commits behind in all, and the longest time; null where it is not known of one."""
+        own = [shard for shard in self.shards.values() if shard.owned]
+        commits = [shard.behind for shard in own]
+        seconds = [shard.behind_seconds for shard in own]
+        return {
+            "commits": None if None in commits else sum(filter(None, commits)),
+            "seconds": None if None in seconds else round(max(filter(None, seconds), default=0.0), 3),
+        }
 
 
 class Meter:
@@ -106,7 +171,7 @@ class Meter:
         self._exchange_histogram = exchange_to_commit.labels(exchange, market)
         self._receive_histogram = receive_to_commit.labels(exchange, market)
         self._behind = behind.labels(shard)
-        self._behind_seconds = behind_seconds.labels(shard)
+        behind_seconds.labels(shard).set_function(partial(_seconds_or_nan, self.figures))
         self._rows = {table: rows.labels(table) for table in ("trades", "tickers", "book_snapshots")}
         self._observed = 0.0
 
@@ -156,10 +221,12 @@ class Meter:
                 self._exchange_histogram.observe(max(0.0, (now - first.exchange_ns) / 1e9))
             self._receive_histogram.observe(max(0.0, (now - first.receive_ns) / 1e9))
 
-    def lag(self, tip_n: int, tip_ms: int, n: int) -> None:
-        """``tip_ms``: time of the stream's last entry."""
-        entries = max(0, tip_n - n)
-        seconds = max(0.0, now_ns() / 1e9 - tip_ms / 1000) if entries else 0.0
-        self.figures.behind, self.figures.behind_seconds = entries, round(seconds, 3)
-        self._behind.set(entries)
-        self._behind_seconds.set(seconds)
+    def lag(self, commits: int, oldest_ms: int) -> None:
+        """``oldest_ms``: when the oldest commit not stored came into the stream; 0 = all is stored."""
+        self.figures.behind, self.figures.oldest_ms = commits, oldest_ms
+        self._behind.set(commits)
+
+
+def _seconds_or_nan(figures: ShardFigures) -> float:
+    seconds = figures.behind_seconds
+    return math.nan if seconds is None else seconds

@@ -7,7 +7,7 @@ against COPY into a temporary table: the same rate for 10,000 rows, a fifth of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from feedmill.shared.events import (
@@ -34,7 +34,7 @@ class BadText(ValueError):
 
 @dataclass(slots=True)
 class Windows:
-    """Exchange times (ns, [from, to)) for which partitions are known to exist; anything else is looked at one by one."""
+    """Exchange times (ns, [from, to)) for which partitions are known to exist; all else is looked at one by one."""
 
     trades: tuple[int, int] = (0, 0)
     tickers: tuple[int, int] = (0, 0)
@@ -213,9 +213,9 @@ def _side(levels: list[tuple[str, str]], what: int) -> str:
 
 
 def numbered(block: EventBlock, start: int = 0) -> Iterator[tuple[int, Event]]:
-    """All events of a commit with their place in it, from place ``start`` on; the order is that of the block's fields."""
+    """All events of a commit with their place in it, from place ``start`` on, in the order of the block's fields."""
     index = 0
-    for events in (
+    groups: tuple[Sequence[Event], ...] = (
         block.trades,
         block.tickers,
         block.books,
@@ -223,7 +223,8 @@ def numbered(block: EventBlock, start: int = 0) -> Iterator[tuple[int, Event]]:
         block.gaps,
         block.dead_letters,
         block.instruments,
-    ):
+    )
+    for events in groups:
         size = len(events)
         if index + size > start:
             for offset, event in enumerate(events):

@@ -14,6 +14,7 @@ from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.types import BatchingMode
 from feedmill.shared.clock import SECOND
 from feedmill.shared.keys import ShardRef
+from feedmill.shared.lease import TTL
 
 INTERVALS = {
     "1m": 60,
@@ -69,7 +70,11 @@ class ProcessorSettings:
 
     shards: tuple[ShardSettings, ...]
     replica: str = "r0"
-    replicas: int = 1
+    """For people: several processes may have the same name."""
+    members_key: str = "fm:{default.main}:processors"
+    """Redis key of the set of processors alive."""
+    lease_ttl: float = TTL
+    """Seconds after which the shards of a processor that was killed are another's."""
     intervals: tuple[str, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
     retention_ns: Mapping[str, int] = field(
         default_factory=lambda: {
@@ -93,6 +98,10 @@ class ProcessorSettings:
     redis_reset: float = 30.0
     finish_every: float = 2.0
     """Seconds between two runs of the finisher."""
+    drain_timeout: float = 8.0
+    """Seconds an orderly end waits for what was read to be stored."""
+    finish_timeout: float = 4.0
+    """Seconds it waits for the last run of the finisher."""
 
 
 def retention_of(pipeline: FeedPipeline) -> dict[str, int]:
@@ -127,7 +136,7 @@ def processor_settings(pipeline: FeedPipeline, feeds: Sequence[ExchangeFeed], re
     return ProcessorSettings(
         shards=tuple(shard for feed in feeds for shard in shard_settings(feed)),
         replica=replica,
-        replicas=spec.processor.replicas,
+        members_key=f"fm:{{{'.'.join(pipeline.key)}}}:processors",
         intervals=tuple(sorted(spec.candles.intervals, key=INTERVALS.__getitem__)),
         retention_ns=retention_of(pipeline),
         postgres_failures=spec.postgres.circuit_breaker.failure_threshold,

@@ -15,19 +15,19 @@ from feedmill.exchanges.base import ChannelName
 from feedmill.processor import measures
 from feedmill.processor.batch import Batch
 from feedmill.processor.chain import Chain, id_of
+from feedmill.processor.hints import Hints
 from feedmill.processor.measures import Figures, Meter
 from feedmill.processor.settings import ProcessorSettings, ShardSettings
 from feedmill.processor.source import CHECK_EVERY, Source
-from feedmill.processor.store import Moved, Outcome, Store
+from feedmill.processor.store import Moved, Outcome, Position, Store
 from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.breaker import Breaker, BreakerOpen
 from feedmill.shared.clock import SECOND, monotonic
+from feedmill.shared.lease import sleep_or
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
 
-HINT_EVERY = 0.05
-"""Seconds: how often the trimming hint is written at most."""
 PLENTY = 1000
 """Events of one read after which the next one follows at once."""
 
@@ -66,7 +66,9 @@ class ShardWorker:
         figures: Figures,
         finisher: Finisher,
         log: Any,
+        hints: Hints | None = None,
     ) -> None:
+        """``hints``: who tells Redis what may be trimmed; without it nothing ever is."""
         self.settings = settings
         self.shard = shard
         self._redis_url = redis_url
@@ -74,49 +76,71 @@ class ShardWorker:
         self._redis = redis
         self._database = database
         self._finisher = finisher
+        self._hints = hints
+        self._figures = figures
+        self._store: Store | None = None
+        self._wire: Wire | None = None
         self.meter = Meter(str(shard.ref), shard.exchange, shard.market, figures)
         self._log = log.bind(shard=str(shard.ref))
-        self._hinted = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; what was read by then is committed. Waits out servers that are away."""
         backoff = Backoff(0.1, 2.0)
-        self.meter.figures.owned = True
+        figures = self.meter.figures
+        figures.owned = True
         try:
             while not stop.is_set():
-                commits = self.meter.figures.commits
+                commits = figures.commits
                 try:
                     await self._session(stop)
                     continue
                 except BreakerOpen as error:
                     wait = max(error.retry_in, 0.05) + backoff.next() / 10
-                    self.meter.figures.error = str(error)[:300]
+                    figures.error = str(error)[:300]
                 except ServerError as error:
-                    measures.failures.labels(error.server).inc()
-                    if self.meter.figures.commits > commits:
+                    if figures.commits > commits:
                         backoff.reset()
                     wait = backoff.next()
-                    self.meter.figures.error = str(error)
-                    self._log.warning("shard.interrupted", server=error.server, error=str(error), retry_in=round(wait, 3))
+                    figures.error = str(error)
+                    self._log.warning(
+                        "shard.interrupted", server=error.server, error=str(error), retry_in=round(wait, 3)
+                    )
                 except Moved:
                     measures.moved.inc()
+                    if figures.commits > commits:
+                        backoff.reset()
                     wait = backoff.next()
                     self._log.warning("shard.position_moved", action="reload the position")
-                await _sleep_or(stop, wait)
+                await sleep_or(stop, wait)
         finally:
-            self.meter.figures.owned = False
+            figures.give_up()
+            if self._hints is not None:
+                self._hints.drop(self.shard.ref)
+
+    def abort(self) -> None:
+        """Cut both connections: whatever waits for a server that hangs ends at once. For an end that is overdue."""
+        if self._store is not None:
+            self._store.connection.terminate()
+        if self._wire is not None:
+            self._wire.abort()
 
     async def _session(self, stop: asyncio.Event) -> None:
         """One connection to each server, until one of them fails or ``stop`` is set."""
-        store = await self._guarded("postgres", self._database, self._open_store)
+        figures = self.meter.figures
+        store = self._store = await self._guarded("postgres", self._database, self._open_store)
         try:
-            wire = await self._guarded("redis", self._redis, self._connect)
+            wire = self._wire = await self._guarded("redis", self._redis, self._connect)
             try:
+                figures.working, figures.error = True, ""
                 await _Session(self, store, wire).run(stop)
             finally:
+                figures.working = False
+                figures.oldest_ms = figures.oldest_ms or None  # What comes from now on is not seen.
+                figures.behind = None
                 wire.abort()
         finally:
             await store.close()
+            self._store = self._wire = None
 
     async def _open_store(self) -> Store:
         return await Store.open(
@@ -135,16 +159,17 @@ class ShardWorker:
             result = await breaker.call(function)
         except BreakerOpen:
             raise
-        except (WireError, postgres.SchemaBehind) as error:
-            measures.server_up.labels(server).set(0)
-            raise ServerError(server, error) from error
         except Exception as error:
-            if not postgres.is_retryable(error):
+            if not (postgres.is_retryable(error) or isinstance(error, (WireError, postgres.SchemaBehind))):
                 raise
-            measures.server_up.labels(server).set(0)
+            self._figures.failed(server, postgres.describe(error))
             raise ServerError(server, error) from error
-        measures.server_up.labels(server).set(1)
+        self._figures.answered(server)
         return result
+
+    def _stored(self, position: Position) -> None:
+        if self._hints is not None:
+            self._hints.give(self.shard.ref, position)
 
 
 class _Session:
@@ -159,8 +184,8 @@ class _Session:
         self._source = Source(
             wire, worker.shard.ref, self._chain, block_ms=worker.settings.block_ms, on_break=self._broken
         )
-        self._wire = wire
         self._batch = Batch()
+        self._under_way: Batch | None = None
         self._filled = asyncio.Event()
         self._taken = asyncio.Event()
         self._reader_error: ServerError | None = None
@@ -176,6 +201,7 @@ class _Session:
         mine = [ids[symbol] for symbol in natives if symbol in ids] if natives else list(ids.values())
         self._worker._finisher.adopt(self._worker.shard, mine)
         self._worker.meter.figures.n = self._store.position.n
+        self._worker._stored(self._store.position)
         reader = asyncio.create_task(self._read(stop), name=f"read {self._worker.shard.ref}")
         stopper = asyncio.create_task(self._wake_on(stop))
         try:
@@ -217,20 +243,23 @@ class _Session:
                         await self._source.look()
                     looked = monotonic()
                     self._show_lag()
-                    self._hint(force=True)
                 if 0 < came < PLENTY and self._worker.shard.linger:
                     await asyncio.sleep(self._worker.shard.linger)
         except (WireError, OSError, TimeoutError) as error:
             _count_failure(self._worker._redis, error)
-            measures.server_up.labels("redis").set(0)
+            self._worker._figures.failed("redis", postgres.describe(error))
             self._reader_error = ServerError("redis", error)
         finally:
             self._reading = False
             self._filled.set()
 
     def _show_lag(self) -> None:
-        tip = self._source.tip
-        self._worker.meter.lag(tip.n, id_of(tip.stream_id)[0], self._store.position.n)
+        tip, n = self._source.tip, self._store.position.n
+        commits = max(tip.n, self._chain.n) - n
+        waiting = [batch.entries[0].stream_id for batch in (self._under_way, self._batch) if batch and batch.entries]
+        if not waiting and commits > 0:
+            waiting = [tip.stream_id]  # Seen at the stream's end and not read yet: it is about to be.
+        self._worker.meter.lag(max(0, commits), id_of(waiting[0])[0] if waiting else 0)
 
     # committer
     async def _commit(self) -> None:
@@ -243,31 +272,21 @@ class _Session:
                 if not self._reading:
                     return
                 continue
-            self._batch = Batch()
+            self._batch, self._under_way = Batch(), batch
             self._taken.set()
+            self._show_lag()
             started = monotonic()
             outcome = await worker._guarded("postgres", worker._database, partial(_attempt, store, batch))
             if outcome is None:
                 raise Moved(str(worker.shard.ref))
+            self._under_way = None
             worker.meter.committed(batch, outcome, monotonic() - started)
+            worker._stored(store.position)
+            self._show_lag()
             if touched := _touched(worker.shard, batch, outcome):
                 worker._finisher.touch(worker.shard, touched)
-            self._hint()
             if not self._reading:
                 self._filled.set()
-
-    def _hint(self, *, force: bool = False) -> None:
-        """Tell the distributor how far the stream may be trimmed. Nobody waits for the answer."""
-        now = monotonic()
-        if not force and now - self._worker._hinted < HINT_EVERY:
-            return
-        self._worker._hinted = now
-        at = self._store.position
-        if at.n:
-            future = self._wire.send(
-                "HSET", self._worker.shard.ref.applied, "n", at.n, "id", at.commit_id, "stream", at.stream_id
-            )
-            future.add_done_callback(_forget)
 
 
 def _touched(shard: ShardSettings, batch: Batch, outcome: Outcome) -> list[tuple[int, int]]:
@@ -293,17 +312,4 @@ def _count_failure(breaker: Breaker, error: Exception) -> None:
     try:
         breaker.admit().failure(error)
     except BreakerOpen:
-        pass
-
-
-def _forget(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
-
-
-async def _sleep_or(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
         pass

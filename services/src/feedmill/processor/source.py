@@ -36,11 +36,14 @@ class NotACommit(ValueError):
 
 
 def read_link(fields: dict[bytes, bytes]) -> Link:
-    """Raises NotACommit."""
+    """Raises NotACommit, also for what PostgreSQL could not keep as a position."""
     try:
-        return Link(int(fields[b"n"]), fields[b"id"].decode(), fields[b"p"].decode())
+        link = Link(int(fields[b"n"]), fields[b"id"].decode(), fields[b"p"].decode())
     except (KeyError, ValueError) as error:
         raise NotACommit(f"{type(error).__name__}: {error}") from None
+    if not 0 < link.n < 2**63 or not link.commit_id or "\x00" in link.commit_id:
+        raise NotACommit("its number or id cannot be one")
+    return link
 
 
 def parse_entry(
@@ -62,7 +65,13 @@ class Source:
     """Reads entries after the chain's cursor and adds them to a batch."""
 
     def __init__(
-        self, wire: Wire, shard: ShardRef, chain: Chain, *, block_ms: int = 1000, on_break: Callable[[str], None] | None = None
+        self,
+        wire: Wire,
+        shard: ShardRef,
+        chain: Chain,
+        *,
+        block_ms: int = 1000,
+        on_break: Callable[[str], None] | None = None,
     ) -> None:
         self.wire = wire
         self.shard = shard
@@ -157,7 +166,9 @@ class Source:
         """Keep a stranger's entry as a dead letter under its own entry id and pass over it."""
         ms, seq = id_of(stream_id)
         payload = msgspec.msgpack.encode(fields)
-        letter = Letter("event", ms, seq & 0x7FFFFFFF, 0, received_ns, "not_a_commit", detail[:300], __version__, payload)
-        batch.made.append(letter)
+        place = seq & 0x7FFFFFFF
+        batch.made.append(
+            Letter("event", ms, place, 0, received_ns, "not_a_commit", detail[:300], __version__, payload)
+        )
         self.chain.skip(stream_id)
         batch.stand(self.chain.n, self.chain.commit_id, stream_id)

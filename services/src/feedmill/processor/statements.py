@@ -25,7 +25,8 @@ new_trades AS (
     RETURNING instrument_id, trade_id, time, price, size
 ),
 minutes AS (
-    SELECT instrument_id, date_bin('1 minute', time, 'epoch') AS open_time, array_agg(price ORDER BY trade_id) AS prices,
+    SELECT instrument_id, date_bin('1 minute', time, 'epoch') AS open_time,
+           array_agg(price ORDER BY trade_id) AS prices,
            max(price) AS high, min(price) AS low, sum(size) AS volume, sum(price * size) AS quote_volume,
            count(*) AS trades, min(trade_id) AS first_id, max(trade_id) AS last_id
     FROM new_trades GROUP BY 1, 2
@@ -143,16 +144,20 @@ FROM unnest($2::text[], $3::bigint[], $4::int[], $5::int[], $6::bigint[], $7::te
 ON CONFLICT DO NOTHING
 """
 
-_CONTENT = "type, base, quote, settle, status, tick, lot, contract_size, expiry, strike, option_type"
+_CONTENT = (
+    *("type", "base", "quote", "settle", "status", "tick", "lot"),
+    *("contract_size", "expiry", "strike", "option_type"),
+)
 
 NATIVES = """
 UPDATE instruments SET native = u.native FROM unnest($1::int[], $2::text[]) AS u(id, native)
 WHERE instruments.id = u.id AND instruments.native <> u.native
 """
 
-VERSION = f"""
+_VERSION = """
 WITH stated AS (
-    SELECT $1::int AS instrument_id, 'epoch'::timestamptz + ($2::bigint / 1000) * interval '1 microsecond' AS valid_from,
+    SELECT $1::int AS instrument_id,
+           'epoch'::timestamptz + ($2::bigint / 1000) * interval '1 microsecond' AS valid_from,
            $3::text AS type, $4::text AS base, $5::text AS quote, $6::text AS settle, $7::text AS status,
            nullif($8::text, '')::numeric AS tick, nullif($9::text, '')::numeric AS lot,
            nullif($10::text, '')::numeric AS contract_size,
@@ -166,16 +171,22 @@ news AS (
     SELECT s.* FROM stated s LEFT JOIN known k ON true
     WHERE k.instrument_id IS NULL
        OR (s.valid_from > k.valid_from
-           AND ({", ".join(f"s.{name.strip()}" for name in _CONTENT.split(","))})
-               IS DISTINCT FROM ({", ".join(f"k.{name.strip()}" for name in _CONTENT.split(","))}))
+           AND ({stated})
+               IS DISTINCT FROM ({known}))
 ),
 ended AS (
     UPDATE instrument_versions v SET valid_to = n.valid_from FROM news n, known k
     WHERE v.instrument_id = k.instrument_id AND v.valid_from = k.valid_from
 )
-INSERT INTO instrument_versions (instrument_id, valid_from, {_CONTENT}) SELECT instrument_id, valid_from, {_CONTENT} FROM news
+INSERT INTO instrument_versions (instrument_id, valid_from, {content})
+SELECT instrument_id, valid_from, {content} FROM news
 ON CONFLICT DO NOTHING
 """
+VERSION = _VERSION.format(
+    content=", ".join(_CONTENT),
+    stated=", ".join(f"s.{name}" for name in _CONTENT),
+    known=", ".join(f"k.{name}" for name in _CONTENT),
+)
 """Store what the venue says of an instrument if it differs from what it said before; older news change nothing."""
 
 INSTRUMENTS = "SELECT id, symbol FROM instruments WHERE exchange = $1 AND market = $2"

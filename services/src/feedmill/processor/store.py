@@ -31,7 +31,7 @@ _TABLES: dict[type, Partitioned] = {
 
 
 class Moved(RuntimeError):
-    """The position is not where this process left it: somebody else works on the shard, or a commit's answer was lost."""
+    """The position is not where this process left it: another works on the shard, or a commit's answer was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +201,8 @@ class Store:
             outcome = Outcome()
             try:
                 await self._commit(batch, outcome)
-            except BaseException as error:
-                if isinstance(error, Exception) and postgres.trouble(error) is postgres.Trouble.PARTITION and attempt == 1:
+            except Exception as error:
+                if postgres.trouble(error) is postgres.Trouble.PARTITION and attempt == 1:
                     # A partition was retired meanwhile. Look again and judge each event anew.
                     await self._load_days()
                     batch.rows, batch.deferred = Rows(), []
@@ -226,8 +226,8 @@ class Store:
                     batch.deferred = deferred[place:]
                     raise
                 poison.append((item, error))  # A symbol PostgreSQL cannot hold.
-        for item, error in poison:
-            rows.letters.append(letter_of(item.n, item.index, item.event, "refused", postgres.describe(error)))
+        for item, why in poison:
+            rows.letters.append(letter_of(item.n, item.index, item.event, "refused", postgres.describe(why)))
             outcome.isolated += 1
         rows.letters.extend(batch.made)
         for gap in batch.gaps:

@@ -98,9 +98,7 @@ async def store_busy(connection: asyncpg.Connection, rows: Rows, stored: Stored)
 
 async def move(connection: asyncpg.Connection, step: Move) -> bool:
     """Move the position alone; False when it was not where expected."""
-    status = await connection.execute(
-        statements.MOVE, step.shard, step.before, step.n, step.commit_id, step.stream_id
-    )
+    status = await connection.execute(statements.MOVE, step.shard, step.before, step.n, step.commit_id, step.stream_id)
     return bool(status == "UPDATE 1")
 
 

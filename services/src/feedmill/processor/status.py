@@ -1,0 +1,88 @@
+"""The processor's health conditions and sections, and the gauges that are read rather than kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from feedmill.processor import measures
+from feedmill.shared.breaker import Breaker
+
+if TYPE_CHECKING:
+    from feedmill.processor.service import Processor
+
+BREAKER = {"closed": 0, "half-open": 1, "open": 2}
+
+
+def install(processor: Processor) -> None:
+    """Register health conditions and sections, and the gauges' readers."""
+    health, figures = processor.health, processor.figures
+    health.condition("shards", lambda: working(processor))
+    health.detail("shards", lambda: {str(seat.shard.ref): seat.figures.document() for seat in processor.seats})
+    health.detail("latency", figures.latencies.document)
+    health.detail("lag", figures.lag)
+    health.detail("redis", lambda: redis(processor))
+    health.detail("postgres", figures.servers["postgres"].document)
+    health.detail("breaker", lambda: {"redis": breaker(processor.redis), "postgres": breaker(processor.postgres)})
+    health.detail("leases", lambda: leases(processor))
+    health.detail("candles", processor.finisher.document)
+    measures.shards_owned.set_function(lambda: sum(seat.figures.owned for seat in processor.seats))
+    for server, which in (("redis", processor.redis), ("postgres", processor.postgres)):
+        measures.breaker_state.labels(server).set_function(partial(_state, which))
+
+
+def _state(which: Breaker) -> float:
+    return BREAKER[which.state]
+
+
+def working(processor: Processor) -> tuple[bool, str]:
+    """Every shard of ours is being worked on, and each of the others is somebody else's."""
+    if not processor.seats:
+        return True, ""
+    if processor.share.alive is None:
+        return False, f"Redis did not answer yet{_because(processor.link.error)}"
+    waiting = 0
+    for seat in processor.seats:
+        name, seen = str(seat.shard.ref), seat.figures
+        if seen.fault:
+            return False, f"shard {name}: {seen.fault}"
+        if seat.lease.held and not seen.working:
+            return False, f"shard {name}: not connected{_because(seen.error)}"
+        waiting += not seat.lease.held and not seat.lease.holder
+    if waiting and processor.share.held < processor.share.allowed:
+        return False, f"{waiting} shards have no processor yet"
+    return True, ""
+
+
+def _because(error: str) -> str:
+    return f" ({error})" if error else ""
+
+
+def redis(processor: Processor) -> Mapping[str, Any]:
+    """Reachable for the shards, or, while none is owned, for the leases."""
+    seen = processor.figures.servers["redis"]
+    if seen.reachable is None:
+        error = processor.link.error
+        return {"reachable": False if error else (processor.share.alive is not None or None), "lastError": error}
+    return seen.document()
+
+
+def breaker(which: Breaker) -> Mapping[str, Any]:
+    return {
+        "state": which.state,
+        "failures": which.failures,
+        "retryInSeconds": round(which.retry_in, 1),
+        "lastError": which.last_error if which.state != "closed" else "",
+    }
+
+
+def leases(processor: Processor) -> Mapping[str, Any]:
+    share = processor.share
+    return {
+        "replicasAlive": share.alive,
+        "allowed": share.allowed,
+        "held": share.held,
+        "lastError": processor.link.error,
+        "holders": {str(seat.shard.ref): seat.lease.holder or None for seat in processor.seats},
+    }
