@@ -66,6 +66,12 @@ DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 KEY_OF_SECRET = r"^[-._a-zA-Z0-9]{1,253}$"  # noqa: S105 - a pattern
 
+Label = Annotated[
+    str,
+    Field(pattern=DNS_LABEL),
+    Hint("write at most 63 lower-case letters, digits or '-', with a letter or digit at both ends"),
+]
+
 NAME_RULE = Rule(
     "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')",
     "the name must be 1 to 40 lower-case letters, digits or '-', without a dot, since it becomes part of the names of "
@@ -81,9 +87,9 @@ SET_BY_SERVER = "Set by the API server."
 class ObjectMeta(Model):
     """Name and labels of a resource. What the API server adds is accepted and not used."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: Annotated[str, Field(min_length=1, max_length=253), Hint("write a name, such as binance-spot")]
     """Name, unique per kind and namespace: at most 40 lower-case letters, digits or `-`."""
-    namespace: Annotated[str, Field(pattern=DNS_LABEL)] = "default"
+    namespace: Label = "default"
     """Namespace. References are resolved in it."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels of your own."""

@@ -39,7 +39,7 @@ def _names(loaded: Sequence[Loaded]) -> Iterator[Problem]:
         if first is not item:
             where = f"{first.document.file}:{first.document.line(('metadata', 'name'))}"
             name = show_value(item.resource.metadata.name)
-            message = f"{name}: a {key[0]} of that name is also in {where}: rename or remove one"
+            message = f"{name}: another {key[0]} of that name is in {where}: rename or remove one"
             yield item.document.problem(("metadata", "name"), message)
 
 
@@ -130,7 +130,8 @@ def _instruments(item: Loaded, feed: ExchangeFeed, venue: Venue) -> Iterator[Pro
             yield item.document.problem(path, message)
     shards = feed.spec.receiver.shards
     if shards > len(instruments.symbols):
-        message = f"{shards} shards for {len(instruments.symbols)} symbols: some would be empty, write fewer"
+        count = len(instruments.symbols)
+        message = f"{shards} shards for {count} symbol{'s' if count > 1 else ''}: some would be empty, write fewer"
         yield item.document.problem(("spec", "receiver", "shards"), message)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from feedmill.resources.base import DNS_LABEL, DNS_SUBDOMAIN, KEY_OF_SECRET, Free, Hint, Integer, Model
+from feedmill.resources.base import DNS_SUBDOMAIN, KEY_OF_SECRET, Free, Hint, Integer, Label, Model
 from feedmill.resources.types import Duration
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
@@ -37,7 +37,7 @@ Replicas = Annotated[Integer, Field(ge=1, le=16)]
 class PipelineRef(Model):
     """Reference to a FeedPipeline of the same namespace."""
 
-    name: Annotated[str, Field(pattern=DNS_LABEL)]
+    name: Label
     """Name of the FeedPipeline."""
 
 

@@ -63,7 +63,7 @@ def read_documents(file: str, text: str) -> tuple[list[Document], list[Problem]]
     except _Refused as error:
         problems.append(Problem(file, error.line, "", error.text))
     except yaml.YAMLError as error:
-        problems.append(_syntax(file, error))
+        problems.append(_syntax(file, text, error))
     return documents, problems
 
 
@@ -95,12 +95,14 @@ def _bounds(file: str, text: str) -> Problem | None:
     return None
 
 
-def _syntax(file: str, error: yaml.YAMLError) -> Problem:
+def _syntax(file: str, content: str, error: yaml.YAMLError) -> Problem:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         text = error.problem or "the YAML cannot be read"
-        if "\\t" in text or "tab" in text.lower():
-            text += ": indent with spaces, not with tabs"
+        if "\\t" in text or "cannot start any token" in text:
+            lines = content.splitlines()
+            tab = mark is not None and mark.line < len(lines) and "\t" in lines[mark.line][: mark.column + 1]
+            text += ": indent with spaces, not with tabs" if tab else ": put values that begin with @, ` or % in quotes"
         elif "mapping values are not allowed" in text:
             text += ": check the indentation, and put values that contain ': ' in quotes"
         elif "did not find expected" in text or "could not find expected" in text:

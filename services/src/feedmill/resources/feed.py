@@ -117,7 +117,7 @@ class Instruments(Model):
     """Symbols, each once: `BTC-USDT` (Binance Spot and USD-M), `BTC-USDT-260925` (USD-M delivery), Deribit's own names
     (`BTC-PERPETUAL`)."""
     select: Select | None = None
-    """Instruments by their properties, instead of `symbols`."""
+    """Instruments by their properties, instead of `symbols`. Not supported by this version yet."""
 
 
 class Channel(Model):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from feedmill.resources.base import API_VERSION, Model
@@ -108,7 +109,9 @@ def _value(data: Any, path: Path) -> Any:
 
 def _with_value(data: Any, path: Path, message: str) -> str:
     value = _value(data, path)
-    return message if value is None or isinstance(value, (dict, list)) else f"{show_value(value, path)}: {message}"
+    if value is None or isinstance(value, (dict, list)):
+        return message
+    return f"{show_value(value, path)}{'' if message.startswith('is ') else ':'} {message}"
 
 
 def _explain(model: type[Model], path: Path, detail: ErrorDetails) -> str:
@@ -132,6 +135,8 @@ def _explain(model: type[Model], path: Path, detail: ErrorDetails) -> str:
         return f"holds {len(value)} items: at most {bounds.get('max_length')} are allowed"
     if shape.kind == "enum":
         return f"{shown} is not known: {choose(str(value), shape.choices)}"
+    if shape.kind == "pattern" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{shown} is only a number: {_remedy(shape)}"
     if shape.kind in ("string", "pattern") and not isinstance(value, str):
         return f"{shown} is not text: {_quoted(shape, value)}"
     if path[-2:-1] == ("symbols",) and isinstance(value, str):
@@ -143,7 +148,7 @@ def _explain(model: type[Model], path: Path, detail: ErrorDetails) -> str:
 
 
 def _quoted(shape: Shape, value: Any) -> str:
-    if shape.pattern_type is None and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f'put it in quotes: "{value}"'
     return _remedy(shape)
 
@@ -181,13 +186,14 @@ def _unknown_key(model: type[Model], path: Path) -> str:
     key = str(path[-1])
     around = shape_at(model, path[:-1])
     names = list(properties(around.model)) if around is not None and around.model is not None else []
-    near = did_you_mean(key, names)
+    camel = to_camel(key) if "_" in key else key
+    near = did_you_mean(camel, names)
     if near:
         return f'unknown key "{key}": did you mean {near}?'
     if key in ("url", "password", "token") and {"urlSecretRef", "botTokenSecretRef"} & set(names):
         reference = "urlSecretRef" if "urlSecretRef" in names else "botTokenSecretRef"
         return f'unknown key "{key}": secrets stay out of manifests, put it into a Secret and name that in {reference}'
     for place, prop in known_paths(model):
-        if prop.name == key and "metadata" not in place and "podTemplate" not in place:
+        if prop.name == camel and "metadata" not in place and "podTemplate" not in place:
             return f'unknown key "{key}": did you mean {show_path(place)}?'
     return f'unknown key "{key}": remove it (known here: {", ".join(names)})'

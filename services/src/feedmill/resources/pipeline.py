@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from feedmill.resources.base import DNS_LABEL, NAME_RULE, Boolean, Hint, Integer, Model, ObjectMeta, Rule
+from feedmill.resources.base import NAME_RULE, Boolean, Hint, Integer, Label, Model, ObjectMeta, Rule
 from feedmill.resources.common import CircuitBreaker, Replicas, SecretKeyRef, SecretRef, Tls
 from feedmill.resources.types import KeepFor, Quantity, Severity, Switch
 
@@ -132,7 +132,11 @@ class Retention(Model):
 class B2(Model):
     """A Backblaze B2 bucket."""
 
-    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9]{4,62}$")]
+    bucket: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9]{4,62}$"),
+        Hint("write a bucket's name: 5 to 63 letters, digits or '-'"),
+    ]
     """Name of the bucket."""
     prefix: Annotated[
         str, Field(pattern=r"^([^\s/][^\s]*)?$", max_length=512), Hint("write it without a leading /")
@@ -241,14 +245,21 @@ class PipelineSpec(Model):
     """Where the streams are."""
     postgres: Postgres
     """Where the data is stored."""
-    image: Annotated[str, Field(pattern=r"^[^\s@]+(@sha256:[0-9a-f]{64})?$", max_length=512)] | None = None
+    image: (
+        Annotated[
+            str,
+            Field(pattern=r"^[^\s@]+(@sha256:[0-9a-f]{64})?$", max_length=512),
+            Hint("write repository:tag or repository@sha256:..., without spaces"),
+        ]
+        | None
+    ) = None
     """Image of the services. Default: that of the operator at the time the pipeline was made. Never changed by an
     upgrade of the operator."""
     processor: Processor = Field(default_factory=Processor)
     """The processes that write to PostgreSQL."""
     api: Api = Field(default_factory=Api)
     """The HTTP API."""
-    egress: Annotated[str, Field(pattern=DNS_LABEL)] = "default"
+    egress: Label = "default"
     """Name of the outgoing address: feeds with the same one share the venues' limits."""
     candles: Candles = Field(default_factory=Candles)
     """Candles computed from the stored trades."""
