@@ -178,13 +178,14 @@ async def test_the_pace_is_that_of_the_recording(connect, tmp_path: Path) -> Non
         lines.append({"t_ns": int(1e18 + at * 1e9), "kind": "recv", "conn": "x", "url": None, "data": json.dumps(data)})
     with gzip.open(tmp_path / "binance.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    async with start(tmp_path, SPOT, recordings=tmp_path, speed=20.0) as sim:
+    async with start(tmp_path, SPOT, recordings=tmp_path, speed=10.0) as sim:
         loop = asyncio.get_running_loop()
         async with connect(sim.endpoints[SPOT][0] + "/ws/ab@bookTicker") as client:
             times = []
             for _ in range(4):
                 await client.next()
                 times.append(loop.time())
-    assert times[1] - times[0] >= 0.4
-    assert times[3] - times[2] >= 0.4
+    # A second apart; half of it may be lost where the client is late in reading the first of the two.
+    assert times[1] - times[0] >= 0.5
+    assert times[3] - times[2] >= 0.5
     assert [message["u"] for message in client.got] == [0, 1, 2, 3]
