@@ -125,7 +125,11 @@ async def test_renewal_makes_before_it_breaks(
     await kit.until(lambda: running.receiver.supervisor.keepers[0].link.number == 2)
     stop.set()
     await sending
-    await asyncio.sleep(0.1)
+
+    async def all_there() -> bool:
+        return set((await kit.read_raw(redis_server.url)).data()) >= set(venue.sent)
+
+    await kit.until(all_there)
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     order = [
