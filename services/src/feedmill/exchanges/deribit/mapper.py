@@ -50,8 +50,7 @@ def _decoder(data: Any) -> msgspec.json.Decoder[Any]:
 
 _FORMS: Mapping[str, Any] = {"trades": list[TradeRow], "book": Book, "quote": Quote, "ticker": Quote, "chart": Bar}
 _DATA = {kind: msgspec.json.Decoder(form) for kind, form in _FORMS.items()}
-# By the first four letters of the channel, which tell these five apart from each other; a longer name of another
-# channel that begins alike has data of another form and so ends on the general path.
+# By the first four letters of the channel, which tell these five apart from each other.
 _WHOLE = {kind[:4].encode(): _decoder(form) for kind, form in _FORMS.items()}
 
 
@@ -78,16 +77,20 @@ class DeribitMapper(Mapper):
             "chart": self._candle,
         }
         self._handlers = handlers
-        self._fast = {kind[:4].encode(): (_WHOLE[kind[:4].encode()].decode, handlers[kind]) for kind in handlers}
+        self._fast = {
+            kind[:4].encode(): (f"{kind}.".encode(), _WHOLE[kind[:4].encode()].decode, handlers[kind])
+            for kind in handlers
+        }
 
     def map(self, payload: bytes, receive_ns: int) -> Sequence[VenueEvent]:
         if payload.startswith(_START) and (found := self._fast.get(payload[_KIND])) is not None:
-            decode, handle = found
-            try:
-                params = decode(payload).params
-                return handle(params.data, params.channel, receive_ns)
-            except (*DECODE_ERRORS, KeyError):
-                pass
+            start, decode, handle = found
+            if payload.startswith(start, _KIND.start):
+                try:
+                    params = decode(payload).params
+                    return handle(params.data, params.channel, receive_ns)
+                except (*DECODE_ERRORS, KeyError):
+                    pass
         return self.general(payload, receive_ns)
 
     def general(self, payload: bytes, receive_ns: int) -> Sequence[VenueEvent]:
