@@ -150,9 +150,13 @@ _CONTENT = (
 )
 
 NATIVES = """
-UPDATE instruments SET native = u.native FROM unnest($1::int[], $2::text[]) AS u(id, native)
-WHERE instruments.id = u.id AND instruments.native <> u.native
+UPDATE instruments i SET native = u.native FROM unnest($1::int[], $2::text[], $3::bigint[]) AS u(id, native, ns)
+WHERE i.id = u.id AND i.native <> u.native AND NOT EXISTS (
+    SELECT FROM instrument_versions v WHERE v.instrument_id = u.id
+    AND v.valid_from > 'epoch'::timestamptz + (u.ns / 1000) * interval '1 microsecond'
+)
 """
+"""The names the venue uses; one stated before the version known now (a stream read again) changes nothing."""
 
 _VERSION = """
 WITH stated AS (

@@ -169,8 +169,9 @@ async def _store_instruments(connection: asyncpg.Connection, instruments: list[t
     """How many are new versions."""
     changed = 0
     instruments = sorted(instruments, key=lambda pair: pair[1].receive_ns)
-    latest = {key: item.native for key, item in instruments}
-    await connection.execute(statements.NATIVES, list(latest), list(latest.values()))
+    latest = dict(instruments)
+    natives, times = [i.native for i in latest.values()], [i.receive_ns for i in latest.values()]
+    await connection.execute(statements.NATIVES, list(latest), natives, times)
     for key, i in instruments:
         status = await connection.execute(
             statements.VERSION,
