@@ -46,7 +46,7 @@ class _Reply:
 
 
 class Appender:
-    """Owns the append connection. ``state``: waiting | connecting | up | away."""
+    """Owns the append connection. ``state``: waiting | connecting | up | away | stopped."""
 
     def __init__(
         self,
@@ -267,7 +267,8 @@ class Appender:
         if wire is not None:
             wire.abort()
         if self.state == "up":
-            self._set_state("away", "the connection was given up")
+            # Not a failure (that says so before it comes here): the receiver stops.
+            self._set_state("stopped", "")
 
     def _set_state(self, state: str, problem: str) -> None:
         if state == "up" and self._told != "up":
