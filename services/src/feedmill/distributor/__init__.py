@@ -1,0 +1,1 @@
+"""Orders, completes and normalises: raw stream to events stream, each frame's effect committed once."""

@@ -1,0 +1,360 @@
+"""One instrument's book through its life: bootstrap, changes, breaks, resync of this instrument alone. Pure.
+
+One connection is primary. A valid book emits every change and a snapshot for each slot that ended. A break or the loss
+of the connection opens a gap; it closes when a new snapshot made the book valid again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import msgspec
+
+from feedmill.distributor.book import Book, Image
+from feedmill.distributor.gaps import GapState, new_gap
+from feedmill.distributor.output import Output
+from feedmill.exchanges.base import BookRules, BookUpdate, Chain
+from feedmill.shared.clock import MS, SECOND
+from feedmill.shared.events import BookDelta
+
+CHANNEL = "Book"
+IDLE, SYNCING, VALID = "idle", "syncing", "valid"
+MAX_BUFFERED = 4096
+"""Changes kept while a snapshot is waited for; beyond that they are dropped and a newer snapshot is asked for."""
+MAX_BUFFERED_LEVELS = 400_000
+OTHERS = 256
+"""Changes of a second connection kept, to go on with when the primary ends."""
+ANSWER_NS = 10 * SECOND
+"""A command without an answer for this long is issued anew."""
+RETRY_NS = 200 * MS
+MAX_RETRY_NS = 10 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class BookSettings:
+    """What the manifest and the venue say of books."""
+
+    shard: str
+    rules: BookRules
+    depth: int = 20
+    slot_ns: int = SECOND
+
+
+class BookMeta(msgspec.Struct, array_like=True):
+    """The part of a book's state that is its checkpoint field. Levels are kept apart, as images."""
+
+    symbol: str
+    native: str
+    status: str = IDLE
+    source: str = ""
+    """The primary connection."""
+    image_pos: str = ""
+    """Raw position of the image; empty = none is kept."""
+    last_seq: int = -1
+    """Of the book when it was last valid; -1 = never was."""
+    last_ns: int = 0
+    gaps: GapState = msgspec.field(default_factory=GapState)
+
+
+class BookTrack:
+    """State machine of one book. Methods add to ``out`` what they bring about."""
+
+    def __init__(self, meta: BookMeta, settings: BookSettings, out: Output) -> None:
+        self.meta = meta
+        self.settings = settings
+        self.out = out
+        self.book: Book | None = None
+        self.dirty = False
+        """Changed since its image was kept."""
+        self.touched = False
+        """``meta`` changed since the last commit."""
+        self.imaged = 0.0
+        """Monotonic time of the last image."""
+        self.resyncs = 0
+        self._buffer: deque[BookUpdate] = deque()
+        self._buffered_levels = 0
+        self._others: dict[str, deque[BookUpdate]] = {}
+        self._command = ""
+        self._due_ns = 0
+        """When to ask (again); 0 = not at all."""
+        self._reason = ""
+        self._failures = 0
+        if meta.status == SYNCING:
+            self._ask_at(1, "the distributor started")
+
+    @property
+    def valid(self) -> bool:
+        return self.meta.status == VALID
+
+    @property
+    def _rest(self) -> bool:
+        return self.settings.rules.bootstrap == "rest"
+
+    # sources
+    def covered(self, source: str, now_ns: int) -> None:
+        """A connection is subscribed to the book."""
+        meta = self.meta
+        if meta.source == source:
+            if meta.status == IDLE:
+                self._sync(now_ns, "subscribed")
+            return
+        if not meta.source:
+            meta.source = source
+            self._sync(now_ns, "subscribed")
+        else:
+            self._others.setdefault(source, deque(maxlen=OTHERS))
+
+    def lost(self, source: str, cause: str, detected_ns: int, others: list[str]) -> None:
+        """A connection no longer brings the book, or has lost something of it; ``others`` still do."""
+        kept = self._others.pop(source, None)
+        if source != self.meta.source:
+            return
+        del kept
+        self.meta.source = ""
+        self.touched = True
+        for other in others:
+            if self._go_on_with(other, detected_ns):
+                return
+        self._break(cause, detected_ns)
+        if others:
+            self.meta.source = others[0]
+            self._others.pop(others[0], None)
+            self._sync(detected_ns, cause)
+        else:
+            self.meta.status, self._due_ns = IDLE, 0
+
+    def _go_on_with(self, other: str, now_ns: int) -> bool:
+        """Make ``other`` primary without a break, where what was kept of it follows on."""
+        if not self.valid or self.book is None:
+            return False
+        kept = self._others.pop(other, deque())
+        follows = list(kept)
+        start = next((at for at, update in enumerate(follows) if update.snapshot), None)
+        if start is not None and not self._rest:
+            # Its own snapshot is there: begin with that.
+            follows = follows[start:]
+            if not _chained(self.settings.rules, follows):
+                return False
+        elif (follows and not self._follows(follows)) or (not follows and not self._rest):
+            return False
+        self.meta.source = other
+        for update in follows:
+            self.update(update, other, now_ns)
+        return True
+
+    def _follows(self, updates: list[BookUpdate]) -> bool:
+        assert self.book is not None
+        seq, rules = self.book.seq, self.settings.rules
+        for update in updates:
+            relation = rules.next(seq, update)
+            if relation is Chain.BREAK:
+                return False
+            if relation is Chain.APPLY:
+                seq = update.seq
+        return True
+
+    # data
+    def update(self, update: BookUpdate, source: str, now_ns: int) -> None:
+        """A message of the stream. Raises ValueError when its levels cannot be read (the book is broken then)."""
+        meta = self.meta
+        if source != meta.source:
+            if meta.source:
+                self._others.setdefault(source, deque(maxlen=OTHERS)).append(update)
+                return
+            meta.source = source  # Data proves the subscription.
+            self._sync(now_ns, "data")
+        if update.snapshot:
+            self._rebuild(update, [], now_ns)
+        elif meta.status == VALID:
+            self._change(update, now_ns)
+        elif self._rest:
+            self._keep(update, now_ns)
+
+    def _change(self, update: BookUpdate, now_ns: int) -> None:
+        book, rules = self.book, self.settings.rules
+        assert book is not None
+        relation = rules.first(book.seq, update) if book.fresh else rules.next(book.seq, update)
+        if relation is Chain.STALE:
+            return
+        if relation is Chain.BREAK:
+            self._resync("sequence", f"{update.first_seq} does not follow {book.seq}", update, now_ns)
+            return
+        self._sample(book, update.exchange_ns)
+        try:
+            book.apply(update)
+        except ValueError as error:
+            self._resync("book", str(error), None, now_ns)
+            raise
+        self.dirty = True
+        self.out.deltas.deltas.append(_delta(update))
+
+    def _sample(self, book: Book, next_ns: int) -> None:
+        """Before a change of a later slot: the state now is that of the slot that ended."""
+        slot = self.settings.slot_ns
+        if book.exchange_ns and next_ns // slot > book.exchange_ns // slot:
+            end = (book.exchange_ns // slot + 1) * slot
+            self.out.events.books.append(book.snapshot(self.meta.symbol, end, self.settings.depth))
+
+    def _keep(self, update: BookUpdate, now_ns: int) -> None:
+        self._buffer.append(update)
+        self._buffered_levels += len(update.bids) + len(update.asks)
+        if len(self._buffer) > MAX_BUFFERED or self._buffered_levels > MAX_BUFFERED_LEVELS:
+            self._clear_buffer()
+            self._ask_at(now_ns, "too many changes while waiting for a snapshot")
+
+    def _clear_buffer(self) -> None:
+        self._buffer.clear()
+        self._buffered_levels = 0
+
+    # resync
+    def _resync(self, cause: str, reason: str, first: BookUpdate | None, now_ns: int) -> None:
+        self._break(cause, now_ns)
+        self._sync(now_ns, reason)
+        if first is not None and self._rest:
+            self._keep(first, now_ns)
+
+    def _break(self, cause: str, detected_ns: int) -> None:
+        """The book is no longer the venue's: a gap opens after the last change applied."""
+        meta = self.meta
+        if meta.status == VALID and self.book is not None:
+            meta.last_seq, meta.last_ns = self.book.seq, self.book.receive_ns
+        self.book, self.dirty, meta.image_pos = None, False, ""
+        self._clear_buffer()
+        self.touched = True
+        if meta.last_seq < 0:
+            return  # It never was valid: there is nothing that it stopped being.
+        gap = meta.gaps.open(
+            new_gap(self.settings.shard, meta.symbol, CHANNEL, cause, meta.last_seq + 1, meta.last_ns, detected_ns)
+        )
+        if gap is not None:
+            self.out.gap(gap)
+
+    def _sync(self, now_ns: int, reason: str) -> None:
+        self.meta.status = SYNCING
+        self.touched = True
+        self._failures = 0
+        self._clear_buffer()
+        # In-band: the snapshot comes by itself after a subscription; after a break it must be asked for.
+        first_comes_by_itself = not self._rest and reason in ("subscribed", "data")
+        self._ask_at(now_ns + (ANSWER_NS if first_comes_by_itself else 0), reason)
+
+    def _ask_at(self, due_ns: int, reason: str) -> None:
+        self._due_ns, self._reason, self._command = due_ns, reason, ""
+
+    def tick(self, now_ns: int) -> None:
+        """Ask for what is due."""
+        if not self._due_ns or now_ns < self._due_ns or self.meta.status != SYNCING:
+            return
+        kind = "book_snapshot" if self._rest else "resubscribe"
+        meta = self.meta
+        self._command = self.out.command(kind, meta.symbol, meta.native, CHANNEL, now_ns, self._reason[:200])
+        self._due_ns = now_ns + ANSWER_NS
+        self.resyncs += 1
+
+    def failed(self, command: str, now_ns: int) -> None:
+        """The receivers gave up on a command."""
+        if command == self._command and self.meta.status == SYNCING:
+            self._retry(now_ns, "the request failed")
+
+    def _retry(self, now_ns: int, reason: str) -> None:
+        self._failures += 1
+        self._ask_at(now_ns + min(RETRY_NS << min(self._failures, 10), MAX_RETRY_NS), reason)
+
+    def snapshot(self, snapshot: BookUpdate, now_ns: int) -> None:
+        """A REST snapshot. Raises ValueError when it cannot be read."""
+        if self.meta.status != SYNCING or not self._rest:
+            return
+        rules = self.settings.rules
+        changes: list[BookUpdate] = []
+        seq = snapshot.seq
+        for place, update in enumerate(self._buffer):
+            relation = rules.next(seq, update) if changes else rules.first(seq, update)
+            if relation is Chain.APPLY:
+                changes.append(update)
+                seq = update.seq
+            elif relation is Chain.BREAK:
+                if changes:
+                    # A change is missing among those kept: only what follows it is of use.
+                    for _ in range(place):
+                        self._buffer.popleft()
+                self._retry(now_ns, f"snapshot {snapshot.seq} does not reach the changes from {update.first_seq} on")
+                return
+        self._rebuild(snapshot, changes, now_ns)
+
+    def _rebuild(self, snapshot: BookUpdate, changes: list[BookUpdate], now_ns: int) -> None:
+        meta = self.meta
+        was_valid = self.valid
+        try:
+            book = Book(snapshot)
+            for update in changes:
+                book.apply(update)
+        except ValueError:
+            if was_valid:
+                self._resync("book", "a snapshot cannot be read", None, now_ns)
+            else:
+                self._retry(now_ns, "the snapshot cannot be read")
+            raise
+        self._clear_buffer()
+        self.book, self.dirty, self.touched = book, True, True
+        meta.status, meta.last_seq, meta.image_pos = VALID, book.seq, ""
+        self._due_ns, self._command, self._failures = 0, "", 0
+        closed = meta.gaps.close(snapshot.seq, snapshot.receive_ns, f"snapshot:{snapshot.seq}")
+        if closed is not None:
+            self.out.gap(closed)
+        self.out.deltas.deltas.append(book.image_delta(meta.symbol))
+
+    # restart
+    def restore(self, image: Image | None) -> None:
+        """Begin again from an image (with it :meth:`replay` follows); without one the book is built anew."""
+        if self.meta.status != VALID:
+            return
+        if image is None:
+            self._resync("redis_lost", "its image is gone", None, 1)
+        else:
+            self.book = Book(image)
+            self.dirty = False
+
+    def replay(self, update: BookUpdate, source: str) -> None:
+        """Apply what was applied before the restart: emits nothing. A break is seen by the next live change."""
+        book = self.book
+        if book is None or source != self.meta.source or not self.valid:
+            return
+        if update.snapshot:
+            self.book = Book(update)
+            return
+        rules = self.settings.rules
+        relation = rules.first(book.seq, update) if book.fresh else rules.next(book.seq, update)
+        if relation is Chain.APPLY:
+            book.apply(update)
+            self.dirty = True
+
+    def take_image(self, pos: str) -> bytes | None:
+        """The image as of raw position ``pos``; None when the one kept still holds (only its position moved on)."""
+        if not self.valid or self.book is None:
+            return None
+        self.touched = True
+        needed = self.dirty or not self.meta.image_pos
+        self.meta.image_pos, self.dirty = pos, False
+        return msgspec.msgpack.encode(self.book.image()) if needed else None
+
+
+def _chained(rules: BookRules, updates: list[BookUpdate]) -> bool:
+    """Whether changes follow the snapshot they begin with."""
+    seq, fresh = updates[0].seq, True
+    for update in updates[1:]:
+        if update.snapshot:
+            seq, fresh = update.seq, True
+            continue
+        relation = rules.first(seq, update) if fresh else rules.next(seq, update)
+        if relation is Chain.BREAK:
+            return False
+        if relation is Chain.APPLY:
+            seq, fresh = update.seq, False
+    return True
+
+
+def _delta(u: BookUpdate) -> BookDelta:
+    return BookDelta(
+        u.symbol, False, u.first_seq, u.seq, u.prev_seq, u.exchange_ns, u.receive_ns, u.bids, u.asks
+    )  # fmt: skip

@@ -1,0 +1,230 @@
+"""One life of the engine over a pair of connections: load the checkpoint, read, commit, until something fails.
+
+Reading and committing overlap by one step: while a commit is under way the next entries are read and mapped, and their
+commit waits for its answer. Whatever fails ends the session with all its memory; the next one begins from the
+checkpoint, so a commit whose answer was lost is either in it or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+from feedmill.distributor import checkpoint, metrics
+from feedmill.distributor.engine import Engine, Taken
+from feedmill.distributor.gate import LOOK_EVERY, Gate
+from feedmill.distributor.metrics import Figures
+from feedmill.distributor.scripts import COMMIT
+from feedmill.distributor.settings import DistributorSettings
+from feedmill.exchanges.base import Venue
+from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.redis.ids import id_of
+from feedmill.shared.redis.wire import Wire
+
+BLOCK_MS = 100
+"""How long a read waits for entries; also how often time is looked at while nothing comes."""
+READ_BYTES = 768 * 1024
+"""What one read should bring at most: bounds the memory and the size of a commit."""
+MAX_COUNT = 512
+ANSWER = 10.0
+"""Seconds after which a server that does not answer is away."""
+SLICE = 0.01
+"""Seconds of work after which the event loop gets its turn."""
+REPLAY_COUNT = 64
+
+
+class Mismatch(Exception):
+    """The checkpoint was moved by somebody else, or the server forgot: everything is loaded anew."""
+
+
+class Dispatcher:
+    """``run`` it once."""
+
+    def __init__(
+        self, settings: DistributorSettings, venue: Venue, reader: Wire, writer: Wire, figures: Figures, log: Any
+    ) -> None:
+        self.settings = settings
+        self._venue = venue
+        self._reader = reader
+        self._writer = writer
+        self._figures = figures
+        self._log = log
+        self._gate = Gate(writer, settings.shard, settings.memory_share)
+        self._looked = 0.0
+        self._id = ""
+        self._in_flight: tuple[asyncio.Future[Any], Taken, str, float] | None = None
+        self._entry_bytes = float(READ_BYTES)  # Not known yet: one entry first.
+
+    async def run(self, ended: asyncio.Event) -> None:
+        """Work until ``ended``; raises Mismatch, WireError, WireClosed, TimeoutError, BadCheckpoint."""
+        engine = await self._load()
+        self._figures.loaded, self._figures.error = True, ""
+        stopper = asyncio.create_task(ended.wait())
+        try:
+            await self._work(engine, ended, stopper)
+            engine.close_holes()
+            if engine.moved:
+                await self._commit(engine)
+            await self._settled()
+        finally:
+            stopper.cancel()
+
+    async def _load(self) -> Engine:
+        shard, settings = self.settings.shard, self.settings
+        async with asyncio.timeout(ANSWER):
+            await self._writer.call("SCRIPT", "LOAD", COMMIT.source)
+            answer = await self._reader.call("HGETALL", shard.checkpoint)
+        state = checkpoint.load(dict(zip(answer[::2], answer[1::2], strict=True)))
+        self._id = state.id
+        images: dict[str, bytes] = {}
+        for symbol, meta in state.books.items():
+            if meta.image_pos:
+                async with asyncio.timeout(ANSWER):
+                    image = await self._reader.call("HGET", shard.images, symbol)
+                if image is not None:
+                    images[symbol] = image
+        mapper = self._venue.mapper({native: symbol for symbol, native in settings.natives.items()})
+        engine = Engine(settings, mapper, state, images)
+        replayed = await self._replay(engine)
+        self._log.info(
+            "checkpoint.loaded", shard=str(shard), position=state.pos, commit=state.en, books=len(state.books),
+            replayed_entries=replayed,
+        )  # fmt: skip
+        return engine
+
+    async def _replay(self, engine: Engine) -> int:
+        """Bring the books from their images to the position."""
+        at, count = engine.replay_from(), 0
+        while id_of(at) < id_of(engine.pos):
+            async with asyncio.timeout(ANSWER):
+                entries = await self._reader.call(
+                    "XRANGE", self.settings.shard.raw, f"({at}", engine.pos, "COUNT", REPLAY_COUNT
+                )
+            for raw_id, fields in entries:
+                at = raw_id.decode()
+                engine.replay(at, _payload(fields) or b"")
+                count += 1
+                await asyncio.sleep(0)
+            if len(entries) < REPLAY_COUNT:
+                break
+        return count
+
+    async def _work(self, engine: Engine, ended: asyncio.Event, stopper: asyncio.Task[Any]) -> None:
+        while not ended.is_set():
+            if monotonic() - self._looked >= LOOK_EVERY:
+                await self._look(engine)
+                if self._gate.why:
+                    await asyncio.wait({stopper}, timeout=LOOK_EVERY / 4)
+                    self._looked = 0.0
+                    continue
+            entries = await self._fetch(engine, stopper)
+            if entries is None:
+                return
+            frames = await self._handle(engine, entries)
+            engine.tick(now_ns(), monotonic(), idle=not entries)
+            if engine.moved:
+                await self._commit(engine)
+            elif self._in_flight is not None:
+                await self._settled()
+            if self.settings.linger and 0 < frames < 1000:
+                await asyncio.wait({stopper}, timeout=self.settings.linger)
+
+    async def _fetch(self, engine: Engine, stopper: asyncio.Task[Any]) -> list[Any] | None:
+        """Entries after the position, empty when none came in time, None when asked to stop."""
+        count = max(1, min(MAX_COUNT, int(READ_BYTES / self._entry_bytes)))
+        answer = self._reader.send(
+            "XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", self.settings.shard.raw, engine.pos
+        )
+        watched = {answer, stopper} if self._in_flight is None else {answer, stopper, self._in_flight[0]}
+        async with asyncio.timeout(ANSWER):
+            while not answer.done():
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                if stopper.done():
+                    _forget(answer)
+                    return None
+                if self._in_flight is not None and self._in_flight[0].done():
+                    watched.discard(self._in_flight[0])
+                    await self._settled()
+        streams = answer.result()
+        return streams[0][1] if streams else []
+
+    async def _handle(self, engine: Engine, entries: list[Any]) -> int:
+        """Answers the number of frames."""
+        now, begun = now_ns(), monotonic()
+        size = 0
+        for raw_id, fields in entries:
+            payload = _payload(fields)
+            size += len(payload or b"")
+            engine.entry(raw_id.decode(), payload, now, begun)
+            if monotonic() - begun > SLICE:
+                await asyncio.sleep(0)
+                now, begun = now_ns(), monotonic()
+        if entries:
+            self._entry_bytes += 0.3 * (max(1.0, size / len(entries)) - self._entry_bytes)
+        return engine.out.frames
+
+    async def _commit(self, engine: Engine) -> None:
+        """Send what was gathered, once the commit before it is known to have been made."""
+        await self._settled()
+        taken = engine.take()
+        shard = self.settings.shard
+        before, new = self._id, secrets.token_hex(8)
+        if taken.en:
+            engine.eid = new
+        fields = [item for pair in taken.fields.items() for item in pair]
+        images = [item for pair in taken.images.items() for item in pair]
+        future = self._writer.send(
+            "EVALSHA", COMMIT.digest, 6,
+            shard.checkpoint, shard.raw, shard.events, shard.commands, shard.images, shard.applied,
+            before, new, taken.pos, taken.floor,
+            taken.en or "", new, taken.eid_before, taken.events, taken.deltas,
+            len(fields), *fields, len(taken.deleted), *taken.deleted, len(images), *images, *taken.commands,
+        )  # fmt: skip
+        self._in_flight = (future, taken, new, monotonic())
+
+    async def _settled(self) -> None:
+        """Wait for the commit under way. Raises Mismatch when it was refused."""
+        if self._in_flight is None:
+            return
+        future, taken, new, sent = self._in_flight
+        async with asyncio.timeout(ANSWER):
+            answer = await future
+        self._in_flight = None
+        if answer[0] != 1:
+            raise Mismatch(f"the last commit is {answer[1].decode()}, not {self._id or 'none'}")
+        self._id = new
+        self._figures.committed(taken, monotonic() - sent)
+
+    async def _look(self, engine: Engine) -> None:
+        """Once a second: room in Redis, lag, figures."""
+        self._looked = monotonic()
+        async with asyncio.timeout(ANSWER):
+            await self._gate.look()
+        figures, gate = self._figures, self._gate
+        if bool(gate.why) != bool(figures.held_back):
+            self._log.warning("held_back", why=gate.why or "no longer")
+        figures.held_back = gate.why
+        metrics.held_back.set(bool(gate.why))
+        tip, at = id_of(gate.raw_tip), id_of(engine.pos)
+        figures.lag_seconds = round((tip[0] - at[0]) / 1000, 3) if tip > at and at[0] else 0.0
+        metrics.lag_seconds.set(figures.lag_seconds)
+        states: dict[str, int] = {}
+        for book in engine.books.values():
+            states[book.meta.status] = states.get(book.meta.status, 0) + 1
+        figures.books = states
+        figures.resyncs = sum(book.resyncs for book in engine.books.values())
+        for state in checkpoint.BOOK_STATES:
+            metrics.books.labels(state).set(states.get(state, 0))
+        figures.sessions = list(engine.sources.sessions)
+        figures.connections = engine.sources.connections
+        metrics.sessions.set(len(figures.sessions))
+
+
+def _payload(fields: list[bytes]) -> bytes | None:
+    """The batch of an entry (field ``b``)."""
+    return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"b") if fields else None
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -1,0 +1,463 @@
+"""Raw batches in, events out: decoding, arbitration and state of one shard. Pure: no I/O, no clock of its own.
+
+The state is what the checkpoint holds; whatever was touched since the last :meth:`Engine.take` goes into the next
+commit, and is gone with the memory when that commit does not come about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from feedmill import __version__
+from feedmill.distributor import checkpoint
+from feedmill.distributor.book import Image
+from feedmill.distributor.books import BookMeta, BookTrack
+from feedmill.distributor.candles import CandleTrack
+from feedmill.distributor.checkpoint import Checkpoint
+from feedmill.distributor.gaps import LATE
+from feedmill.distributor.output import Output
+from feedmill.distributor.settings import DistributorSettings
+from feedmill.distributor.sources import Sources, source_of
+from feedmill.distributor.tickers import TickerTrack
+from feedmill.distributor.trades import TradeTrack
+from feedmill.exchanges.base import Arbitration, BookUpdate, ChannelName, MapError, Mapper
+from feedmill.shared import control, events
+from feedmill.shared.control import RestAnswer, TopicRef, decode_answer, decode_control
+from feedmill.shared.events import Candle, DeadLetter, DeltaBlock, EventBlock, Instrument, Ticker, Trade
+from feedmill.shared.frames import RawBatch, Run, RunKind, decode_batch
+from feedmill.shared.redis.ids import id_of
+
+IMAGES_AT_ONCE = 1024 * 1024
+"""Bytes of images in one commit, those of books built anew apart."""
+FLOOR_EVERY = 0.25
+"""Seconds between two looks at what of the raw stream is needed no longer."""
+ASLEEP = 5.0
+"""Seconds between two ticks after which this process, not the receivers, was silent."""
+_DETAIL = 300
+
+
+@dataclass(slots=True)
+class Taken:
+    """One commit, encoded."""
+
+    pos: str
+    floor: str
+    """Raw entries before it are needed no longer; empty = nothing new is free."""
+    en: int
+    """Number of the events entry; 0 = there is none."""
+    eid_before: str
+    events: bytes
+    deltas: bytes
+    fields: dict[str, bytes]
+    deleted: list[str]
+    images: dict[str, bytes]
+    commands: list[bytes]
+    block: EventBlock
+    duplicates: int
+    frames: int
+    oldest_ns: int
+
+
+class Engine:
+    """One life of a distributor over one shard."""
+
+    def __init__(
+        self, settings: DistributorSettings, mapper: Mapper, state: Checkpoint, images: Mapping[str, bytes]
+    ) -> None:
+        self.settings = settings
+        self.shard = str(settings.shard)
+        self.out = Output()
+        self.pos = state.pos
+        self.en, self.eid = state.en, state.eid
+        self._committed_pos = state.pos
+        self._mapper = mapper
+        self._trades = state.trades
+        self._tickers = state.tickers
+        self._candles = state.candles
+        self._primary_tickers = settings.arbitration.get(ChannelName.TICKER) is Arbitration.PRIMARY
+        self.books = {symbol: BookTrack(meta, settings.books, self.out) for symbol, meta in state.books.items()}
+        self.sources = Sources(self, state.sessions, state.batches)
+        self._touched: dict[str, Any] = {}
+        """Checkpoint field -> its state."""
+        self._pending = {symbol: track for symbol, track in self._trades.items() if track.waiting}
+        """Tracks with a hole that is not a gap yet."""
+        self._now_ns = 0
+        self._monotonic = 0.0
+        self._images_room = float(IMAGES_AT_ONCE)
+        """Bytes of images that may be made now: refilled by the settings' rate."""
+        self._refilled = 0.0
+        self._ticked = 0.0
+        self._floored = 0.0
+        self._repair = LATE
+        self._floor = ""
+        for symbol, book in self.books.items():
+            book.restore(_image(images.get(symbol)))
+        self._handlers: dict[type, Callable[[Any, str], None]] = {
+            Ticker: self._ticker,
+            Candle: self._candle,
+            BookUpdate: self._book,
+            Instrument: self._instrument,
+        }
+
+    # restart
+    def replay_from(self) -> str:
+        """Raw position of the oldest image of a valid book: what follows it up to ``pos`` goes to :meth:`replay`."""
+        found = [book.meta.image_pos for book in self.books.values() if book.valid and book.meta.image_pos]
+        return min(found, key=id_of, default=self.pos)
+
+    def replay(self, stream_id: str, payload: bytes) -> None:
+        """Bring the books from their images to ``pos``; emits nothing."""
+        try:
+            batch = decode_batch(payload)
+        except (msgspec.DecodeError, ValueError):
+            return
+        at = id_of(stream_id)
+        behind = {s for s, book in self.books.items() if book.valid and id_of(book.meta.image_pos) < at}
+        for run in batch.runs:
+            if run.kind != RunKind.FRAMES:
+                continue
+            source = source_of(batch.session, run.conn)
+            for receive_ns, frame in zip(run.times, run.frames, strict=True):
+                try:
+                    for event in self._mapper.map(frame, receive_ns):
+                        if type(event) is BookUpdate and event.symbol in behind:
+                            self.books[event.symbol].replay(event, source)
+                except ValueError:
+                    continue  # It is a dead letter already.
+
+    # input
+    def entry(self, stream_id: str, payload: bytes | None, now_ns: int, monotonic: float) -> None:
+        """Handle one entry of the raw stream; ``payload`` None = it has no batch."""
+        self._now_ns, self._monotonic = now_ns, monotonic
+        self.pos = stream_id
+        try:
+            batch = decode_batch(payload or b"")
+        except (msgspec.DecodeError, ValueError) as error:
+            ms, number = id_of(stream_id)
+            self._letter("raw", ms, number, 0, now_ns, "undecodable_batch", str(error), payload or b"")
+            return
+        at_ns = next((times[0] for run in batch.runs if (times := run.times)), now_ns)
+        if not self.sources.batch(batch.session, batch.n, at_ns, monotonic):
+            self.out.duplicates += sum(len(run.frames) for run in batch.runs)
+            return
+        index = 0
+        latest = 0
+        for run in batch.runs:
+            if run.kind == RunKind.FRAMES:
+                self._frames(batch, run, index)
+            elif run.kind == RunKind.CONTROL:
+                self._control(batch, run, index)
+            else:
+                self._rest(batch, run, index)
+            index += len(run.frames)
+            if run.times:
+                latest = run.times[-1]
+        if self._pending and latest:
+            self._expire(latest - self.settings.grace_ns)
+
+    def _frames(self, batch: RawBatch, run: Run, base: int) -> None:
+        out = self.out
+        source = source_of(batch.session, run.conn)
+        map_frame, trades, touched, handlers = self._mapper.map, self._trades, self._touched, self._handlers
+        add = out.events.trades.append
+        if not out.frames and run.times:
+            out.oldest_ns = run.times[0]
+        out.frames += len(run.frames)
+        index = base - 1
+        for receive_ns, frame in zip(run.times, run.frames, strict=True):
+            index += 1
+            try:
+                for event in map_frame(frame, receive_ns):
+                    if type(event) is Trade:
+                        track = trades.get(event.symbol)
+                        if track is not None and track.last.id + 1 == event.id:
+                            track.last = event
+                            touched["t:" + event.symbol] = track
+                            add(event)
+                        else:
+                            self._trade(event, track)
+                    else:
+                        handlers[type(event)](event, source)
+            except MapError as error:
+                self._letter(batch.session, batch.n, index, run.conn, receive_ns, error.reason, error.detail, frame)
+            except ValueError as error:
+                self._letter(batch.session, batch.n, index, run.conn, receive_ns, "bad_value", str(error), frame)
+            except Exception as error:
+                # A fault of this code must not hold up the shard: the frame is kept to be driven again after the fix.
+                what = f"{type(error).__name__}: {error}"
+                self._letter(batch.session, batch.n, index, run.conn, receive_ns, "internal_error", what, frame)
+
+    def _letter(
+        self, session: str, n: int, index: int, conn: int, receive_ns: int, reason: str, detail: str, payload: bytes
+    ) -> None:
+        self.out.events.dead_letters.append(
+            DeadLetter(session, n, index, conn, receive_ns, reason, detail[:_DETAIL], __version__, payload)
+        )
+
+    def _control(self, batch: RawBatch, run: Run, base: int) -> None:
+        for index, (at_ns, payload) in enumerate(zip(run.times, run.frames, strict=True), base):
+            try:
+                record = decode_control(payload)
+            except (msgspec.DecodeError, ValueError) as error:
+                reason, detail = "undecodable_control", str(error)
+                self._letter(batch.session, batch.n, index, run.conn, at_ns, reason, detail, payload)
+                continue
+            if isinstance(record, control.RestFailed):
+                book = self.books.get(record.symbol)
+                if book is not None:
+                    book.failed(record.command, self._now_ns)
+            elif batch.session in self.sources.sessions:
+                self.sources.apply(batch.session, run.conn, record, at_ns)
+
+    def _rest(self, batch: RawBatch, run: Run, base: int) -> None:
+        for index, (at_ns, payload) in enumerate(zip(run.times, run.frames, strict=True), base):
+            answer: RestAnswer | None = None
+            try:
+                answer = decode_answer(payload)
+                self._answer(answer, at_ns)
+            except MapError as error:
+                self._letter(batch.session, batch.n, index, run.conn, at_ns, error.reason, error.detail, payload)
+            except (msgspec.DecodeError, ValueError) as error:
+                reason = "undecodable_answer" if answer is None else "bad_value"
+                self._letter(batch.session, batch.n, index, run.conn, at_ns, reason, str(error), payload)
+            finally:
+                self._repair = LATE
+
+    def _answer(self, answer: RestAnswer, at_ns: int) -> None:
+        found = self._mapper.map_rest(answer.kind, answer.symbol, answer.status, answer.body, at_ns)
+        self._repair = f"backfill:{answer.command}"
+        for event in found:
+            if isinstance(event, BookUpdate):
+                if (book := self.books.get(event.symbol)) is not None:
+                    book.snapshot(event, self._now_ns)
+            elif isinstance(event, Trade):
+                self._trade(event, self._trades.get(event.symbol))
+            elif isinstance(event, Instrument):
+                self.out.events.instruments.append(event)
+
+    # events
+    def _trade(self, trade: Trade, track: TradeTrack | None) -> None:
+        symbol = trade.symbol
+        if track is None:
+            track = self._trades[symbol] = TradeTrack(symbol, trade)
+        elif not track.accept(trade, self.shard, self.out.events.gaps, self._repair):
+            self.out.duplicates += 1
+            return
+        self._touched["t:" + symbol] = track
+        self.out.events.trades.append(trade)
+        if track.waiting:
+            self._pending[symbol] = track
+        else:
+            self._pending.pop(symbol, None)
+
+    def _ticker(self, ticker: Ticker, source: str) -> None:
+        symbol = ticker.symbol
+        gaps = self.out.events.gaps
+        track = self._tickers.get(symbol)
+        if track is None:
+            track = self._tickers[symbol] = TickerTrack.begin(ticker, source)
+            accepted = True
+        elif self._primary_tickers:
+            if source != track.source and not self._take_over(track, source):
+                self.out.duplicates += 1
+                return
+            accepted = track.accept_primary(ticker, gaps)
+        else:
+            accepted = track.accept_monotonic(ticker, gaps)
+        self._touched["k:" + symbol] = track
+        if accepted:
+            self.out.events.tickers.append(ticker)
+        else:
+            self.out.duplicates += 1
+
+    def _take_over(self, track: TickerTrack | CandleTrack, source: str) -> bool:
+        """Whether ``source`` counts from now on: the one that did is gone."""
+        if track.source and self.sources.is_live(track.source):
+            return False
+        if isinstance(track, TickerTrack):
+            track.source = source
+        return True
+
+    def _candle(self, candle: Candle, source: str) -> None:
+        key = (candle.symbol, candle.interval)
+        track = self._candles.get(key)
+        if track is None:
+            track = self._candles[key] = CandleTrack(candle, source)
+            self.out.events.candles.append(candle)
+        else:
+            if source != track.source and not self._take_over(track, source):
+                self.out.duplicates += 1
+                return
+            if not track.accept(candle, source, self.shard, self.out.events.candles, self.out.events.gaps):
+                self.out.duplicates += 1
+        self._touched[f"c:{key[0]}/{key[1]}"] = track
+
+    def _book(self, update: BookUpdate, source: str) -> None:
+        self._book_of(update.symbol).update(update, source, self._now_ns)
+
+    def _book_of(self, symbol: str, native: str = "") -> BookTrack:
+        book = self.books.get(symbol)
+        if book is None:
+            meta = BookMeta(symbol, native or self.settings.natives.get(symbol, symbol))
+            book = self.books[symbol] = BookTrack(meta, self.settings.books, self.out)
+        return book
+
+    def _instrument(self, instrument: Instrument, _: str) -> None:
+        self.out.events.instruments.append(instrument)
+
+    # coverage (sources.Listener)
+    def covered(self, topic: TopicRef, source: str, at_ns: int) -> None:
+        if topic.channel == ChannelName.BOOK:
+            self._book_of(topic.symbol, topic.native).covered(source, self._now_ns)
+
+    def lost(self, topic: TopicRef, source: str, cause: str, at_ns: int, others: list[str]) -> None:
+        symbol = topic.symbol
+        if topic.channel == ChannelName.BOOK:
+            if (book := self.books.get(symbol)) is not None:
+                book.lost(source, cause, at_ns, others)
+        elif others:
+            return
+        elif topic.channel == ChannelName.TRADES:
+            if (trades := self._trades.get(symbol)) is not None:
+                trades.interrupted(cause)
+                self._touched["t:" + symbol] = trades
+        elif topic.channel == ChannelName.TICKER:
+            if (ticker := self._tickers.get(symbol)) is not None:
+                gaps, by_time = self.out.events.gaps, self._primary_tickers
+                ticker.interrupted(cause, self.shard, at_ns, gaps, by_time=by_time)
+                self._touched["k:" + symbol] = ticker
+        else:
+            for (name, interval), candles in self._candles.items():
+                if name == symbol and candles.source == source:
+                    candles.cause = cause
+                    self._touched[f"c:{name}/{interval}"] = candles
+
+    # time
+    def _expire(self, before_ns: int) -> None:
+        """Holes found before that receive time become gaps."""
+        for symbol, track in list(self._pending.items()):
+            known = len(self.out.events.gaps)
+            track.expire(before_ns, self.shard, self.out.events.gaps)
+            if len(self.out.events.gaps) > known:
+                self._touched["t:" + symbol] = track
+            if not track.waiting:
+                del self._pending[symbol]
+
+    def tick(self, now_ns: int, monotonic: float, *, idle: bool) -> None:
+        """Time passes. ``idle``: everything there was to read was read, so the wall clock counts too."""
+        self._now_ns, self._monotonic = now_ns, monotonic
+        if monotonic - self._ticked > ASLEEP:
+            self.sources.heard.clear()
+        self._ticked = monotonic
+        if idle:
+            if self._pending:
+                self._expire(now_ns - self.settings.grace_ns)
+            self.sources.silence(self.settings.session_silence, monotonic, now_ns)
+        for book in self.books.values():
+            book.tick(now_ns)
+
+    def close_holes(self) -> None:
+        """An orderly end: holes become gaps now, whoever comes next may close them."""
+        self._expire(self._now_ns + self.settings.grace_ns)
+
+    # output
+    @property
+    def moved(self) -> bool:
+        """Whether there is anything to commit."""
+        return self.pos != self._committed_pos or bool(self._touched or len(self.out.events) or self.out.commands)
+
+    def take(self) -> Taken:
+        """Encode everything since the last call. The memory goes on from there."""
+        out = self.out
+        block, deltas = out.events, out.deltas
+        images = self._images()
+        fields = {name: checkpoint.encode(state) for name, state in self._touched.items()}
+        self._touched.clear()
+        for symbol, book in self.books.items():
+            if book.touched:
+                fields["b:" + symbol] = checkpoint.encode(book.meta)
+                book.touched = False
+        deleted = self._sessions(fields)
+        number, before = 0, self.eid
+        if len(block) or deltas.deltas:
+            self.en += 1
+            number = self.en
+        floor = ""
+        if self._monotonic - self._floored >= FLOOR_EVERY:
+            # A floor that is a little too low only keeps a few entries longer.
+            self._floored = self._monotonic
+            found = self.replay_from()
+            if found != self._floor:
+                floor = self._floor = found
+        taken = Taken(
+            pos=self.pos,
+            floor=floor,
+            en=number,
+            eid_before=before,
+            events=events.encode(block) if number else b"",
+            deltas=events.encode(deltas) if deltas.deltas else b"",
+            fields=fields,
+            deleted=deleted,
+            images=images,
+            commands=[control.encode(command) for command in out.commands],
+            block=block,
+            duplicates=out.duplicates,
+            frames=out.frames,
+            oldest_ns=out.oldest_ns,
+        )
+        self._committed_pos = self.pos
+        out.events, out.deltas, out.commands = EventBlock(), DeltaBlock(), []
+        out.duplicates = out.frames = out.oldest_ns = 0
+        return taken
+
+    def _sessions(self, fields: dict[str, bytes]) -> list[str]:
+        """Add what changed of the sessions; answers the fields to delete."""
+        sources = self.sources
+        for name in sources.counted:
+            fields["n:" + name] = str(sources.batches[name]).encode()
+        for name in sources.touched:
+            if name in sources.sessions:
+                fields["s:" + name] = checkpoint.encode(sources.sessions[name])
+        deleted = ["s:" + name for name in sources.gone if name not in sources.sessions]
+        deleted += ["n:" + name for name in sources.forgotten]
+        for changed in (sources.counted, sources.touched, sources.gone, sources.forgotten):
+            changed.clear()
+        return deleted
+
+    def _images(self) -> dict[str, bytes]:
+        """Images that are due: of new books at once, of the others the oldest first, as far as the rate allows."""
+        settings, now = self.settings, self._monotonic
+        room = self._images_room + (now - self._refilled) * settings.image_bytes_per_second
+        self._images_room, self._refilled = min(room, float(IMAGES_AT_ONCE)), now
+        found: dict[str, bytes] = {}
+        due: list[BookTrack] = []
+        for book in self.books.values():
+            if book.valid and not book.meta.image_pos:
+                self._take_image(book, found)
+            elif book.valid and now - book.imaged >= settings.image_interval:
+                due.append(book)
+        for book in sorted(due, key=lambda each: each.imaged):
+            if self._images_room <= 0:
+                break
+            self._take_image(book, found)
+        return found
+
+    def _take_image(self, book: BookTrack, found: dict[str, bytes]) -> None:
+        book.imaged = self._monotonic
+        image = book.take_image(self.pos)
+        if image is not None:
+            found[book.meta.symbol] = image
+            self._images_room -= len(image)
+
+
+def _image(payload: bytes | None) -> Image | None:
+    if payload is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(payload, type=Image)
+    except msgspec.DecodeError:
+        return None

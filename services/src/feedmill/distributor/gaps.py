@@ -1,0 +1,73 @@
+"""Gap rows: how they are named, opened and revised. Pure.
+
+A gap's id is made of shard, symbol, channel and the number it begins at, so the same gap found again after a restart is
+the same row; a higher revision replaces a lower one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from feedmill.shared.events import Gap
+
+OPEN = "open"
+CLOSED = "closed"
+LATE = "late"
+
+
+class GapState(msgspec.Struct, array_like=True):
+    """The gap an unnumbered channel is in or was last in. Kept in the checkpoint."""
+
+    current: Gap | None = None
+    """Open now."""
+    last_id: str = ""
+    last_revision: int = 0
+    """Of the gap closed last: two gaps can begin at the same number, and then they are one row."""
+
+    def open(self, gap: Gap) -> Gap | None:
+        """Open ``gap`` unless one is open already; answers what to emit."""
+        if self.current is not None:
+            return None
+        if gap.id == self.last_id:
+            gap.revision = self.last_revision + 1
+        self.current = gap
+        return msgspec.structs.replace(gap)
+
+    def close(self, to_seq: int, to_ns: int, repaired_by: str) -> Gap | None:
+        """Close the open gap; answers what to emit."""
+        gap = self.current
+        if gap is None:
+            return None
+        self.current = None
+        gap.state, gap.to_seq, gap.to_ns, gap.repaired_by = CLOSED, to_seq, to_ns, repaired_by
+        gap.revision += 1
+        self.last_id, self.last_revision = gap.id, gap.revision
+        return gap
+
+
+def new_gap(shard: str, symbol: str, channel: str, cause: str, from_seq: int, from_ns: int, detected_ns: int) -> Gap:
+    """An open gap without an end; revision 1."""
+    return Gap(
+        id=f"{shard}/{symbol}/{channel}/{from_seq}",
+        symbol=symbol,
+        channel=channel,
+        cause=cause,
+        state=OPEN,
+        from_seq=from_seq,
+        to_seq=-1,
+        missing=[],
+        from_ns=from_ns,
+        to_ns=0,
+        repaired_by="",
+        revision=1,
+        detected_ns=detected_ns,
+    )
+
+
+def cut(ranges: list[tuple[int, int]], number: int) -> list[tuple[int, int]] | None:
+    """``ranges`` without ``number``; None when it is in none of them."""
+    for place, (low, high) in enumerate(ranges):
+        if low <= number <= high:
+            rest = [part for part in ((low, number - 1), (number + 1, high)) if part[0] <= part[1]]
+            return [*ranges[:place], *rest, *ranges[place + 1 :]]
+    return None

@@ -1,0 +1,32 @@
+"""What processing has brought about since the last commit: events, book changes, commands, touched state."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from feedmill.shared.control import Command
+from feedmill.shared.events import DeltaBlock, EventBlock, Gap
+
+
+@dataclass(slots=True)
+class Output:
+    """Collected between two commits. Touched state is named by checkpoint field and encoded when it is taken."""
+
+    events: EventBlock = field(default_factory=EventBlock)
+    deltas: DeltaBlock = field(default_factory=DeltaBlock)
+    commands: list[Command] = field(default_factory=list)
+    duplicates: int = 0
+    """Events dropped because they were emitted before."""
+    frames: int = 0
+    oldest_ns: int = 0
+    """Receive time of the first frame, ns; 0 = none."""
+
+    def gap(self, gap: Gap) -> None:
+        self.events.gaps.append(gap)
+
+    def command(self, kind: str, symbol: str, native: str, channel: str, now_ns: int, reason: str) -> str:
+        """Ask the receivers for something; answers the command's id."""
+        number = secrets.token_hex(8)
+        self.commands.append(Command(number, kind, symbol, native, channel, now_ns, reason))
+        return number

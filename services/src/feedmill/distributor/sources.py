@@ -1,0 +1,215 @@
+"""Sessions and their connections: what covers what, told by the control records of the raw stream. Pure.
+
+A source is one connection of one session, named ``session/conn``. Whoever keeps state per instrument is told when a
+source begins or stops to bring a topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+from feedmill.shared import control
+from feedmill.shared.control import TopicRef
+
+REMEMBERED = 16
+"""Ended sessions whose last batch number is kept, so that a batch of theirs that comes again is known."""
+
+
+class Listener(Protocol):
+    """Told of every change of coverage."""
+
+    def covered(self, topic: TopicRef, source: str, at_ns: int) -> None: ...
+
+    def lost(self, topic: TopicRef, source: str, cause: str, at_ns: int, others: list[str]) -> None:
+        """``others``: sources that still bring it."""
+
+
+class Connection(msgspec.Struct, array_like=True):
+    """A live connection."""
+
+    name: str
+    topics: dict[str, TopicRef] = msgspec.field(default_factory=dict)
+
+
+class Session(msgspec.Struct, array_like=True):
+    """A session as its records tell; is its own checkpoint field."""
+
+    id: str
+    replica: str
+    started_ns: int
+    conns: dict[int, Connection] = msgspec.field(default_factory=dict)
+    silent: bool = False
+    """Nothing was heard of it for so long that its connections count as lost."""
+
+
+def source_of(session: str, conn: int) -> str:
+    return f"{session}/{conn}"
+
+
+def replica_of(session: str) -> str:
+    return session.rpartition("-")[0]
+
+
+class Sources:
+    """All sessions of a shard. ``touched`` and ``gone`` name what the next commit must write and delete."""
+
+    def __init__(
+        self, listener: Listener, sessions: Iterable[Session] = (), batches: dict[str, int] | None = None
+    ) -> None:
+        self._listener = listener
+        self.sessions = {session.id: session for session in sessions}
+        self.batches = dict(batches or {})
+        """Session -> number of its last batch, ended sessions included."""
+        self.touched: set[str] = set()
+        self.counted: set[str] = set()
+        """Sessions whose batch number moved."""
+        self.gone: set[str] = set()
+        """Sessions ended since the last commit."""
+        self.forgotten: set[str] = set()
+        """Ended sessions whose batch number need not be kept any longer."""
+        self.heard: dict[str, float] = {}
+        """Session -> monotonic time when something of it was last handled."""
+        self._live: dict[tuple[str, str, str], dict[str, TopicRef]] = {}
+        for session in self.sessions.values():
+            if not session.silent:
+                for number, conn in session.conns.items():
+                    for topic in conn.topics.values():
+                        self._live.setdefault(_key(topic), {})[source_of(session.id, number)] = topic
+
+    @property
+    def connections(self) -> int:
+        return sum(len(session.conns) for session in self.sessions.values() if not session.silent)
+
+    def live(self, topic: TopicRef) -> list[str]:
+        return list(self._live.get(_key(topic), ()))
+
+    def is_live(self, source: str) -> bool:
+        """Whether the connection is open as far as its records tell."""
+        session_id, _, conn = source.rpartition("/")
+        session = self.sessions.get(session_id)
+        return session is not None and not session.silent and int(conn) in session.conns
+
+    def batch(self, session_id: str, n: int, at_ns: int, now: float) -> bool:
+        """A batch comes; False = it was handled before. A number left out means that the server lost some."""
+        last = self.batches.get(session_id)
+        if last is not None and n <= last:
+            return False
+        session = self.sessions.get(session_id)
+        if session is None:
+            session = self.sessions[session_id] = Session(session_id, replica_of(session_id), 0)
+            self.touched.add(session_id)
+        self.heard[session_id] = now
+        if session.silent:
+            session.silent = False
+            self.touched.add(session_id)
+            for number, conn in session.conns.items():
+                self._cover(source_of(session_id, number), conn.topics.values(), at_ns)
+        if last is not None and n > last + 1:
+            self.interrupt(session_id, None, "redis_lost", at_ns)
+        self.batches[session_id] = n
+        self.counted.add(session_id)
+        return True
+
+    def apply(self, session_id: str, run_conn: int, record: control.AnyControl, at_ns: int) -> None:
+        """A control record of a session's connection."""
+        session = self.sessions[session_id]
+        if isinstance(record, control.Session):
+            session.replica, session.started_ns = record.replica, record.started_ns
+            self.touched.add(session_id)
+            for other in list(self.sessions.values()):
+                older = other.replica == session.replica and other.started_ns < session.started_ns
+                if other.id == record.lost_session or (older and other is not session):
+                    self.end(other.id, "session_lost", at_ns)
+        elif isinstance(record, control.SessionEnd):
+            self.end(session_id, "shutdown", at_ns)
+        elif isinstance(record, control.Connected):
+            session.conns[record.conn] = Connection(record.name)
+            self.touched.add(session_id)
+        elif isinstance(record, control.Disconnected):
+            self._disconnected(session, record.conn, f"{_CAUSES.get(record.cause, 'disconnected')}", at_ns)
+        elif isinstance(record, control.Subscribed):
+            conn = session.conns.setdefault(record.conn, Connection(""))
+            new = [topic for topic in record.topics if topic.topic not in conn.topics]
+            conn.topics.update((topic.topic, topic) for topic in new)
+            self.touched.add(session_id)
+            self._cover(source_of(session_id, record.conn), new, at_ns)
+        elif isinstance(record, control.Unsubscribed | control.Rejected):
+            conn = session.conns.setdefault(record.conn, Connection(""))
+            ended = [conn.topics.pop(topic.topic) for topic in record.topics if topic.topic in conn.topics]
+            self.touched.add(session_id)
+            self._uncover(source_of(session_id, record.conn), ended, "unsubscribed", at_ns)
+        elif isinstance(record, control.Shed):
+            self.interrupt(session_id, record.conn or None, "shed", at_ns)
+
+    def _disconnected(self, session: Session, number: int, cause: str, at_ns: int) -> None:
+        conn = session.conns.pop(number, None)
+        self.touched.add(session.id)
+        if conn is not None:
+            self._uncover(source_of(session.id, number), conn.topics.values(), cause, at_ns)
+
+    def end(self, session_id: str, cause: str, at_ns: int) -> None:
+        """A session is over: with it all its connections."""
+        session = self.sessions.pop(session_id, None)
+        if session is None:
+            return
+        if not session.silent:
+            for number, conn in session.conns.items():
+                self._uncover(source_of(session_id, number), conn.topics.values(), cause, at_ns)
+        self.heard.pop(session_id, None)
+        self.touched.discard(session_id)
+        self.gone.add(session_id)
+        ended = [known for known in self.batches if known not in self.sessions]
+        for known in ended[:-REMEMBERED]:
+            del self.batches[known]
+            self.counted.discard(known)
+            self.forgotten.add(known)
+
+    def interrupt(self, session_id: str, conn: int | None, cause: str, at_ns: int) -> None:
+        """A connection (None: all of the session) goes on but has lost something."""
+        session = self.sessions[session_id]
+        numbers = list(session.conns) if conn is None else [conn]
+        for number in numbers:
+            found = session.conns.get(number)
+            if found is not None:
+                source = source_of(session_id, number)
+                self._uncover(source, found.topics.values(), cause, at_ns)
+                self._cover(source, found.topics.values(), at_ns)
+
+    def silence(self, longer_than: float, now: float, at_ns: int) -> list[str]:
+        """Sessions not heard of for that many seconds lose their connections until they are heard of again."""
+        ended = []
+        for session in self.sessions.values():
+            since = self.heard.setdefault(session.id, now)
+            if not session.silent and session.conns and now - since > longer_than:
+                session.silent = True
+                self.touched.add(session.id)
+                ended.append(session.id)
+                for number, conn in session.conns.items():
+                    self._uncover(source_of(session.id, number), conn.topics.values(), "session_lost", at_ns)
+        return ended
+
+    def _cover(self, source: str, topics: Iterable[TopicRef], at_ns: int) -> None:
+        for topic in topics:
+            self._live.setdefault(_key(topic), {})[source] = topic
+            self._listener.covered(topic, source, at_ns)
+
+    def _uncover(self, source: str, topics: Iterable[TopicRef], cause: str, at_ns: int) -> None:
+        for topic in topics:
+            key = _key(topic)
+            live = self._live.get(key, {})
+            live.pop(source, None)
+            if not live:
+                self._live.pop(key, None)
+            self._listener.lost(topic, source, cause, at_ns, list(live))
+
+
+_CAUSES = {"shed": "shed"}
+"""Causes of the receiver that are gap causes of their own; every other one is a connection that ended."""
+
+
+def _key(topic: TopicRef) -> tuple[str, str, str]:
+    """Candles of several intervals are topics of their own; elsewhere two names (raw, 100ms) are the same topic."""
+    return topic.channel, topic.symbol, topic.topic if topic.channel == "Candles" else ""

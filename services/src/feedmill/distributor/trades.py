@@ -1,0 +1,116 @@
+"""Arbitration of trades: ids without holes (class contiguous). Pure.
+
+Whatever session brings an id first wins. What arrives is emitted at once; a number left out is a hole, and a hole that
+no session fills within the grace time is a gap.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from feedmill.distributor.gaps import CLOSED, LATE, OPEN, cut
+from feedmill.shared.clock import SECOND
+from feedmill.shared.events import Flag, Gap, Trade
+
+CHANNEL = "Trades"
+MAX_HOLES = 1000
+"""Holes remembered per instrument; the oldest is forgotten beyond that (its gap row stays open)."""
+RENUMBERED_AFTER_NS = 300 * SECOND
+"""A number that falls back although its exchange time is this much later: the venue counts anew."""
+_LATE = int(Flag.LATE)
+
+
+class Hole(msgspec.Struct, array_like=True):
+    """Numbers left out. ``revision`` 0 = not a gap yet."""
+
+    from_seq: int
+    to_seq: int
+    missing: list[tuple[int, int]]
+    from_ns: int
+    to_ns: int
+    cause: str
+    revision: int = 0
+
+    def gap(self, shard: str, symbol: str, repaired_by: str) -> Gap:
+        """The row as it stands, under the next revision."""
+        self.revision += 1
+        return Gap(
+            id=f"{shard}/{symbol}/{CHANNEL}/{self.from_seq}",
+            symbol=symbol,
+            channel=CHANNEL,
+            cause=self.cause,
+            state=OPEN if self.missing else CLOSED,
+            from_seq=self.from_seq,
+            to_seq=self.to_seq,
+            missing=self.missing,
+            from_ns=self.from_ns,
+            to_ns=self.to_ns,
+            repaired_by="" if self.missing else repaired_by,
+            revision=self.revision,
+            detected_ns=self.to_ns,
+        )
+
+
+class TradeTrack(msgspec.Struct, array_like=True):
+    """State of one instrument's trades; is its own checkpoint field."""
+
+    symbol: str
+    last: Trade
+    """The one with the highest id."""
+    holes: list[Hole] = msgspec.field(default_factory=list)
+    """By number, ascending; gaps not yet repaired included."""
+    cause: str = ""
+    cause_after: int = -1
+    """A connection ended (cause) after this id: a hole that begins here is its doing."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a hole is not a gap yet."""
+        return any(hole.revision == 0 for hole in self.holes)
+
+    def interrupted(self, cause: str) -> None:
+        """No connection covers the instrument any more, or what did has lost something."""
+        if self.cause_after != self.last.id:
+            self.cause, self.cause_after = cause, self.last.id
+
+    def accept(self, trade: Trade, shard: str, gaps: list[Gap], repaired_by: str = LATE) -> bool:
+        """Judge a trade that is not simply the next one; True = emit it. Revised gaps are added to ``gaps``."""
+        last = self.last
+        number = trade.id
+        if number > last.id:
+            if number > last.id + 1:
+                self._hole(trade, shard, gaps)
+            self.last = trade
+            return True
+        if trade.exchange_ns > last.exchange_ns + RENUMBERED_AFTER_NS:
+            # Otherwise everything from now on would be taken for known.
+            self.last, self.holes, self.cause_after = trade, [], -1
+            return True
+        for hole in self.holes:
+            if hole.from_seq <= number <= hole.to_seq:
+                rest = cut(hole.missing, number)
+                if rest is None:
+                    return False
+                hole.missing = rest
+                if hole.revision:
+                    gaps.append(hole.gap(shard, self.symbol, repaired_by))
+                if not rest:
+                    self.holes.remove(hole)
+                trade.flags |= _LATE
+                return True
+        return False
+
+    def _hole(self, trade: Trade, shard: str, gaps: list[Gap]) -> None:
+        last = self.last
+        low, high = last.id + 1, trade.id - 1
+        cause = self.cause if self.cause_after == last.id else "sequence"
+        self.holes.append(Hole(low, high, [(low, high)], last.receive_ns, trade.receive_ns, cause))
+        if len(self.holes) > MAX_HOLES:
+            oldest = self.holes.pop(0)
+            if not oldest.revision:
+                gaps.append(oldest.gap(shard, self.symbol, ""))
+
+    def expire(self, before_ns: int, shard: str, gaps: list[Gap]) -> None:
+        """Holes found at or before ``before_ns`` (receive time) become gaps."""
+        due = [hole for hole in self.holes if hole.revision == 0 and hole.to_ns <= before_ns]
+        gaps.extend(hole.gap(shard, self.symbol, "") for hole in due)
