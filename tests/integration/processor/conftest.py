@@ -197,9 +197,7 @@ def migrated(database_url: str) -> str:
 
 
 @pytest.fixture
-async def bench(
-    redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres, migrated: str
-) -> AsyncIterator[Bench]:
+async def bench(redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres, migrated: str) -> AsyncIterator[Bench]:
     made = Bench(redis_server, postgres_server, migrated)
     yield made
     await made.close()

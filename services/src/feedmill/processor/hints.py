@@ -32,6 +32,7 @@ class Hints:
         self._log = log
         self._latest: dict[ShardRef, Position] = {}
         self._changed: set[ShardRef] = set()
+        self._leaving: set[ShardRef] = set()
         self._wake = asyncio.Event()
         self._wire: Wire | None = None
 
@@ -40,12 +41,15 @@ class Hints:
         if position.n:
             self._latest[shard] = position
             self._changed.add(shard)
+            self._leaving.discard(shard)
             self._wake.set()
 
     def drop(self, shard: ShardRef) -> None:
-        """The shard is no longer ours: its hints are another's to write."""
-        self._latest.pop(shard, None)
-        self._changed.discard(shard)
+        """The shard is no longer ours: after the one that waits its hints are another's to write."""
+        if shard in self._changed:
+            self._leaving.add(shard)
+        else:
+            self._latest.pop(shard, None)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write hints until ``stop`` is set, then those that are left."""
@@ -97,6 +101,9 @@ class Hints:
         for answer in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
+        for shard in changed & self._leaving:
+            self._leaving.discard(shard)
+            self._latest.pop(shard, None)
 
     def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None

@@ -188,11 +188,9 @@ class Meter:
         for (table, reason), count in outcome.refused.items():
             refused.labels(table, reason).inc(count)
             figures.refused += count
-        for letter in batch.rows.letters:
-            dead_letters.labels(letter.reason).inc()
-        figures.dead_letters += len(batch.rows.letters) + outcome.isolated
-        if outcome.isolated:
-            dead_letters.labels("refused").inc(outcome.isolated)
+        for reason, count in outcome.letters.items():
+            dead_letters.labels(reason).inc(count)
+        figures.dead_letters += outcome.letters.total()
         for gap in batch.gaps:
             lost_commits.inc(gap.to_seq - gap.from_seq + 1)
         commits.inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -50,8 +51,8 @@ class Outcome:
     stored: Stored = field(default_factory=Stored)
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     """(table, reason) -> events not stored, each a dead letter."""
-    isolated: int = 0
-    """Events PostgreSQL refused, each a dead letter."""
+    letters: Counter[str] = field(default_factory=Counter)
+    """Reason -> dead letters, those of the receiver's and distributor's making included."""
 
     def refuse(self, table: str, reason: str) -> None:
         self.refused[table, reason] = self.refused.get((table, reason), 0) + 1
@@ -228,12 +229,12 @@ class Store:
                 poison.append((item, error))  # A symbol PostgreSQL cannot hold.
         for item, why in poison:
             rows.letters.append(letter_of(item.n, item.index, item.event, "refused", postgres.describe(why)))
-            outcome.isolated += 1
         rows.letters.extend(batch.made)
         for gap in batch.gaps:
             rows.add(None, gap)
         step = Move(str(self.shard.ref), self.position.commit_id, batch.n, batch.commit_id, batch.stream_id)
         stored = Stored()
+        outcome.letters.update(letter.reason for letter in rows.letters)
         try:
             if rows.seldom:
                 async with self.connection.transaction():
@@ -244,6 +245,7 @@ class Store:
             if not writer.is_data(error):
                 raise
             stored = Stored()
+            outcome.letters.clear()
             await self._commit_isolating(batch, step, stored, outcome)
         outcome.stored = stored
 
@@ -273,10 +275,14 @@ class Store:
         async with self.connection.transaction():
             if not await writer.move(self.connection, step):
                 raise Moved(step.shard)
-            for n, index, event, error in await isolate(self.connection, step.shard, units, render, stored):
-                letters.append(letter_of(n, index, event, "refused", postgres.describe(error)))
-                outcome.isolated += 1
+            refused = await isolate(self.connection, step.shard, units, render, stored)
+            letters += [letter_of(n, x, event, "refused", postgres.describe(error)) for n, x, event, error in refused]
             own = Rows(letters=letters)
             for gap in batch.gaps:
                 own.add(None, gap)
             await writer.store_seldom(self.connection, step.shard, own, stored)
+        lost = {item[:2] for item in refused}
+        outcome.letters.update(letter.reason for letter in letters)
+        outcome.letters.update(
+            event.reason for n, x, event in units if isinstance(event, DeadLetter) and (n, x) not in lost
+        )
