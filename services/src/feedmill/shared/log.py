@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import logging
 import logging.handlers
 import queue
@@ -14,26 +15,31 @@ from typing import Any
 import structlog
 
 REDACTED = "[redacted]"
-_secrets: set[str] = set()
-_userinfo = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/\s:@]*):(?P<password>[^/\s@]+)@", re.IGNORECASE)
-_signed = re.compile(
-    r"(?P<key>\b(?:signature|listenKey|access_token|refresh_token|client_secret|apiKey|token)=)[^&\s\"']+"
-)
+_secrets: list[str] = []
+"""The longest first: one that contains another must not be left half shown."""
+_userinfo = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/\s:@]*):(?P<password>[^/\s\"']+)@", re.IGNORECASE)
+_NAMES = "signature|listenKey|access_token|refresh_token|client_secret|apiKey|token|password"
+_signed = re.compile(rf"(?P<key>\b(?:{_NAMES})=)[^&\s\"']+")
+_quoted = re.compile(rf"(?P<key>[\"'](?:{_NAMES})[\"']:\s*)(?P<quote>[\"'])(?:(?!(?P=quote)).)*(?P=quote)")
+_OURS = "feedmill"
+"""Logger of lines that structlog has rendered already."""
 
 
 def register_secret(value: str) -> None:
     """From now on ``value`` is replaced wherever a log line would show it (short values are not registered)."""
-    if len(value) >= 6:
-        _secrets.add(value)
+    if len(value) >= 6 and value not in _secrets:
+        _secrets.append(value)
+        _secrets.sort(key=len, reverse=True)
 
 
 def redact(text: str) -> str:
-    """Text without registered secrets, passwords in URLs and signed query values."""
+    """Text without registered secrets, passwords in URLs and values of signed queries and login messages."""
     for secret in _secrets:
         if secret in text:
             text = text.replace(secret, REDACTED)
     text = _userinfo.sub(lambda m: f"{m['scheme']}{m['user']}:{REDACTED}@", text)
-    return _signed.sub(lambda m: m["key"] + REDACTED, text)
+    text = _signed.sub(lambda m: m["key"] + REDACTED, text)
+    return _quoted.sub(lambda m: m["key"] + m["quote"] + REDACTED + m["quote"], text)
 
 
 def _clean(value: Any) -> Any:
@@ -42,7 +48,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, bytes):
         return redact(value.decode("utf-8", "backslashreplace"))
     if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
+        return {redact(str(key)): _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]
     if isinstance(value, (int, float, bool)) or value is None:
@@ -71,22 +77,23 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
     listener.start()
     atexit.register(listener.stop)
     root = logging.getLogger()
-    root.handlers = [_DroppingQueueHandler(lines)]
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        redact_processor,
+        renderer,
+    ]
+    root.handlers = [_DroppingQueueHandler(lines, processors)]
     root.setLevel(level.upper())
     for noisy in ("asyncio", "aiohttp.access", "alembic.runtime.plugins"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info,
-            redact_processor,
-            renderer,
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: logging.getLogger(_OURS),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.clear_contextvars()
@@ -94,7 +101,27 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Never blocks the loop: a full queue drops the line (the queue holds 10,000)."""
+    """Never blocks the loop: a full queue drops the line (the queue holds 10,000).
+
+    What libraries log (asyncio's "exception was never retrieved", aiohttp) takes the same form, and is redacted alike.
+    """
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord], processors: list[Any]) -> None:
+        super().__init__(lines)
+        self._processors = processors
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        text: Any = record.getMessage()
+        if record.name != _OURS:
+            event: Any = {"event": text, "logger": record.name}
+            if record.exc_info and record.exc_info[0] is not None:
+                event["exc_info"] = record.exc_info
+            for process in self._processors:
+                event = process(None, record.levelname.lower(), event)
+            text = event
+        done = copy.copy(record)
+        done.msg, done.args, done.exc_info, done.exc_text, done.stack_info = text, None, None, None, None
+        return done
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:

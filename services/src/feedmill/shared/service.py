@@ -22,6 +22,9 @@ from feedmill.shared import log, metrics
 from feedmill.shared.health import Health, HealthServer
 from feedmill.shared.redis.url import RedisUrl
 
+FAILED, BAD_CONFIG = 1, 2
+"""Exit codes; 0 = stopped in order."""
+
 
 @dataclass(slots=True)
 class ServiceContext:
@@ -62,9 +65,15 @@ async def _run(
         loop.add_signal_handler(number, context.stop.set)
     health.detail("process", lambda: {"pid": os.getpid(), "version": __version__})
     server = HealthServer(health, host, port)
-    await server.start()
-    if port_file is not None:
-        write_port_file(port_file, server.port)
+    try:
+        await server.start()
+        if port_file is not None:
+            write_port_file(port_file, server.port)
+    except OSError as error:
+        where, remedy = f"{host}:{port}", "choose another --health-host or --health-port, and a --port-file to write to"
+        context.log.error("health.failed", listen=where, reason=str(error), remedy=remedy)
+        await server.stop()
+        return BAD_CONFIG
     lag = asyncio.create_task(metrics.watch_loop_lag(), name="loop-lag")
     work = asyncio.ensure_future(main(context))
     stopped = asyncio.create_task(context.stop.wait(), name="stop")
@@ -73,13 +82,16 @@ async def _run(
         if not work.done():
             context.log.info("stopping", grace_seconds=grace)
             await asyncio.wait({work}, timeout=grace)
-        if not work.done():
+        overdue = not work.done()
+        if overdue:
             context.log.warning("stop.overdue", grace_seconds=grace, action="cancel")
             work.cancel()
             await asyncio.wait({work}, timeout=2.0)
-        if work.done() and not work.cancelled() and (error := work.exception()) is not None:
-            context.log.error("service.failed", exc_info=error)
-            return 1
+        if work.done() and not work.cancelled() and (failure := work.exception()) is not None:
+            context.log.error("service.failed", exc_info=failure)
+            return FAILED
+        if overdue:
+            return FAILED
         context.log.info("stopped")
         return 0
     finally:
@@ -100,7 +112,11 @@ def run_service(
     log_level: str = "info",
     grace: float = 20.0,
 ) -> int:
-    """Run ``main`` to its end and return the process's exit code."""
+    """Run ``main`` to its end and return the process's exit code.
+
+    0 = it returned, 1 = it raised, or did not return within ``grace`` seconds of a signal, 2 = the health server cannot
+    listen there.
+    """
     log.configure(service, level=log_level)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:

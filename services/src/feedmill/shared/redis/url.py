@@ -25,27 +25,29 @@ class RedisUrl:
 
     @classmethod
     def parse(cls, url: str) -> RedisUrl:
-        """Read ``redis://``, ``rediss://`` or ``unix://``; raises RedisUrlError with the remedy."""
+        """Read ``redis://``, ``rediss://`` or ``unix://``; raises RedisUrlError with the remedy.
+
+        No part of the URL is repeated in a message: what follows a raw / ? # in a password looks like a port, a path
+        or a scheme.
+        """
+        form = "write redis://:password@host:port/db, with / ? # @ : in the password percent-encoded (%2F, %3F, ...)"
         try:
             parts = urlsplit(url.strip())
             port = parts.port or 6379
-        except ValueError as error:
-            raise RedisUrlError(f"the Redis URL cannot be read ({error}): write redis://host:port/db") from None
+        except ValueError:
+            raise RedisUrlError(f"the Redis URL cannot be read: {form}") from None
         query = parse_qs(parts.query)
         username = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password else None
         if parts.scheme == "unix":
-            db = int(query.get("db", ["0"])[0])
-            return cls("", 0, db, username, password, path=parts.path)
+            return cls("", 0, _number(query.get("db", ["0"])[0], form), username, password, path=parts.path)
         if parts.scheme not in ("redis", "rediss"):
-            raise RedisUrlError(f"Redis URL scheme {parts.scheme!r} is not known: use redis://, rediss:// or unix://")
+            raise RedisUrlError("the Redis URL does not begin with redis://, rediss:// or unix://: write one of them")
         if not parts.hostname:
-            raise RedisUrlError("the Redis URL names no host: write redis://host:port/db")
-        db_text = parts.path.strip("/") or "0"
-        if not db_text.isdigit():
-            raise RedisUrlError(f"Redis database {db_text!r} is not a number: write redis://host:port/0")
+            raise RedisUrlError(f"the Redis URL names no host: {form}")
+        db = _number(parts.path.strip("/") or "0", form)
         ca_file = query.get("ssl_ca_certs", [None])[0]
-        return cls(parts.hostname, port, int(db_text), username, password, parts.scheme == "rediss", None, ca_file)
+        return cls(parts.hostname, port, db, username, password, parts.scheme == "rediss", None, ca_file)
 
     def ssl_context(self) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=self.ca_file) if self.tls else None
@@ -55,3 +57,9 @@ class RedisUrl:
         if self.path:
             return f"unix://{self.path}"
         return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.db}"
+
+
+def _number(text: str, form: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise RedisUrlError(f"the Redis URL's database is not a number: {form}")
+    return int(text)
