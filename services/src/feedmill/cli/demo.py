@@ -82,7 +82,8 @@ def _show(run: Demo, data_dir: Path) -> None:
     assert run.result is not None
     console = Console(highlight=False)
     console.print()
-    console.print(table(run.result))
+    for row in table(run.result):
+        console.print(row, soft_wrap=True)
     console.print()
     for line in words(run.result):
         console.print(line, markup=False, soft_wrap=True)

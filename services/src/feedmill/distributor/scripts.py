@@ -45,8 +45,8 @@ return {1, entry}
 """KEYS checkpoint, raw, events, commands, images, events:applied.
 
 ARGV: 1 id of the commit before, 2 its own id, 3 raw position, 4 raw trim floor or empty, 5-9 number, id, id before,
-events, book changes ('' = none) of the events entry (5 empty = no entry); then three counted lists: fields and values to
-set, fields to delete, images to set; then commands.
+events, book changes ('' = none) of the events entry (5 empty = no entry); then three counted lists: fields and values
+to set, fields to delete, images to set; then commands.
 
 -> [1, entry id or empty] | [0, id found]: somebody else committed, or the server forgot; nothing was done.
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from feedmill.local.view import duration_ms
@@ -32,11 +30,12 @@ class Letters:
 @dataclass(slots=True)
 class Result:
     report: Report
-    latencies: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    """Exchange market -> (p50, p99) in ms from the exchange's time to the commit."""
+    latencies: dict[str, tuple[float | None, float | None, str]] = field(default_factory=dict)
+    """Exchange market -> (p50, p99, since) in ms to the commit, since the exchange's time or since receiving."""
     messages: dict[str, int] = field(default_factory=dict)
     """Exchange market -> messages emitted."""
     letters: list[Letters] = field(default_factory=list)
+    open_gaps: int = 0
     drained: bool = True
     notes: list[str] = field(default_factory=list)
 
@@ -51,7 +50,8 @@ class Result:
             "notes": self.notes,
             "messages": self.messages,
             "latencyMilliseconds": {
-                venue: {"p50": p50, "p99": p99} for venue, (p50, p99) in sorted(self.latencies.items())
+                venue: {"p50": p50, "p99": p99, "since": since}
+                for venue, (p50, p99, since) in sorted(self.latencies.items())
             },
             "deadLetters": [
                 {"feed": item.feed, "reason": item.reason, "count": item.count, "example": item.example}
@@ -66,29 +66,49 @@ async def dead_letters(connection: asyncpg.Connection) -> list[Letters]:
     return [Letters(row["feed"], row["reason"], row["found"], row["example"] or "") for row in rows]
 
 
-def table(result: Result) -> Table:
-    """One line an exchange and kind, one column a question; fits 80 columns."""
-    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    made.add_column("", no_wrap=True)
-    for column in ("emitted", "stored", "lost", "doubled", "in gaps", "wrong"):
-        made.add_column(column, justify="right", no_wrap=True)
+COLUMNS = ("emitted", "stored", "lost", "doubled", "in gaps", "gap rows", "wrong")
+_LABEL, _WIDTH = 17, 9
+"""Characters: the lines fit a terminal of 80."""
+
+
+def table(result: Result) -> list[Text]:
+    """Per exchange a heading (latency, candles) and a line a kind, one column a question."""
+    lines = [_line("", [Text(name) for name in COLUMNS], style="bold")]
     for venue in result.report.venues:
-        p50, p99 = result.latencies.get(venue.venue, (None, None))
-        made.add_row(Text(venue.venue, style="bold"))
-        _rows(made, venue)
-        made.add_row(Text(f"  to commit: p50 {duration_ms(p50)}, p99 {duration_ms(p99)}"), end_section=True)
-    return made
+        p50, p99, since = result.latencies.get(venue.venue, (None, None, "exchange"))
+        begin = "the exchange's time" if since == "exchange" else "receiving"
+        heading = Text(venue.venue, style="bold")
+        heading.append(f"  {begin} to commit: p50 {duration_ms(p50)}, p99 {duration_ms(p99)}", style="not bold")
+        lines += [Text(), heading, *_rows(venue)]
+    return lines
 
 
-def _rows(made: Table, venue: VenueReport) -> None:
+def _rows(venue: VenueReport) -> list[Text]:
     books, candles = venue.books, venue.candles
+    blank = Text()
+    lines = []
     for what, flow in (("trades", venue.trades), ("tickers", venue.tickers)):
         wrong = flow.phantom + flow.wrong + flow.gaps_wrong
-        asked = (_bad(flow.lost), _bad(flow.doubled), f"{flow.in_gaps:,}", _bad(wrong))
-        made.add_row(f"  {what}", f"{flow.emitted:,}", f"{flow.stored:,}", *asked)
-    made.add_row("  book snapshots", "", f"{books.checked:,}", "", "", "", _bad(books.wrong + books.phantom))
-    name = f"  1 min candles ({candles.complete:,} complete)"
-    made.add_row(name, "", f"{candles.stored:,}", _bad(candles.missing), "", "", _bad(candles.wrong))
+        numbers = [_number(flow.emitted), _number(flow.stored), _bad(flow.lost), _bad(flow.doubled)]
+        lines.append(_line(what, [*numbers, _number(flow.in_gaps), _number(flow.gap_rows), _bad(wrong)]))
+    book = [blank, _number(books.checked), blank, blank, blank, _number(books.gap_rows)]
+    lines.append(_line("book snapshots", [*book, _bad(books.wrong + books.phantom)]))
+    candle = [blank, _number(candles.stored), _bad(candles.missing), blank, blank, blank, _bad(candles.wrong)]
+    lines.append(_line("1 min candles", candle))
+    lines[-1].append(f"  {candles.complete:,} complete")
+    return lines
+
+
+def _line(label: str, cells: list[Text], style: str = "") -> Text:
+    line = Text(f"  {label}".ljust(_LABEL), style=style)
+    for cell in cells:
+        line.append(" " * max(1, _WIDTH - len(cell)))
+        line.append_text(cell)
+    return line
+
+
+def _number(count: int) -> Text:
+    return Text(f"{count:,}")
 
 
 def _bad(count: int) -> Text:
@@ -98,8 +118,11 @@ def _bad(count: int) -> Text:
 def words(result: Result) -> list[str]:
     """The verdict, and what is behind a bad one."""
     lines: list[str] = []
-    gaps = sum(flow.gap_rows for venue in result.report.venues for flow in (venue.trades, venue.tickers))
-    gaps += sum(venue.books.gap_rows for venue in result.report.venues)
+    causes: dict[str, int] = {}
+    for venue in result.report.venues:
+        for name, count in venue.causes.items():
+            causes[name] = causes.get(name, 0) + count
+    gaps = sum(causes.values())
     letters = sum(item.count for item in result.letters)
     if result.ok:
         lines.append(f"All that was emitted is stored, once, as it was. {gaps:,} gap rows, {letters:,} dead letters.")
@@ -108,11 +131,19 @@ def words(result: Result) -> list[str]:
         lines += [f"  {venue.venue}: {note}" for venue in result.report.venues for note in venue.notes]
         if not result.report.venues:
             lines.append("  the ledger is empty: the simulated exchanges emitted nothing")
+    broken = sum(count for name, count in causes.items() if name in ("Book sequence", "Book book"))
+    sent = sum(result.messages.values())
+    lines.append(f"  {sent:,} messages emitted; book sequences checked: {broken or 'no'} break{'s' * (broken > 1)}")
+    if result.open_gaps:
+        told = ", ".join(f"{count} {name}" for name, count in sorted(causes.items()))
+        lines.append(f"  gap rows: {told}; {result.open_gaps} are open, as no data comes since the feeds were stopped")
+    if not any(venue.candles.complete for venue in result.report.venues):
+        lines.append("  no candle is complete yet: that takes a whole minute and both its neighbours (--seconds 150)")
     lines += [f"  {note}" for note in result.notes]
     lines += [f"  {item.feed}: {item.count:,} dead letters, {item.reason}: {item.example}" for item in result.letters]
     return lines
 
 
-def latencies_of(figures: Sequence[Any]) -> Mapping[str, tuple[float | None, float | None]]:
+def latencies_of(figures: Sequence[Any]) -> Mapping[str, tuple[float | None, float | None, str]]:
     """From the last figures of the feeds."""
-    return {item.venue: (item.p50_ms, item.p99_ms) for item in figures}
+    return {item.venue: (item.p50_ms, item.p99_ms, item.latency_since) for item in figures}

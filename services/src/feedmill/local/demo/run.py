@@ -187,6 +187,7 @@ class Demo:
         connection = await postgres.connect(manager.servers.database_url, name="feedmill-demo")
         try:
             self.result.letters = await result.dead_letters(connection)
+            self.result.open_gaps = await connection.fetchval("SELECT count(*) FROM gaps WHERE state = 'open'")
         finally:
             await postgres.close(connection)
 
