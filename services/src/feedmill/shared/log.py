@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import copy
+import functools
 import logging
 import logging.handlers
 import queue
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
@@ -62,8 +63,11 @@ def redact_processor(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
     return event
 
 
-def configure(service: str, *, level: str = "info", json: bool | None = None, stream: Any = None) -> None:
-    """Set up structlog for this process. ``json`` defaults to: not on a terminal."""
+def configure(service: str, *, level: str = "info", json: bool | None = None, stream: Any = None) -> Callable[[], None]:
+    """Set up structlog for this process. ``json`` defaults to: not on a terminal.
+
+    Returns what writes out the queued lines and ends the writing; it is called at the process's exit anyway.
+    """
     out = stream or sys.stderr
     as_json = json if json is not None else not out.isatty()
     renderer: Any = (
@@ -75,7 +79,8 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
     lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
     listener = logging.handlers.QueueListener(lines, handler)
     listener.start()
-    atexit.register(listener.stop)
+    finish = functools.cache(listener.stop)  # once: a second stop() fails on Python 3.11
+    atexit.register(finish)
     root = logging.getLogger()
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -98,6 +103,7 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(service=service)
+    return finish
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):

@@ -1,0 +1,200 @@
+"""Logs: what is secret never gets out, whoever logs it and however it is wrapped."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from feedmill.shared import log
+from feedmill.shared.log import REDACTED, redact, register_secret
+
+SOURCES = Path(__file__).parents[3] / "services" / "src"
+SECRET = "s3cr3t-value"
+
+
+@pytest.fixture(autouse=True)
+def only_own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_secrets", [])
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Logging set up as in a service, into memory; call it once, for what was written."""
+    root = logging.getLogger()
+    before = (root.handlers, root.level, structlog.get_config())
+    out = io.StringIO()
+    finish = log.configure("test", level="info", stream=out)
+
+    def written() -> list[dict[str, Any]]:
+        finish()
+        return [json.loads(line) for line in out.getvalue().splitlines()]
+
+    yield written
+    finish()
+    root.handlers, root.level = before[:2]
+    structlog.configure(**before[2])
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("redis://:pw@h:1/0", f"redis://:{REDACTED}@h:1/0"),
+        ("postgresql://me:p@ss@h/db down", f"postgresql://me:{REDACTED}@h/db down"),
+        ("a redis://u:one@h and redis://u:two@g", f"a redis://u:{REDACTED}@h and redis://u:{REDACTED}@g"),
+        ("wss://stream.binance.com:9443/ws/btcusdt@trade", "wss://stream.binance.com:9443/ws/btcusdt@trade"),
+        ("GET /order?symbol=X&signature=abc123&x=1", f"GET /order?symbol=X&signature={REDACTED}&x=1"),
+        ("/ws?listenKey=abc", f"/ws?listenKey={REDACTED}"),
+        ('{"client_secret": "a b\'c", "x": 1}', f'{{"client_secret": "{REDACTED}", "x": 1}}'),
+        ("{'password': 'abc', 'user': 'me'}", f"{{'password': '{REDACTED}', 'user': 'me'}}"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+def test_credentials_by_their_form(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+def test_registered_secrets_wherever_they_stand() -> None:
+    register_secret(SECRET)
+    assert redact(f"a{SECRET}b{SECRET}") == f"a{REDACTED}b{REDACTED}"
+
+
+def test_a_secret_that_contains_another_is_not_left_half_shown() -> None:
+    register_secret("abcdef")
+    register_secret("abcdef-and-more")
+    assert redact("x abcdef-and-more abcdef y") == f"x {REDACTED} {REDACTED} y"
+
+
+def test_short_values_are_not_registered() -> None:
+    """Or a password like "1" would black out every number."""
+    register_secret("12345")
+    register_secret("")
+    assert redact("12345 and more") == "12345 and more"
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.text(min_size=6, max_size=40))
+def test_no_registered_secret_survives(before: str, after: str, secret: str) -> None:
+    log._secrets.clear()
+    register_secret(secret)
+    # Only where the rest spells parts of it again does a trace of it stay; REDACTED itself may be the "secret".
+    if secret not in before + after and secret not in REDACTED and not set(secret) <= set(REDACTED):
+        assert secret not in redact(before + secret + after).replace(REDACTED, "\0")
+
+
+class _Opaque:
+    def __repr__(self) -> str:
+        return f"<token {SECRET}>"
+
+
+class _Row(msgspec.Struct):
+    url: str
+
+
+NESTED: list[Any] = [
+    SECRET,
+    f"prefix {SECRET} suffix",
+    SECRET.encode(),
+    b"\xff" + SECRET.encode() + b"\x00",
+    {"deep": [{"deeper": (1, SECRET)}]},
+    {SECRET: "as a key"},
+    {("a", 1): SECRET},
+    ValueError(SECRET),
+    _Opaque(),
+    _Row(f"redis://:{SECRET}@h"),
+    {SECRET},
+    Path("/x") / SECRET,
+    SecretStr(SECRET),
+]
+
+
+@pytest.mark.parametrize("value", NESTED, ids=lambda value: type(value).__name__)
+def test_values_of_any_form(value: Any, lines: Callable[[], list[dict[str, Any]]]) -> None:
+    register_secret(SECRET)
+    log.get_logger(bound=value).info("event", value=value, number=3, nothing=None, flag=True)
+    [line] = lines()
+    assert SECRET not in json.dumps(line)
+    assert (line["event"], line["service"], line["level"]) == ("event", "test", "info")
+    assert (line["number"], line["nothing"], line["flag"]) == (3, None, True)
+    assert line["timestamp"].endswith("Z")
+
+
+def test_the_event_itself_and_exceptions(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    register_secret(SECRET)
+    try:
+        try:
+            raise ConnectionError(f"cannot reach redis://:{SECRET}@h")
+        except ConnectionError as error:
+            raise RuntimeError("outer") from error
+    except RuntimeError as error:
+        log.get_logger().error(f"failed with {SECRET}", exc_info=error)
+        log.get_logger().exception("again")
+    first, second = lines()
+    for line in (first, second):
+        assert SECRET not in json.dumps(line)
+        assert "cannot reach redis://:[redacted]@h" in line["exception"]
+        assert "RuntimeError: outer" in line["exception"]
+    assert first["event"] == f"failed with {REDACTED}"
+
+
+def test_lines_of_libraries_have_the_same_form_and_are_redacted(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    register_secret(SECRET)
+    logger = logging.getLogger("some.library")
+    logger.warning("connecting to %s", f"redis://:{SECRET}@h")
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logger.exception("100 %% broken: %r", {"key": SECRET})
+    logger.debug("not wanted at this level")
+    warning, failure = lines()
+    assert warning["event"] == f"connecting to redis://:{REDACTED}@h"
+    assert (warning["logger"], warning["level"], warning["service"]) == ("some.library", "warning", "test")
+    assert failure["event"] == f"100 % broken: {{'key': '{REDACTED}'}}"
+    assert f"ValueError: {REDACTED}" in failure["exception"]
+    assert SECRET not in json.dumps([warning, failure])
+
+
+def test_levels(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    log.get_logger().debug("quiet")
+    log.get_logger().warning("loud", percent="100 %s")
+    assert [(line["event"], line["percent"]) for line in lines()] == [("loud", "100 %s")]
+
+
+def test_lines_are_written_before_the_process_ends() -> None:
+    script = """
+        import asyncio, logging
+        from feedmill.shared import log
+        log.configure("test", json=True)
+        log.register_secret("s3cr3t-value")
+        for number in range(500):
+            log.get_logger().info("line", number=number)
+        async def lost():
+            raise RuntimeError("s3cr3t-value")
+        async def main():
+            task = asyncio.create_task(lost())
+            await asyncio.wait({task})
+        asyncio.run(main())
+        import gc; gc.collect()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True, check=True, timeout=60
+    )
+    found = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["number"] for line in found if line["event"] == "line"] == list(range(500))
+    [told] = [line for line in found if line.get("logger") == "asyncio"]
+    assert told["event"].startswith("Task exception was never retrieved")
+    assert SECRET not in done.stderr
