@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import cel
-
 from feedmill.resources.base import Model, Rule
+from feedmill.resources.cel_engine import compile_rule
 from feedmill.resources.shape import Path, objects, properties, with_defaults
 
 
@@ -24,8 +23,8 @@ class Violation:
 
 
 @cache
-def _program(rule: str) -> cel.Program:
-    return cel.compile(rule)
+def _program(rule: str) -> Any:
+    return compile_rule(rule)
 
 
 def _field_path(rule: Rule) -> Path:
