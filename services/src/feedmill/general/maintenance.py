@@ -114,7 +114,7 @@ async def main(context: ServiceContext, pipeline: FeedPipeline) -> None:
         try:
             await _run(context, retention, state)
             backoff.reset()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, postgres.SchemaBehind) as error:
+        except (*postgres.RETRYABLE, postgres.SchemaBehind) as error:
             wait = 0.2 + backoff.next()
             state.reachable = isinstance(error, (asyncpg.PostgresError, postgres.SchemaBehind))
             state.error = postgres.describe(error)

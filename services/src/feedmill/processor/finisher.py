@@ -156,7 +156,7 @@ class CandleFinisher:
                 except BaseException:
                     dirty.put_back(ranges)
                     raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except postgres.RETRYABLE:
             await self.close()
             raise
 

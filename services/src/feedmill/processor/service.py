@@ -48,7 +48,6 @@ class ShardSeat:
                 wait = backoff.next()
                 self._log.exception("shard.fault", retry_in=round(wait, 3))
                 await sleep_or(ended, wait)
-        self.figures.fault = ""
 
 
 class Processor:

@@ -131,7 +131,7 @@ class ShardWorker:
         try:
             wire = self._wire = await self._guarded("redis", self._redis, self._connect)
             try:
-                figures.working, figures.error = True, ""
+                figures.working, figures.error, figures.fault = True, "", ""
                 await _Session(self, store, wire).run(stop)
             finally:
                 figures.working = False

@@ -54,9 +54,21 @@ def trouble(error: BaseException) -> Trouble:
     return Trouble.AWAY
 
 
+RETRYABLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What a statement gets whose connection ended between two messages of it: "cannot switch to state ...".
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    EOFError,
+)
+"""What connections and statements raise: errors a service waits out."""
+
+
 def is_retryable(error: BaseException) -> bool:
     """Whether ``error`` is one of the errors a service waits out (never a fault of the code)."""
-    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError))
+    return isinstance(error, RETRYABLE)
 
 
 def describe(error: BaseException) -> str:
@@ -89,7 +101,7 @@ async def close(connection: asyncpg.Connection | None, *, timeout: float = 1.0) 
     try:
         async with asyncio.timeout(timeout):
             await connection.close()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+    except RETRYABLE:
         pass
     finally:
         connection.terminate()
