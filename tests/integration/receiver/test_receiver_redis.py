@@ -61,11 +61,17 @@ async def test_redis_killed_and_restarted(venue: Any, launch: Any, redis_server:
 async def test_append_only_file_cut_in_a_crash(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
     running = launch()
     await running.ready()
+    appender, confirmer = running.receiver.appender, running.receiver.confirmer
     backlog = running.receiver.producer.backlog
     async with traffic(venue):
+        # Just after a confirmation: the next is a second away, what is acknowledged until then is not confirmed.
         await kit.until(lambda: backlog.confirmed >= 5)
-        await asyncio.sleep(0.5)
+        before = backlog.confirmed
+        await kit.until(lambda: backlog.confirmed > before)
+        await kit.until(lambda: backlog.acked > backlog.confirmed + 20)
         redis_server.kill()
+        # Answers that were on their way when it died still count.
+        await kit.until(lambda: appender.state == "away" and confirmer.problem)
         confirmed, acked = backlog.confirmed, backlog.acked
         assert acked > confirmed
         # Cut the file so that some acknowledged batches are gone, but no confirmed one.
