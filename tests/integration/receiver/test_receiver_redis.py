@@ -68,7 +68,7 @@ async def test_append_only_file_cut_in_a_crash(venue: Any, launch: Any, redis_se
         await kit.until(lambda: backlog.confirmed >= 5)
         before = backlog.confirmed
         await kit.until(lambda: backlog.confirmed > before)
-        await kit.until(lambda: backlog.acked > backlog.confirmed + 20)
+        await kit.until(lambda: backlog.acked > backlog.confirmed + 3)
         redis_server.kill()
         # Answers that were on their way when it died still count.
         await kit.until(lambda: appender.state == "away" and confirmer.problem)
