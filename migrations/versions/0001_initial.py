@@ -209,6 +209,7 @@ TABLE_COMMENTS = {
 COLUMN_COMMENTS = {
     "instruments.symbol": "Canonical symbol, such as BTC-USDT.",
     "instruments.native": "The name the venue uses, such as BTCUSDT.",
+    "instruments.created_at": "When it was first seen here, UTC.",
     "instrument_versions.valid_from": "Receive time of the answer that first said so, UTC.",
     "instrument_versions.valid_to": "Receive time of the answer that first said otherwise, UTC; null = still so.",
     "instrument_versions.tick": "Least step of the price, in quote currency.",
@@ -278,6 +279,7 @@ COLUMN_COMMENTS = {
     "applied.n": "Number of the last commit stored.",
     "applied.commit_id": "Its random id: what the next commit must name as the one before.",
     "applied.stream_id": "Its entry id in the events stream.",
+    "applied.updated_at": "When it was last moved, UTC.",
 }
 
 
