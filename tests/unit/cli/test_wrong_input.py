@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from feedmill.cli.main import app
 
 SOURCES = Path(__file__).parents[3] / "services" / "src"
 GOOD = """apiVersion: feedmill.dev/v1alpha1
@@ -58,20 +63,42 @@ def listener() -> Iterator[Listener]:
     made.close()
 
 
-def feedmill(cwd: Path, listener: Listener, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the program with servers that only the listener stands for; ``environ`` replaces what it is told of them."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def _environment(listener: Listener, changes: dict[str, str]) -> dict[str, str | None]:
+    """Servers that only the listener stands for; "" in ``changes`` takes one away."""
     servers = {
         "REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{listener.port}/0",
         "DATABASE_URL": f"postgresql://me:{PASSWORD}@127.0.0.1:{listener.port}/feeds",
     }
-    environment |= {"PYTHONPATH": str(SOURCES), "COLUMNS": "200", **servers, **environ}
-    environment = {name: value for name, value in environment.items() if value}
+    unset = {name: None for name in os.environ if name.startswith(("REDIS_", "DATABASE_"))}
+    given = {"COLUMNS": "200", **servers, **changes}
+    return unset | {name: value or None for name, value in given.items()}
+
+
+def program(cwd: Path, listener: Listener, *arguments: str) -> Done:
+    """Run the program in a process of its own."""
+    changes = _environment(listener, {"PYTHONPATH": str(SOURCES)})
+    environment = {name: value for name, value in (os.environ | changes).items() if value is not None}
     command = [sys.executable, "-m", "feedmill.cli.main", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def refused(done: subprocess.CompletedProcess[str], listener: Listener, folder: Path, files: set[str]) -> str:
+def feedmill(cwd: Path, listener: Listener, *arguments: str, **environ: str) -> Done:
+    """The same in this process, which is much quicker."""
+    with contextlib.chdir(cwd):
+        done = CliRunner().invoke(app, arguments, env=_environment(listener, environ), prog_name="feedmill")
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def refused(done: Done, listener: Listener, folder: Path, files: set[str]) -> str:
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -95,7 +122,7 @@ def test_all_that_is_wrong_with_the_files_before_anything_connects(
 ) -> None:
     wrong = GOOD.replace("BTC-USDT", "btc/usdt").replace("{name: Trades}", "{name: Trade}") + "  colour: red\n"
     (tmp_path / "feed.yaml").write_text(wrong)
-    said = refused(feedmill(tmp_path, listener, *command, "feed.yaml"), listener, tmp_path, {"feed.yaml"})
+    said = refused(program(tmp_path, listener, *command, "feed.yaml"), listener, tmp_path, {"feed.yaml"})
     assert said == (
         "3 problems in the resources:\n"
         '  feed.yaml:7: spec.instruments.symbols[0]: "btc/usdt" is not a symbol: write BTC-USDT\n'
@@ -183,7 +210,7 @@ def test_run_refuses_what_the_files_do_not_hold(
         ({"DATABASE_URL": ""}, "spec.postgres is managed and DATABASE_URL is not set"),
         (
             {"REDIS_URL": f"http://:{PASSWORD}@h"},
-            "REDIS_URL: Redis URL scheme 'http' is not known: use redis://, rediss:// or unix://",
+            "REDIS_URL: the Redis URL does not begin with redis://, rediss:// or unix://: write one of them",
         ),
         ({"REDIS_URL_FILE": "url"}, "REDIS_URL and REDIS_URL_FILE are both set: keep one"),
         ({"REDIS_URL": "", "REDIS_URL_FILE": "missing"}, "REDIS_URL_FILE: there is no file"),
@@ -217,7 +244,7 @@ def test_run_reads_the_secrets_the_pipeline_names(tmp_path: Path, listener: List
     assert "holds no file url: add it, or check the reference's key" in said
     (tmp_path / "secrets" / "redis" / "url").write_text(f"redis://:{PASSWORD}@127.0.0.1:{listener.port}/x")
     said = refused(feedmill(tmp_path, listener, *command, **none), listener, tmp_path, files)
-    assert "spec.redis.urlSecretRef: Redis database 'x' is not a number: write redis://host:port/0" in said
+    assert "spec.redis.urlSecretRef: the Redis URL's database is not a number: write redis://:password@host" in said
 
 
 def test_up_refuses_an_unreadable_folder_and_an_unknown_option(tmp_path: Path, listener: Listener) -> None:

@@ -61,6 +61,7 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         ("/ws?listenKey=abc", f"/ws?listenKey={REDACTED}"),
         ('{"client_secret": "a b\'c", "x": 1}', f'{{"client_secret": "{REDACTED}", "x": 1}}'),
         ("{'password': 'abc', 'user': 'me'}", f"{{'password': '{REDACTED}', 'user': 'me'}}"),
+        ("write redis://:password@host", "write redis://:password@host"),
         ("nothing to hide", "nothing to hide"),
     ],
 )

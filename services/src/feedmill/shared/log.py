@@ -18,7 +18,10 @@ import structlog
 REDACTED = "[redacted]"
 _secrets: list[str] = []
 """The longest first: one that contains another must not be left half shown."""
-_userinfo = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/\s:@]*):(?P<password>[^/\s\"']+)@", re.IGNORECASE)
+_userinfo = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/\s:@]*):(?P<password>(?!password@)[^/\s\"']+)@", re.IGNORECASE
+)
+"""user:password@ as a message shows the form of a URL stays."""
 _NAMES = "signature|listenKey|access_token|refresh_token|client_secret|apiKey|token|password"
 _signed = re.compile(rf"(?P<key>\b(?:{_NAMES})=)[^&\s\"']+")
 _quoted = re.compile(rf"(?P<key>[\"'](?:{_NAMES})[\"']:\s*)(?P<quote>[\"'])(?:(?!(?P=quote)).)*(?P=quote)")

@@ -57,6 +57,7 @@ async def _run(
     port: int,
     port_file: Path | None,
     grace: float,
+    finish_log: Callable[[], None],
 ) -> int:
     health = Health(service)
     context = ServiceContext(service, health, redis_url, database_url, log=log.get_logger())
@@ -90,6 +91,11 @@ async def _run(
         if work.done() and not work.cancelled() and (failure := work.exception()) is not None:
             context.log.error("service.failed", exc_info=failure)
             return FAILED
+        if not work.done():
+            # The runner would cancel it again and wait for ever.
+            context.log.error("stop.stuck", action="exit")
+            finish_log()
+            os._exit(FAILED)
         if overdue:
             return FAILED
         context.log.info("stopped")
@@ -117,9 +123,9 @@ def run_service(
     0 = it returned, 1 = it raised, or did not return within ``grace`` seconds of a signal, 2 = the health server cannot
     listen there.
     """
-    log.configure(service, level=log_level)
+    finish_log = log.configure(service, level=log_level)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
-        code = runner.run(_run(service, main, redis_url, database_url, host, port, port_file, grace))
+        code = runner.run(_run(service, main, redis_url, database_url, host, port, port_file, grace, finish_log))
     sys.stderr.flush()
     return code

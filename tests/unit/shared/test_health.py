@@ -1,0 +1,83 @@
+"""Health: conditions and sections over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from prometheus_client import REGISTRY
+
+from feedmill.shared import metrics
+from feedmill.shared.health import Health, HealthServer
+
+
+def test_ready_when_every_condition_holds() -> None:
+    health = Health("receiver")
+    assert health.ready() == (True, {})
+    holds = {"redis": False, "connections": True}
+    for name in holds:
+        health.condition(name, lambda name=name: (holds[name], f"{name} is away"))  # type: ignore[misc]
+    assert health.ready() == (False, {"redis": "redis is away"})
+    holds["redis"] = True
+    assert health.ready() == (True, {})
+
+
+def test_the_document_reads_its_sections_anew_each_time() -> None:
+    health = Health("receiver")
+    lag = {"entries": 1}
+    health.detail("lag", lambda: lag)
+    assert health.document() == {"service": "receiver", "ready": True, "waitingFor": {}, "lag": {"entries": 1}}
+    lag["entries"] = 2
+    health.condition("data", lambda: (False, "none yet"))
+    assert health.document() == {
+        "service": "receiver", "ready": False, "waitingFor": {"data": "none yet"}, "lag": {"entries": 2},
+    }  # fmt: skip
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[Health, str]]:
+    health = Health("distributor")
+    server = HealthServer(health, "127.0.0.1", 0)
+    await server.start()
+    yield health, f"http://127.0.0.1:{server.port}"
+    await server.stop()
+    await server.stop()  # twice does nothing
+
+
+async def test_over_http(served: tuple[Health, str]) -> None:
+    health, url = served
+    ready = False
+    health.condition("data", lambda: (ready, "none yet"))
+    health.detail("lag", lambda: {"entries": 3, "oldest": None})
+    async with aiohttp.ClientSession(url) as client:
+        async with client.get("/healthz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ok\n"), "alive is not the same as ready"
+        async with client.get("/readyz") as answer:
+            assert (answer.status, await answer.text()) == (503, "data: none yet\n")
+        async with client.get("/health") as answer:
+            assert answer.content_type == "application/json"
+            assert (await answer.json())["lag"] == {"entries": 3, "oldest": None}
+        ready = True
+        async with client.get("/readyz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ready\n")
+        async with client.get("/metrics") as answer:
+            assert "feedmill_process_loop_lag_seconds_bucket" in await answer.text()
+        async with client.get("/else") as answer:
+            assert answer.status == 404
+
+
+def measured() -> float:
+    return REGISTRY.get_sample_value("feedmill_process_loop_lag_seconds_count") or 0.0
+
+
+async def test_the_lag_of_the_loop_is_measured() -> None:
+    before = measured()
+    task = asyncio.create_task(metrics.watch_loop_lag(interval=0.0))
+    while measured() < before + 3:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (REGISTRY.get_sample_value("feedmill_process_loop_lag_max_seconds") or 0.0) >= 0
