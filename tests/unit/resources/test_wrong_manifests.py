@@ -372,6 +372,24 @@ def test_all_problems_are_listed_at_once_in_order_of_the_lines() -> None:
     ]
 
 
+def test_what_the_venue_says_is_listed_beside_what_the_form_says() -> None:
+    wrong = feed(
+        instruments="{symbols: [BTCUSDT, eth/usdt, BTC-USDT]}",
+        channels="[{name: Trades, depth: 5}, {name: Candles, interval: 7m}]",
+        more="  colour: red\n  receiver: {shards: 9, memory: 1GB}\n",
+    )
+    places = [line.split(": ")[1] for line in problems(wrong)]
+    assert places == [
+        "spec.instruments.symbols[0]",
+        "spec.instruments.symbols[1]",
+        "spec.channels[0].depth",
+        "spec.channels[1].interval",
+        "spec.colour",
+        "spec.receiver.memory",
+        "spec.receiver.shards",
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -64,7 +64,7 @@ def _load(texts: dict[str, str], problems: list[Problem], *, local: bool, venues
                 name = (document.data.get("metadata") or {}).get("name", "")
                 resources.skipped.append(f"{shown}:{document.line(())}: {document.data['kind']} {name}".rstrip())
     whole = not problems
-    problems.extend(check_all(loaded, venues, local=local) if whole else _checks_of_parts(loaded, venues))
+    problems.extend(check_all(loaded, venues, local=local) if whole else _checks_of_parts(loaded, venues, problems))
     if whole and not loaded:
         names = ", ".join(texts) or "no file"
         problems.append(Problem(names, 0, "", "holds no ExchangeFeed or FeedPipeline: add one (see examples/)"))
@@ -82,10 +82,15 @@ def _load(texts: dict[str, str], problems: list[Problem], *, local: bool, venues
     return resources
 
 
-def _checks_of_parts(loaded: list[Loaded], venues: Venues) -> list[Problem]:
-    """Some documents could not be read: a reference to one of them must not be reported as missing."""
-    reported = check_all(loaded, venues, local=True)
-    return [problem for problem in reported if problem.path != "spec.pipelineRef.name"]
+def _checks_of_parts(loaded: list[Loaded], venues: Venues, known: list[Problem]) -> list[Problem]:
+    """Some documents could not be read, or not wholly: a reference to one of them must not be reported as missing, and
+    nothing twice."""
+    reported = {(problem.file, problem.line, problem.path) for problem in known}
+    return [
+        problem
+        for problem in check_all(loaded, venues, local=True)
+        if problem.path != "spec.pipelineRef.name" and (problem.file, problem.line, problem.path) not in reported
+    ]
 
 
 def _files(paths: Iterable[str | os.PathLike[str]], problems: list[Problem]) -> list[tuple[str, Path]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,10 @@ class Loaded:
 
 
 def parse_document(document: Document) -> tuple[Loaded | None, list[Problem]]:
-    """Read one document. (None, []) = an object of another API group, such as a Secret in the same file."""
+    """Read one document. (None, []) = an object of another API group, such as a Secret in the same file.
+
+    With problems there may still be a resource: what could be read, so that the rest of it is checked in the same go.
+    """
     data = document.data
     if not isinstance(data, dict):
         message = f"{show_value(data)} is not a resource: write apiVersion, kind, metadata and spec"
@@ -63,9 +67,26 @@ def parse_document(document: Document) -> tuple[Loaded | None, list[Problem]]:
         document.problem(violation.path, _with_value(cleaned, violation.path, violation.message))
         for violation in violations(model, cleaned, broken)
     )
-    if problems or resource is None:
-        return None, problems
-    return Loaded(resource, document), []
+    if resource is None:
+        resource = _readable_part(model, cleaned, broken)
+    return (Loaded(resource, document) if resource is not None else None), problems
+
+
+def _readable_part(
+    model: type[ExchangeFeed] | type[FeedPipeline], data: dict[str, Any], broken: Sequence[Path]
+) -> Resource | None:
+    """The document without what is broken in it; None when something required is."""
+    part = copy.deepcopy(data)
+    for path in broken:
+        around, last = _value(part, path[:-1]), path[-1]
+        if isinstance(around, dict):
+            around.pop(last, None)
+        elif isinstance(around, list) and isinstance(last, int) and last < len(around):
+            around[last] = f"BROKEN-{last}"  # the others must keep their places
+    try:
+        return model.model_validate(part, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
 
 
 def _identify(document: Document, data: dict[str, Any]) -> tuple[str | None, list[Problem]]:
