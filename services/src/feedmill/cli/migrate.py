@@ -59,7 +59,9 @@ def migrate_sync(database_url: str, *, to: str = "head", down: bool = False) -> 
             alembic.upgrade(config, to)
     except CommandError as error:
         raise _unknown(to, error) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (OSError, TimeoutError) as error:
+        raise MigrateError(f"the database cannot be reached: {postgres.describe(error)}") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrateError(f"the database refused the migration: {postgres.describe(error)}") from error
     except Exception as error:
         # SQLAlchemy wraps the driver's errors; its text repeats the statement, the cause is enough.

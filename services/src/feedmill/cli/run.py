@@ -224,7 +224,7 @@ def processor(
     port_file: PortFile = None,
     log_level: Level = LogLevel.INFO,
 ) -> None:
-    """Store: events streams of all feeds of the pipeline to PostgreSQL."""
+    """Store: events streams of the pipeline to PostgreSQL."""
     resources = _load(config)
     found = _pick(resources.pipelines, pipeline, "--pipeline")
     feeds = resources.feeds_of(found)
