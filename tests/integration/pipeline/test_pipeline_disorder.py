@@ -13,8 +13,8 @@ VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
 def trade_ids(detail: str) -> list[int]:
     """Numbers of the trades in a message as the ledger's faults show it."""
     message = json.loads(detail.replace("\\\\", "\\"))
-    if "params" in message:
-        return [trade["trade_seq"] for trade in message["params"]["data"]]
+    if isinstance(message, list):
+        return [trade["trade_seq"] for trade in message]
     return [message["a"] if message["e"] == "aggTrade" else message["t"]]
 
 

@@ -207,9 +207,9 @@ async def up(kit: Any, folder: Path, manifest: str, seconds: int, **environment:
 async def compare(url: str, venue: OtherBinance, *, gaps: bool) -> None:
     connection = await asyncpg.connect(url)
     try:
-        names = "SELECT id, native FROM instruments WHERE exchange = 'binance' AND market = 'Spot'"
+        names = "SELECT id AS instrument_id, native FROM instruments WHERE exchange = 'binance' AND market = 'Spot'"
         trades = await connection.fetch(
-            f"SELECT native, trade_id, price, size, exchange_ns FROM trades JOIN ({names}) i ON id = instrument_id"
+            f"SELECT native, trade_id, price, size, exchange_ns FROM trades JOIN ({names}) i USING (instrument_id)"
         )
         stored = {(row["native"], row["trade_id"]): (row["price"], row["size"], row["exchange_ns"]) for row in trades}
         assert len(stored) == len(trades) > 500
@@ -217,20 +217,21 @@ async def compare(url: str, venue: OtherBinance, *, gaps: bool) -> None:
         assert stored.items() <= wanted.items()
         ranges = await connection.fetch(
             f"""SELECT native, lower(part) AS low, upper(part) AS high
-                FROM gaps JOIN ({names}) i ON id = instrument_id, unnest(missing) AS part WHERE channel = 'Trades'"""
+                FROM gaps JOIN ({names}) i USING (instrument_id), unnest(missing) AS part WHERE channel = 'Trades'"""
         )
         named = {(row["native"], number) for row in ranges for number in range(row["low"], row["high"])}
         assert wanted.keys() - stored.keys() == named
         assert bool(named) == gaps
         tickers = await connection.fetch(
-            f"SELECT native, seq, bid, ask FROM tickers JOIN ({names}) i ON id = instrument_id"
+            f"SELECT native, seq, bid, ask FROM tickers JOIN ({names}) i USING (instrument_id)"
         )
         quotes = {(row["native"], row["seq"]): (row["bid"], row["ask"]) for row in tickers}
         emitted = {key: (Decimal(bid), Decimal(ask)) for key, (bid, ask) in venue.tickers.items()}
         assert quotes.items() <= emitted.items()
         if not gaps:
             assert quotes == emitted
-            assert not await connection.fetch("SELECT FROM gaps")
+            # The end of the run opened those of tickers and books: nothing is seen from there on.
+            assert not await connection.fetch("SELECT FROM gaps WHERE state <> 'open' OR channel = 'Trades'")
         assert await connection.fetchval("SELECT count(*) FROM book_snapshots") > 4
         assert not await connection.fetch("SELECT FROM dead_letters")
         assert await connection.fetchval("SELECT count(*) FROM instrument_versions WHERE tick = 0.01") == 2
