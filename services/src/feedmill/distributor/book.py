@@ -17,19 +17,34 @@ from feedmill.exchanges.base import BookUpdate
 from feedmill.shared.events import BookDelta, BookSnapshot, Level
 
 DIGITS = 18
+MAX_WHOLE = 60
+"""Digits before the point a price may have."""
 
 
 def price_key(text: str) -> int:
     """Exact integer of 10^-18 units; raises ValueError for what is no finite number that fits."""
     whole, _, fraction = text.partition(".")
-    if len(fraction) <= DIGITS and (fraction.isdigit() or not fraction) and whole.isdigit():
+    if len(fraction) <= DIGITS and (fraction.isdigit() or not fraction) and whole.isdigit() and len(whole) <= MAX_WHOLE:
         return int(whole + fraction.ljust(DIGITS, "0"))
+    return _general_key(text)
+
+
+def _general_key(text: str) -> int:
+    """The same for signs, exponents and other spellings. Never by arithmetic of Decimal, which rounds and overflows."""
     try:
-        scaled = Decimal(text).scaleb(DIGITS)
-        if scaled.is_finite() and scaled == (number := int(scaled)):
-            return number
+        number = Decimal(text)
     except InvalidOperation:
-        pass
+        number = Decimal("NaN")
+    sign, digits, exponent = number.as_tuple()
+    if isinstance(exponent, int) and number.adjusted() < MAX_WHOLE:
+        key, shift = int("".join(map(str, digits))), exponent + DIGITS
+        rest = 0
+        if shift < 0:
+            key, rest = divmod(key, int("1" + "0" * min(-shift, len(digits))))
+        elif key:
+            key = int(str(key) + "0" * shift)
+        if not rest:
+            return -key if sign else key
     raise ValueError(f"price {text[:40]!r} is no number of at most {DIGITS} decimals")
 
 

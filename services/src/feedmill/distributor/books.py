@@ -7,11 +7,12 @@ of the connection opens a gap; it closes when a new snapshot made the book valid
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
-from feedmill.distributor.book import Book, Image
+from feedmill.distributor.book import Book, Image, price_key
 from feedmill.distributor.gaps import GapState, new_gap
 from feedmill.distributor.output import Output
 from feedmill.exchanges.base import BookRules, BookUpdate, Chain
@@ -55,6 +56,8 @@ class BookMeta(msgspec.Struct, array_like=True):
     """Of the book when it was last valid; -1 = never was."""
     last_ns: int = 0
     gaps: GapState = msgspec.field(default_factory=GapState)
+    slot_ns: int = 0
+    """End of the last slot whose snapshot was emitted."""
 
 
 class BookTrack:
@@ -80,6 +83,8 @@ class BookTrack:
         """When to ask (again); 0 = not at all."""
         self._reason = ""
         self._failures = 0
+        self._lost_by = ""
+        """Why the last primary ended."""
         if meta.status == SYNCING:
             self._ask_at(1, "the distributor started")
 
@@ -101,26 +106,23 @@ class BookTrack:
             return
         if not meta.source:
             meta.source = source
-            self._sync(now_ns, "subscribed")
+            # One that goes on after a loss sends no snapshot by itself.
+            self._sync(now_ns, self._lost_by if self._lost_by in ("shed", "redis_lost") else "subscribed")
         else:
             self._others.setdefault(source, deque(maxlen=OTHERS))
 
     def lost(self, source: str, cause: str, detected_ns: int, others: list[str]) -> None:
         """A connection no longer brings the book, or has lost something of it; ``others`` still do."""
-        kept = self._others.pop(source, None)
+        self._others.pop(source, None)
         if source != self.meta.source:
             return
-        del kept
-        self.meta.source = ""
+        self.meta.source, self._lost_by = "", cause
         self.touched = True
-        for other in others:
-            if self._go_on_with(other, detected_ns):
-                return
-        self._break(cause, detected_ns)
+        if any(self._go_on_with(other, detected_ns) for other in others):
+            return
+        self._break("disconnected" if cause == "unsubscribed" else cause, detected_ns)
         if others:
-            self.meta.source = others[0]
-            self._others.pop(others[0], None)
-            self._sync(detected_ns, cause)
+            self._begin_with(others, cause, detected_ns)
         else:
             self.meta.status, self._due_ns = IDLE, 0
 
@@ -128,43 +130,67 @@ class BookTrack:
         """Make ``other`` primary without a break, where what was kept of it follows on."""
         if not self.valid or self.book is None:
             return False
-        kept = self._others.pop(other, deque())
-        follows = list(kept)
-        start = next((at for at, update in enumerate(follows) if update.snapshot), None)
-        if start is not None and not self._rest:
-            # Its own snapshot is there: begin with that.
-            follows = follows[start:]
-            if not _chained(self.settings.rules, follows):
-                return False
-        elif (follows and not self._follows(follows)) or (not follows and not self._rest):
+        follows = self._following(self.book, self._others.get(other, ()))
+        if follows is None:
             return False
-        self.meta.source = other
-        for update in follows:
-            self.update(update, other, now_ns)
+        self._others.pop(other, None)
+        # Updates of another source lead on from here: a restart must not begin before.
+        self.meta.source, self.meta.image_pos = other, ""
+        self._feed(follows, other, now_ns)
         return True
 
-    def _follows(self, updates: list[BookUpdate]) -> bool:
-        assert self.book is not None
-        seq, rules = self.book.seq, self.settings.rules
+    def _following(self, book: Book, updates: Iterable[BookUpdate]) -> list[BookUpdate] | None:
+        """The changes among ``updates`` that lead on from the book; None when something is missing between."""
+        seq, fresh, rules = book.seq, book.fresh, self.settings.rules
+        found = []
         for update in updates:
-            relation = rules.next(seq, update)
+            if update.snapshot:
+                relation = Chain.STALE if update.seq <= seq else Chain.BREAK
+            else:
+                relation = rules.first(seq, update) if fresh else rules.next(seq, update)
             if relation is Chain.BREAK:
-                return False
+                return None
             if relation is Chain.APPLY:
-                seq = update.seq
-        return True
+                seq, fresh = update.seq, False
+                found.append(update)
+        return found
+
+    def _begin_with(self, others: list[str], cause: str, now_ns: int) -> None:
+        """Build the book anew from another source; from its own snapshot where that was kept (in-band venues)."""
+        chosen, kept = others[0], []
+        for other in others:
+            found = _from_snapshot(self.settings.rules, self._others.get(other, ()), self.meta.last_seq)
+            if found:
+                chosen, kept = other, found
+                break
+        self._others.pop(chosen, None)
+        self.meta.source = chosen
+        self._sync(now_ns, cause)
+        self._feed(kept, chosen, now_ns)
+
+    def _feed(self, updates: list[BookUpdate], source: str, now_ns: int) -> None:
+        for update in updates:
+            try:
+                self.update(update, source, now_ns)
+            except ValueError:
+                return  # The book is broken by it, and says so.
 
     # data
     def update(self, update: BookUpdate, source: str, now_ns: int) -> None:
         """A message of the stream. Raises ValueError when its levels cannot be read (the book is broken then)."""
         meta = self.meta
         if source != meta.source:
-            if meta.source:
+            rebuilds = meta.status == SYNCING and update.snapshot and update.seq >= meta.last_seq
+            if meta.source and not rebuilds:
                 self._others.setdefault(source, deque(maxlen=OTHERS)).append(update)
                 return
-            meta.source = source  # Data proves the subscription.
-            self._sync(now_ns, "data")
+            self._others.pop(source, None)
+            meta.source, self.touched = source, True  # Data proves the subscription.
+            if not rebuilds:
+                self._sync(now_ns, "data")
         if update.snapshot:
+            if self.book is not None and update.seq != self.book.seq:
+                self._break("sequence", update.receive_ns)  # What lies between was not seen.
             self._rebuild(update, [], now_ns)
         elif meta.status == VALID:
             self._change(update, now_ns)
@@ -178,13 +204,15 @@ class BookTrack:
         if relation is Chain.STALE:
             return
         if relation is Chain.BREAK:
-            self._resync("sequence", f"{update.first_seq} does not follow {book.seq}", update, now_ns)
+            self._resync("sequence", f"{update.first_seq} does not follow {book.seq}", update.receive_ns, now_ns)
+            if self._rest:
+                self._keep(update, now_ns)
             return
         self._sample(book, update.exchange_ns)
         try:
             book.apply(update)
         except ValueError as error:
-            self._resync("book", str(error), None, now_ns)
+            self._resync("book", str(error), update.receive_ns, now_ns)
             raise
         self.dirty = True
         self.out.deltas.deltas.append(_delta(update))
@@ -194,9 +222,18 @@ class BookTrack:
         slot = self.settings.slot_ns
         if book.exchange_ns and next_ns // slot > book.exchange_ns // slot:
             end = (book.exchange_ns // slot + 1) * slot
-            self.out.events.books.append(book.snapshot(self.meta.symbol, end, self.settings.depth))
+            if end > self.meta.slot_ns:  # Times of the venue may fall back; a slot is told once.
+                self.meta.slot_ns, self.touched = end, True
+                self.out.events.books.append(book.snapshot(self.meta.symbol, end, self.settings.depth))
 
     def _keep(self, update: BookUpdate, now_ns: int) -> None:
+        try:
+            for levels in (update.bids, update.asks):
+                for level in levels:
+                    price_key(level[0])
+        except ValueError:
+            self._clear_buffer()  # Only a snapshot that is newer than this change is of use.
+            raise
         self._buffer.append(update)
         self._buffered_levels += len(update.bids) + len(update.asks)
         if len(self._buffer) > MAX_BUFFERED or self._buffered_levels > MAX_BUFFERED_LEVELS:
@@ -208,11 +245,9 @@ class BookTrack:
         self._buffered_levels = 0
 
     # resync
-    def _resync(self, cause: str, reason: str, first: BookUpdate | None, now_ns: int) -> None:
-        self._break(cause, now_ns)
+    def _resync(self, cause: str, reason: str, detected_ns: int, now_ns: int) -> None:
+        self._break(cause, detected_ns)
         self._sync(now_ns, reason)
-        if first is not None and self._rest:
-            self._keep(first, now_ns)
 
     def _break(self, cause: str, detected_ns: int) -> None:
         """The book is no longer the venue's: a gap opens after the last change applied."""
@@ -235,8 +270,9 @@ class BookTrack:
         self.touched = True
         self._failures = 0
         self._clear_buffer()
-        # In-band: the snapshot comes by itself after a subscription; after a break it must be asked for.
-        first_comes_by_itself = not self._rest and reason in ("subscribed", "data")
+        # In-band: the snapshot comes by itself after a subscription; after a break it must be asked for. Where one
+        # connection unsubscribed at our command, the others are about to do so too.
+        first_comes_by_itself = not self._rest and reason in ("subscribed", "data", "unsubscribed")
         self._ask_at(now_ns + (ANSWER_NS if first_comes_by_itself else 0), reason)
 
     def _ask_at(self, due_ns: int, reason: str) -> None:
@@ -277,9 +313,13 @@ class BookTrack:
                 if changes:
                     # A change is missing among those kept: only what follows it is of use.
                     for _ in range(place):
-                        self._buffer.popleft()
+                        dropped = self._buffer.popleft()
+                        self._buffered_levels -= len(dropped.bids) + len(dropped.asks)
                 self._retry(now_ns, f"snapshot {snapshot.seq} does not reach the changes from {update.first_seq} on")
                 return
+        if not changes and seq < self.meta.last_seq:
+            self._retry(now_ns, f"snapshot {seq} is older than the book was at {self.meta.last_seq}")
+            return
         self._rebuild(snapshot, changes, now_ns)
 
     def _rebuild(self, snapshot: BookUpdate, changes: list[BookUpdate], now_ns: int) -> None:
@@ -291,13 +331,13 @@ class BookTrack:
                 book.apply(update)
         except ValueError:
             if was_valid:
-                self._resync("book", "a snapshot cannot be read", None, now_ns)
+                self._resync("book", "a snapshot cannot be read", snapshot.receive_ns, now_ns)
             else:
                 self._retry(now_ns, "the snapshot cannot be read")
             raise
         self._clear_buffer()
         self.book, self.dirty, self.touched = book, True, True
-        meta.status, meta.last_seq, meta.image_pos = VALID, book.seq, ""
+        meta.status, meta.last_seq, meta.last_ns, meta.image_pos = VALID, book.seq, book.receive_ns, ""
         self._due_ns, self._command, self._failures = 0, "", 0
         closed = meta.gaps.close(snapshot.seq, snapshot.receive_ns, f"snapshot:{snapshot.seq}")
         if closed is not None:
@@ -309,11 +349,12 @@ class BookTrack:
         """Begin again from an image (with it :meth:`replay` follows); without one the book is built anew."""
         if self.meta.status != VALID:
             return
-        if image is None:
-            self._resync("redis_lost", "its image is gone", None, 1)
-        else:
-            self.book = Book(image)
-            self.dirty = False
+        try:
+            self.book = Book(image) if image is not None else None
+        except ValueError:
+            self.book = None
+        if self.book is None:
+            self._resync("redis_lost", "its image is gone", self.meta.last_ns, 1)
 
     def replay(self, update: BookUpdate, source: str) -> None:
         """Apply what was applied before the restart: emits nothing. A break is seen by the next live change."""
@@ -334,24 +375,27 @@ class BookTrack:
         if not self.valid or self.book is None:
             return None
         self.touched = True
-        needed = self.dirty or not self.meta.image_pos
-        self.meta.image_pos, self.dirty = pos, False
+        meta = self.meta
+        needed = self.dirty or not meta.image_pos
+        meta.image_pos, meta.last_seq, meta.last_ns, self.dirty = pos, self.book.seq, self.book.receive_ns, False
         return msgspec.msgpack.encode(self.book.image()) if needed else None
 
 
-def _chained(rules: BookRules, updates: list[BookUpdate]) -> bool:
-    """Whether changes follow the snapshot they begin with."""
-    seq, fresh = updates[0].seq, True
-    for update in updates[1:]:
+def _from_snapshot(rules: BookRules, updates: Iterable[BookUpdate], least_seq: int) -> list[BookUpdate]:
+    """The last snapshot among ``updates`` and its changes; empty when it is too old or something is missing."""
+    found: list[BookUpdate] = []
+    seq = -1
+    for update in updates:
         if update.snapshot:
-            seq, fresh = update.seq, True
-            continue
-        relation = rules.first(seq, update) if fresh else rules.next(seq, update)
-        if relation is Chain.BREAK:
-            return False
-        if relation is Chain.APPLY:
-            seq, fresh = update.seq, False
-    return True
+            found, seq = [update], update.seq
+        elif found:
+            relation = rules.next(seq, update) if len(found) > 1 else rules.first(seq, update)
+            if relation is Chain.BREAK:
+                found = []
+            elif relation is Chain.APPLY:
+                found.append(update)
+                seq = update.seq
+    return found if found and found[0].seq >= least_seq else []
 
 
 def _delta(u: BookUpdate) -> BookDelta:

@@ -35,12 +35,15 @@ class CandleTrack(msgspec.Struct, array_like=True):
                 self._follow(source)
                 return False
         elif not last.closed:
-            if source == self.source and not self.cause:
+            if last.exchange_ns:
+                # The venue says when a candle is closed (it gives times too): that message is missing.
+                gaps.append(self._missed(candle, shard, "sequence"))
+            elif source == self.source and not self.cause:
                 out.append(msgspec.structs.replace(last, closed=True))
             else:
-                gaps.append(self._missed(candle, shard))
-        elif self.cause and candle.open_ns > last.open_ns and not self._next(candle):
-            gaps.append(self._missed(candle, shard))
+                gaps.append(self._missed(candle, shard, "disconnected"))
+        elif (self.cause or source != self.source) and not self._next(candle):
+            gaps.append(self._missed(candle, shard, "disconnected"))
         self._follow(source)
         self.last = candle
         out.append(candle)
@@ -53,13 +56,11 @@ class CandleTrack(msgspec.Struct, array_like=True):
         """Whether ``candle`` is the one right after the last (by the least distance an interval can have)."""
         return candle.open_ns - self.last.open_ns <= interval_ns(candle.interval)
 
-    def _missed(self, candle: Candle, shard: str) -> Gap:
+    def _missed(self, candle: Candle, shard: str, cause: str) -> Gap:
         """Candles whose end nobody saw: the last one when it was open, and those between."""
         last = self.last
         from_seq = last.open_ns // MS - (0 if last.closed else 1)
-        gap = new_gap(
-            shard, candle.symbol, CHANNEL, self.cause or "disconnected", from_seq, last.receive_ns, candle.receive_ns
-        )
+        gap = new_gap(shard, candle.symbol, CHANNEL, self.cause or cause, from_seq, last.receive_ns, candle.receive_ns)
         gap.id = f"{shard}/{candle.symbol}/{CHANNEL}:{candle.interval}/{from_seq}"
         gap.to_seq, gap.to_ns, gap.state = candle.open_ns // MS, candle.receive_ns, CLOSED
         return gap

@@ -121,13 +121,15 @@ class Engine:
             if run.kind != RunKind.FRAMES:
                 continue
             source = source_of(batch.session, run.conn)
-            for receive_ns, frame in zip(run.times, run.frames, strict=True):
+            for receive_ns, frame in zip(run.times, run.frames, strict=False):
                 try:
+                    if not frame.isascii():
+                        frame.decode()  # As in _frames: what was refused there was not applied.
                     for event in self._mapper.map(frame, receive_ns):
                         if type(event) is BookUpdate and event.symbol in behind:
                             self.books[event.symbol].replay(event, source)
-                except ValueError:
-                    continue  # It is a dead letter already.
+                except Exception:  # noqa: S112
+                    continue  # It is a dead letter already, whatever it was.
 
     # input
     def entry(self, stream_id: str, payload: bytes | None, now_ns: int, monotonic: float) -> None:
@@ -147,7 +149,11 @@ class Engine:
         index = 0
         latest = 0
         for run in batch.runs:
-            if run.kind == RunKind.FRAMES:
+            if len(run.times) != len(run.frames):
+                reason, detail = "undecodable_run", f"{len(run.times)} times for {len(run.frames)} records"
+                payload = msgspec.msgpack.encode(run)
+                self._letter(batch.session, batch.n, index, run.conn, at_ns, reason, detail, payload)
+            elif run.kind == RunKind.FRAMES:
                 self._frames(batch, run, index)
             elif run.kind == RunKind.CONTROL:
                 self._control(batch, run, index)
@@ -171,6 +177,8 @@ class Engine:
         for receive_ns, frame in zip(run.times, run.frames, strict=True):
             index += 1
             try:
+                if not frame.isascii():
+                    frame.decode()  # Decoders do not look into fields that nobody reads: bad bytes there are bad too.
                 for event in map_frame(frame, receive_ns):
                     if type(event) is Trade:
                         track = trades.get(event.symbol)
@@ -206,12 +214,16 @@ class Engine:
                 reason, detail = "undecodable_control", str(error)
                 self._letter(batch.session, batch.n, index, run.conn, at_ns, reason, detail, payload)
                 continue
-            if isinstance(record, control.RestFailed):
-                book = self.books.get(record.symbol)
-                if book is not None:
-                    book.failed(record.command, self._now_ns)
-            elif batch.session in self.sources.sessions:
-                self.sources.apply(batch.session, run.conn, record, at_ns)
+            try:
+                if isinstance(record, control.RestFailed):
+                    book = self.books.get(record.symbol)
+                    if book is not None:
+                        book.failed(record.command, self._now_ns)
+                elif batch.session in self.sources.sessions:
+                    self.sources.apply(batch.session, run.conn, record, at_ns)
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                self._letter(batch.session, batch.n, index, run.conn, at_ns, "internal_error", what, payload)
 
     def _rest(self, batch: RawBatch, run: Run, base: int) -> None:
         for index, (at_ns, payload) in enumerate(zip(run.times, run.frames, strict=True), base):
@@ -224,6 +236,9 @@ class Engine:
             except (msgspec.DecodeError, ValueError) as error:
                 reason = "undecodable_answer" if answer is None else "bad_value"
                 self._letter(batch.session, batch.n, index, run.conn, at_ns, reason, str(error), payload)
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                self._letter(batch.session, batch.n, index, run.conn, at_ns, "internal_error", what, payload)
             finally:
                 self._repair = LATE
 
@@ -262,8 +277,10 @@ class Engine:
             track = self._tickers[symbol] = TickerTrack.begin(ticker, source)
             accepted = True
         elif self._primary_tickers:
-            if source != track.source and not self._take_over(track, source):
+            if source != track.source and not self._take_over(track, source, ticker.receive_ns):
                 self.out.duplicates += 1
+                if track.show(ticker):
+                    self._touched["k:" + symbol] = track
                 return
             accepted = track.accept_primary(ticker, gaps)
         else:
@@ -274,12 +291,12 @@ class Engine:
         else:
             self.out.duplicates += 1
 
-    def _take_over(self, track: TickerTrack | CandleTrack, source: str) -> bool:
+    def _take_over(self, track: TickerTrack | CandleTrack, source: str, at_ns: int) -> bool:
         """Whether ``source`` counts from now on: the one that did is gone."""
         if track.source and self.sources.is_live(track.source):
             return False
         if isinstance(track, TickerTrack):
-            track.source = source
+            track.take_over(source, self.shard, at_ns, self.out.events.gaps)
         return True
 
     def _candle(self, candle: Candle, source: str) -> None:
@@ -289,7 +306,7 @@ class Engine:
             track = self._candles[key] = CandleTrack(candle, source)
             self.out.events.candles.append(candle)
         else:
-            if source != track.source and not self._take_over(track, source):
+            if source != track.source and not self._take_over(track, source, candle.receive_ns):
                 self.out.duplicates += 1
                 return
             if not track.accept(candle, source, self.shard, self.out.events.candles, self.out.events.gaps):
@@ -297,7 +314,16 @@ class Engine:
         self._touched[f"c:{key[0]}/{key[1]}"] = track
 
     def _book(self, update: BookUpdate, source: str) -> None:
-        self._book_of(update.symbol).update(update, source, self._now_ns)
+        book = self._book_of(update.symbol)
+        if source != book.meta.source:
+            self._relieve(book, source, update.receive_ns)
+        book.update(update, source, self._now_ns)
+
+    def _relieve(self, book: BookTrack, source: str, at_ns: int) -> None:
+        """A live connection brings the book: what counted so far and is not live (a dead session's rest) ends."""
+        primary = book.meta.source
+        if primary and not self.sources.is_live(primary) and self.sources.is_live(source):
+            book.lost(primary, "session_lost", at_ns, [source])
 
     def _book_of(self, symbol: str, native: str = "") -> BookTrack:
         book = self.books.get(symbol)
@@ -312,29 +338,38 @@ class Engine:
     # coverage (sources.Listener)
     def covered(self, topic: TopicRef, source: str, at_ns: int) -> None:
         if topic.channel == ChannelName.BOOK:
-            self._book_of(topic.symbol, topic.native).covered(source, self._now_ns)
+            book = self._book_of(topic.symbol, topic.native)
+            self._relieve(book, source, at_ns)
+            book.covered(source, self._now_ns)
 
     def lost(self, topic: TopicRef, source: str, cause: str, at_ns: int, others: list[str]) -> None:
         symbol = topic.symbol
         if topic.channel == ChannelName.BOOK:
             if (book := self.books.get(symbol)) is not None:
                 book.lost(source, cause, at_ns, others)
-        elif others:
             return
-        elif topic.channel == ChannelName.TRADES:
-            if (trades := self._trades.get(symbol)) is not None:
+        if cause == "unsubscribed":
+            cause = "disconnected"
+        if topic.channel == ChannelName.TRADES:
+            if not others and (trades := self._trades.get(symbol)) is not None:
                 trades.interrupted(cause)
                 self._touched["t:" + symbol] = trades
         elif topic.channel == ChannelName.TICKER:
             if (ticker := self._tickers.get(symbol)) is not None:
-                gaps, by_time = self.out.events.gaps, self._primary_tickers
-                ticker.interrupted(cause, self.shard, at_ns, gaps, by_time=by_time)
-                self._touched["k:" + symbol] = ticker
+                self._ticker_lost(ticker, source, cause, at_ns, others)
         else:
             for (name, interval), candles in self._candles.items():
                 if name == symbol and candles.source == source:
-                    candles.cause = cause
+                    candles.source, candles.cause = "", cause
                     self._touched[f"c:{name}/{interval}"] = candles
+
+    def _ticker_lost(self, track: TickerTrack, source: str, cause: str, at_ns: int, others: list[str]) -> None:
+        gaps, by_time = self.out.events.gaps, self._primary_tickers
+        if by_time and track.source == source:
+            track.source, track.cause = "", cause
+        if not others:
+            track.interrupted(cause, self.shard, at_ns, gaps, by_time=by_time)
+        self._touched["k:" + track.symbol] = track
 
     # time
     def _expire(self, before_ns: int) -> None:

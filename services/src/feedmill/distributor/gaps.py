@@ -20,16 +20,15 @@ class GapState(msgspec.Struct, array_like=True):
 
     current: Gap | None = None
     """Open now."""
-    last_id: str = ""
-    last_revision: int = 0
-    """Of the gap closed last: two gaps can begin at the same number, and then they are one row."""
+    closed: Gap | None = None
+    """The one closed last: two gaps can begin at the same number, and then they are one row."""
 
     def open(self, gap: Gap) -> Gap | None:
         """Open ``gap`` unless one is open already; answers what to emit."""
         if self.current is not None:
             return None
-        if gap.id == self.last_id:
-            gap.revision = self.last_revision + 1
+        if self.closed is not None and gap.id == self.closed.id:
+            gap.revision = self.closed.revision + 1
         self.current = gap
         return msgspec.structs.replace(gap)
 
@@ -41,8 +40,17 @@ class GapState(msgspec.Struct, array_like=True):
         self.current = None
         gap.state, gap.to_seq, gap.to_ns, gap.repaired_by = CLOSED, to_seq, to_ns, repaired_by
         gap.revision += 1
-        self.last_id, self.last_revision = gap.id, gap.revision
-        return gap
+        self.closed = gap
+        return msgspec.structs.replace(gap)
+
+    def shrink(self, number: int) -> Gap | None:
+        """``number`` came late, from within the gap closed last: that ends before it; answers what to emit."""
+        gap = self.closed
+        if gap is None or not gap.from_seq < number < gap.to_seq:
+            return None
+        gap.to_seq = number
+        gap.revision += 1
+        return msgspec.structs.replace(gap)
 
 
 def new_gap(shard: str, symbol: str, channel: str, cause: str, from_seq: int, from_ns: int, detected_ns: int) -> Gap:

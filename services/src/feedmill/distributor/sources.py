@@ -53,6 +53,11 @@ def replica_of(session: str) -> str:
     return session.rpartition("-")[0]
 
 
+def _age(session: str) -> str:
+    """A session's id ends in its start (hex, ms) and random digits: the greatest is the newest."""
+    return session.rpartition("-")[2]
+
+
 class Sources:
     """All sessions of a shard. ``touched`` and ``gone`` name what the next commit must write and delete."""
 
@@ -111,6 +116,7 @@ class Sources:
             self.interrupt(session_id, None, "redis_lost", at_ns)
         self.batches[session_id] = n
         self.counted.add(session_id)
+        self.forgotten.discard(session_id)
         return True
 
     def apply(self, session_id: str, run_conn: int, record: control.AnyControl, at_ns: int) -> None:
@@ -161,7 +167,7 @@ class Sources:
         self.heard.pop(session_id, None)
         self.touched.discard(session_id)
         self.gone.add(session_id)
-        ended = [known for known in self.batches if known not in self.sessions]
+        ended = sorted((known for known in self.batches if known not in self.sessions), key=_age)
         for known in ended[:-REMEMBERED]:
             del self.batches[known]
             self.counted.discard(known)

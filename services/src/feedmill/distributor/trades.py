@@ -83,7 +83,8 @@ class TradeTrack(msgspec.Struct, array_like=True):
             self.last = trade
             return True
         if trade.exchange_ns > last.exchange_ns + RENUMBERED_AFTER_NS:
-            # Otherwise everything from now on would be taken for known.
+            # Otherwise everything from now on would be taken for known. Holes of the old numbers stay gaps for ever.
+            gaps.extend(hole.gap(shard, self.symbol, "") for hole in self.holes if hole.revision == 0)
             self.last, self.holes, self.cause_after = trade, [], -1
             return True
         for hole in self.holes:

@@ -1,0 +1,182 @@
+"""Tickers: by a rising id (merged), and without one (one source at a time). What is missing lies inside gap rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from feedmill.shared import control
+from feedmill.shared.events import Flag
+
+MS = 1_000_000
+
+
+def begin(kit: Any, rules: str = "dense", conns: int = 1) -> tuple[Any, list[Any]]:
+    host = kit.Host(kit.settings_of(rules))
+    feeders = [kit.Feeder(f"r{n}-00000000000{n}aaaaaa") for n in range(conns)]
+    host.feed(*(feeder.open(kit.T0, kit.topic("Ticker")) for feeder in feeders))
+    return host, feeders
+
+
+def seqs(kit: Any, *numbers: int) -> list[bytes]:
+    return [kit.ticker(number) for number in numbers]
+
+
+def test_each_id_once_from_whichever_session(kit: Any) -> None:
+    host, (a, b) = begin(kit, conns=2)
+    host.feed(a.frames(1, *seqs(kit, 10, 20, 30)), b.frames(2, *seqs(kit, 10, 20, 30, 40)), a.frames(3, *seqs(kit, 40)))
+    out = host.commit()
+    assert out.tickers == [10, 20, 30, 40]
+    assert not out.events.gaps
+
+
+def test_an_older_unseen_one_is_late_within_the_window_and_dropped_below_it(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, *seqs(kit, *range(100, 300, 10))))  # 20 of them: the window is 140..290.
+    host.feed(a.frames(2, *seqs(kit, 285, 141, 151, 285)))
+    out = host.commit()
+    assert out.tickers[20:] == [285, 151]
+    assert [bool(event.flags & Flag.LATE) for event in out.events.tickers[19:]] == [False, True, True]
+
+
+@examples(max_examples=200)
+@given(st.lists(st.integers(0, 60), max_size=120))
+def test_no_id_twice_and_late_means_out_of_order(kit: Any, numbers: list[int]) -> None:
+    host, (a,) = begin(kit)
+    for number in numbers:
+        host.feed(a.frames(1, kit.ticker(number)))
+    out = host.commit()
+    assert len(out.tickers) == len(set(out.tickers))
+    top = -1
+    for event in out.events.tickers:
+        assert bool(event.flags & Flag.LATE) == (event.seq < top)
+        top = max(top, event.seq)
+    if numbers:
+        assert top == max(numbers)
+
+
+@pytest.mark.parametrize("cause", ["closed", "silent", "planned"])
+def test_a_disconnect_opens_a_gap_that_the_next_ticker_closes(kit: Any, cause: str) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(5, *seqs(kit, 10, 20)), a.close(7, cause))
+    (gap,) = host.commit().events.gaps
+    assert (gap.id, gap.state, gap.cause) == ("test.toy.0/BTC-USDT/Ticker/20", "open", "disconnected")
+    assert (gap.from_seq, gap.to_seq, gap.from_ns, gap.to_ns, gap.detected_ns) == (20, -1, 5, 0, 7)
+    host.feed(a.open(8, kit.topic("Ticker"), conn=2, first=False), a.frames(9, *seqs(kit, 50, 60), conn=2))
+    out = host.commit()
+    assert out.tickers == [10, 20, 50, 60]
+    gap = out.events.gaps[-1]
+    assert (gap.state, gap.revision, gap.from_seq, gap.to_seq, gap.to_ns) == ("closed", 2, 20, 50, 9)
+    assert len(out.events.gaps) == 2
+
+
+def test_nothing_was_received_so_nothing_is_missing(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.close(7), a.open(8, kit.topic("Ticker"), conn=2, first=False), a.frames(9, *seqs(kit, 50), conn=2))
+    assert not host.commit().events.gaps
+
+
+def test_the_same_id_again_closes_the_gap_and_a_second_one_is_the_same_row(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(5, *seqs(kit, 20)))
+    for conn in (2, 3):
+        host.feed(a.close(7, conn=conn - 1), a.open(8, kit.topic("Ticker"), conn=conn, first=False))
+        host.feed(a.frames(9, *seqs(kit, 20), conn=conn))
+        host.commit()
+    out = host.out
+    assert out.tickers == [20]
+    assert [(gap.revision, gap.state, gap.to_seq) for gap in out.events.gaps] == [
+        (1, "open", -1), (2, "closed", 20), (3, "open", -1), (4, "closed", 20),
+    ]  # fmt: skip
+    assert len(out.rows()) == 1
+
+
+def test_another_session_covers_so_there_is_no_gap(kit: Any) -> None:
+    host, (a, b) = begin(kit, conns=2)
+    host.feed(a.frames(1, *seqs(kit, 10)), b.frames(1, *seqs(kit, 10)), a.close(2), b.frames(3, *seqs(kit, 20)))
+    assert not host.commit().events.gaps
+    host.feed(b.close(4))
+    assert [gap.from_seq for gap in host.commit().events.gaps] == [20]
+
+
+def test_a_late_one_that_a_closed_gap_covers_shrinks_it(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(5, *seqs(kit, 10, 20)), a.close(7), a.open(8, kit.topic("Ticker"), conn=2, first=False))
+    host.feed(a.frames(9, *seqs(kit, 50, 45, 60), conn=2))  # The venue swapped the first two.
+    out = host.commit()
+    assert out.tickers == [10, 20, 50, 45, 60]
+    (gap,) = out.rows().values()
+    assert (gap.state, gap.from_seq, gap.to_seq, gap.revision) == ("closed", 20, 45, 3)
+
+
+# without ids: Deribit
+def quotes(kit: Any, *pairs: tuple[int, int]) -> list[bytes]:
+    """(hash, exchange ms)"""
+    return [kit.ticker(seq, ms * MS) for seq, ms in pairs]
+
+
+def test_only_the_first_source_counts(kit: Any) -> None:
+    host, (a, b) = begin(kit, "inband", 2)
+    host.feed(a.frames(1, *quotes(kit, (7, 1), (5, 2))), b.frames(1, *quotes(kit, (7, 1), (5, 2))))
+    host.feed(a.frames(1, *quotes(kit, (9, 2), (4, 3), (4, 3))))
+    out = host.commit()
+    assert out.tickers == [7, 5, 9, 4]
+    assert not any(event.flags for event in out.events.tickers)
+
+
+def test_an_earlier_one_is_late(kit: Any) -> None:
+    host, (a,) = begin(kit, "inband")
+    host.feed(a.frames(1, *quotes(kit, (7, 1), (5, 3), (6, 2))))
+    assert [(t.seq, t.flags) for t in host.commit().events.tickers] == [(7, 0), (5, 0), (6, int(Flag.LATE))]
+
+
+def test_a_repeat_after_subscribing_again_closes_the_gap_and_is_not_emitted(kit: Any) -> None:
+    host, (a,) = begin(kit, "inband")
+    host.feed(a.frames(1, *quotes(kit, (7, 1), (5, 3))), a.close(2))
+    host.feed(a.open(3, kit.topic("Ticker"), conn=2, first=False), a.frames(4, *quotes(kit, (5, 3), (8, 9)), conn=2))
+    out = host.commit()
+    assert out.tickers == [7, 5, 8]
+    (gap,) = out.rows().values()
+    assert (gap.state, gap.from_seq, gap.to_seq) == ("closed", 3, 3)
+
+
+def test_the_other_source_goes_on_when_the_first_ends(kit: Any) -> None:
+    host, (a, b) = begin(kit, "inband", 2)
+    both = quotes(kit, (7, 1), (5, 3))
+    host.feed(a.frames(1, *both), b.frames(1, *both), a.close(2), b.frames(3, *quotes(kit, (8, 4))))
+    out = host.commit()
+    assert out.tickers == [7, 5, 8]
+    assert not out.events.gaps
+
+
+def test_what_only_the_other_source_showed_before_the_switch_is_a_gap(kit: Any) -> None:
+    """The first connection is half open: it brings nothing, and ends long after."""
+    host, (a, b) = begin(kit, "inband", 2)
+    host.feed(a.frames(1, *quotes(kit, (7, 1))), b.frames(1, *quotes(kit, (7, 1), (5, 3), (6, 4))))
+    host.commit()
+    host.restart()
+    host.feed(a.close(2, "silent"), b.frames(3, *quotes(kit, (8, 9))))
+    out = host.commit()
+    assert out.tickers == [7, 8]
+    (gap,) = out.rows().values()
+    assert (gap.state, gap.cause, gap.from_seq, gap.to_seq) == ("closed", "disconnected", 1, 9)
+
+
+def test_a_source_that_lags_behind_repeats_nothing_after_the_switch(kit: Any) -> None:
+    host, (a, b) = begin(kit, "inband", 2)
+    many = [(1000 + n, n) for n in range(1, 40)]
+    host.feed(a.frames(1, *quotes(kit, *many)), a.close(2), b.frames(3, *quotes(kit, *many, (9, 50))))
+    out = host.commit()
+    assert out.tickers == [seq for seq, _ in many] + [9]
+    assert not out.events.gaps
+
+
+def test_a_topic_given_up_alone_moves_to_the_other_source(kit: Any) -> None:
+    host, (a, b) = begin(kit, "inband", 2)
+    host.feed(a.frames(1, *quotes(kit, (7, 1))), a.control(2, control.Unsubscribed(1, [kit.topic("Ticker")])))
+    host.feed(b.frames(3, *quotes(kit, (8, 4))))
+    assert host.commit().tickers == [7, 8]

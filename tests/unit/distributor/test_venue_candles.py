@@ -1,0 +1,128 @@
+"""The venue's candles: later over earlier, closed over open, and no candle called closed that nobody saw closing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+MINUTE = 60 * 1_000_000_000
+MS = 1_000_000
+
+
+def begin(kit: Any, conns: int = 1) -> tuple[Any, list[Any]]:
+    host = kit.Host(kit.settings_of())
+    feeders = [kit.Feeder(f"r{n}-00000000000{n}aaaaaa") for n in range(conns)]
+    host.feed(*(feeder.open(kit.T0, kit.topic("Candles")) for feeder in feeders))
+    return host, feeders
+
+
+def bar(kit: Any, minute: int, close: str, **more: Any) -> bytes:
+    return kit.candle(minute * MINUTE, close, **more)
+
+
+def told(host: Any) -> list[tuple[int, str, bool]]:
+    return [(c.open_ns // MINUTE, c.close, c.closed) for c in host.commit().events.candles]
+
+
+def test_a_successor_on_the_same_connection_closes(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 1, "a"), bar(kit, 1, "b"), bar(kit, 1, "b"), bar(kit, 2, "c"), bar(kit, 4, "d")))
+    assert told(host) == [
+        (1, "a", False),
+        (1, "b", False),
+        (1, "b", True),
+        (2, "c", False),
+        (2, "c", True),
+        (4, "d", False),
+    ]
+    assert not host.out.events.gaps
+
+
+def test_an_older_one_is_dropped(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 2, "a"), bar(kit, 1, "b")))
+    assert told(host) == [(2, "a", False)]
+
+
+def test_closed_wins_over_a_later_open_one(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 1, "a", at=5), bar(kit, 1, "b", closed=True, at=6), bar(kit, 1, "a", at=7)))
+    host.feed(a.frames(1, bar(kit, 2, "c", at=8)))
+    assert told(host) == [(1, "a", False), (1, "b", True), (2, "c", False)]
+    assert not host.out.events.gaps
+
+
+def test_a_venue_that_says_closed_and_was_not_heard_saying_it_leaves_a_gap(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 1, "a", at=5), bar(kit, 2, "b", at=9)))
+    assert told(host) == [(1, "a", False), (2, "b", False)]
+    (gap,) = host.out.events.gaps
+    assert (gap.cause, gap.state, gap.channel) == ("sequence", "closed", "Candles")
+    assert gap.id == f"test.toy.0/BTC-USDT/Candles:1m/{gap.from_seq}"
+    assert gap.from_seq < MINUTE // MS < gap.to_seq == 2 * MINUTE // MS
+
+
+def test_a_disconnect_within_the_same_candle_loses_nothing(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 1, "a")), a.close(2), a.open(3, kit.topic("Candles"), conn=2, first=False))
+    host.feed(a.frames(4, bar(kit, 1, "a"), bar(kit, 2, "b"), conn=2))
+    assert told(host) == [(1, "a", False), (1, "a", True), (2, "b", False)]
+    assert not host.out.events.gaps
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_candles_that_ended_while_disconnected_are_a_gap(kit: Any, closed: bool) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 1, "a", closed=closed)), a.close(2))
+    host.commit()
+    host.restart()
+    host.feed(a.open(3, kit.topic("Candles"), conn=2, first=False), a.frames(4, bar(kit, 5, "b"), conn=2))
+    assert told(host) == [(1, "a", closed), (5, "b", False)]
+    (gap,) = host.out.events.gaps
+    assert (gap.cause, gap.state, gap.revision) == ("disconnected", "closed", 1)
+    covered = [m for m in range(10) if gap.from_seq < m * MINUTE // MS < gap.to_seq]
+    assert covered == ([2, 3, 4] if closed else [1, 2, 3, 4])
+
+
+def test_the_next_candle_after_a_disconnect_is_no_gap(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 1, "a", closed=True)), a.close(2))
+    host.feed(a.open(3, kit.topic("Candles"), conn=2, first=False), a.frames(4, bar(kit, 2, "b"), conn=2))
+    host.commit()
+    assert not host.out.events.gaps
+
+
+def test_only_one_source_counts_and_the_other_goes_on(kit: Any) -> None:
+    host, (a, b) = begin(kit, 2)
+    host.feed(a.frames(1, bar(kit, 1, "a")), b.frames(1, bar(kit, 1, "b")), a.close(2), b.frames(3, bar(kit, 1, "c")))
+    host.feed(b.frames(4, bar(kit, 2, "d")))
+    assert told(host) == [(1, "a", False), (1, "c", False), (1, "c", True), (2, "d", False)]
+    assert not host.out.events.gaps
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_half_open_source_that_is_replaced_leaves_a_gap(kit: Any, closed: bool) -> None:
+    host, (a, b) = begin(kit, 2)
+    host.feed(a.frames(1, bar(kit, 1, "a", closed=closed)), b.frames(1, *(bar(kit, n, "b") for n in (1, 2, 3))))
+    host.feed(a.close(2, "silent"), b.frames(3, bar(kit, 4, "c")))
+    assert told(host) == [(1, "a", closed), (4, "c", False)]
+    (gap,) = host.out.events.gaps
+    assert [m for m in range(9) if gap.from_seq < m * MINUTE // MS < gap.to_seq] == ([2, 3] if closed else [1, 2, 3])
+
+
+def test_intervals_are_apart(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(
+        a.frames(
+            1, bar(kit, 1, "a"), bar(kit, 0, "x", interval="5m"), bar(kit, 2, "b"), bar(kit, 0, "y", interval="5m")
+        )
+    )
+    found = [(c.interval, c.open_ns // MINUTE, c.close, c.closed) for c in host.commit().events.candles]
+    assert found == [
+        ("1m", 1, "a", False),
+        ("5m", 0, "x", False),
+        ("1m", 1, "a", True),
+        ("1m", 2, "b", False),
+        ("5m", 0, "y", False),
+    ]
