@@ -22,8 +22,9 @@ READY_SECONDS = 60.0
 MODES = ("Adaptive", "Latency", "Throughput")
 MAX_AGE = {"Throughput": "30ms"}
 """``batching.maxAge`` a mode where it is not the default."""
-STAGES = ("raw", "events", "rows")
-"""How far a run goes: receiver; + distributor; + processor and maintenance."""
+STAGES = ("raw", "events", "rows", "processor")
+"""How far a run goes: receiver; + distributor; + processor and maintenance; the same, but the processor starts when all
+events wait for it."""
 
 
 def manifest(port: int, mode: str) -> str:
@@ -52,6 +53,10 @@ spec:
 """
 
 
+def _environment(bed: Bed) -> dict[str, str]:
+    return {"REDIS_URL": bed.stores.redis_url, "DATABASE_URL": bed.stores.database_url, **bed.trust}
+
+
 class Feedmill(System):
     """The services up to ``stage`` (raw, events, rows) with the receiver in ``mode``."""
 
@@ -62,48 +67,54 @@ class Feedmill(System):
         self.mode = mode
         self.observer = stage
         self.keys = (SHARD.raw if stage == "raw" else SHARD.events,)
-        self.to_postgres = stage == "rows"
+        self.to_postgres = stage in ("rows", "processor")
+        self.held_back = stage == "processor"
         self._redis: Redis | None = None
         self._postgres: asyncpg.Connection | None = None
 
     async def start(self, bed: Bed) -> None:
         self._redis = Redis(bed.stores.redis_url)
-        config = bed.folder / "feed.yaml"
-        config.write_text(manifest(bed.port, self.mode))
-        environment = {
-            "REDIS_URL": bed.stores.redis_url,
-            "DATABASE_URL": bed.stores.database_url,
-            **bed.trust,
-        }
+        (bed.folder / "feed.yaml").write_text(manifest(bed.port, self.mode))
         feed = ["--feed", f"{SHARD.namespace}/{SHARD.feed}", "--shard", "0"]
         pipeline = ["--pipeline", f"{SHARD.namespace}/main"]
         wanted: dict[str, list[str]] = {}
         if self.to_postgres:
-            await self._migrate(bed, environment)
+            await self._migrate(bed)
             self._postgres = await asyncpg.connect(bed.stores.database_url)
             wanted["maintenance"] = pipeline
-            wanted["processor"] = pipeline
+            if not self.held_back:
+                wanted["processor"] = pipeline
         if self.stage != "raw":
             wanted["distributor"] = feed
         wanted["receiver"] = feed
         for role, arguments in wanted.items():
-            port_file = bed.folder / f"{role}.port"
-            port_file.unlink(missing_ok=True)
-            self.children[role] = Child(
-                role,
-                [sys.executable, "-m", "feedmill.cli.main", "run", role, "--config", config, *arguments,
-                 "--port-file", port_file, "--log-level", "warning"],
-                log=bed.folder / f"{role}.log",
-                env=environment,
-                cwd=bed.folder,
-            )  # fmt: skip
+            self._run(role, arguments, bed)
         for role in wanted:
             await self._ready(role, bed.folder / f"{role}.port")
 
-    async def _migrate(self, bed: Bed, environment: dict[str, str]) -> None:
+    def _run(self, role: str, arguments: list[str], bed: Bed) -> None:
+        port_file = bed.folder / f"{role}.port"
+        port_file.unlink(missing_ok=True)
+        self.children[role] = Child(
+            role,
+            [sys.executable, "-m", "feedmill.cli.main", "run", role, "--config", bed.folder / "feed.yaml", *arguments,
+             "--port-file", port_file, "--log-level", "warning"],
+            log=bed.folder / f"{role}.log",
+            env=_environment(bed),
+            cwd=bed.folder,
+        )  # fmt: skip
+
+    async def release(self, bed: Bed) -> None:
+        self.held_back = False
+        self._run("processor", ["--pipeline", f"{SHARD.namespace}/main"], bed)
+
+    async def progress(self) -> int:
+        return (await self._newest_row(SYMBOLS[0]) - BASE_ID + 1) * len(SYMBOLS)
+
+    async def _migrate(self, bed: Bed) -> None:
         with Child(
             "migrate", [sys.executable, "-m", "feedmill.cli.main", "migrate"],
-            log=bed.folder / "migrate.log", env=environment, cwd=bed.folder,
+            log=bed.folder / "migrate.log", env=_environment(bed), cwd=bed.folder,
         ) as child:  # fmt: skip
             code = await asyncio.to_thread(child.process.wait, READY_SECONDS)
         if code != 0:
@@ -128,15 +139,19 @@ class Feedmill(System):
         raise BenchError(f"{role} was not ready within {READY_SECONDS:.0f} s: {answer}{self.children[role].tail()}")
 
     async def arrived(self, count: int) -> bool:
-        if self._postgres is not None:
+        if self._postgres is not None and not self.held_back:
             symbol, trade = last_trade(count)
-            newest = await self._postgres.fetchval(
-                "SELECT trade_id FROM trades WHERE instrument_id = (SELECT id FROM instruments WHERE symbol = $1)"
-                " AND time >= current_date - 1 ORDER BY trade_id DESC LIMIT 1",
-                symbol,
-            )
-            return bool(newest is not None and newest >= trade)
+            return await self._newest_row(symbol) >= trade
         return any(self._last_in(entry, count) for entry in self._newest())
+
+    async def _newest_row(self, symbol: str) -> int:
+        assert self._postgres is not None
+        newest = await self._postgres.fetchval(
+            "SELECT trade_id FROM trades WHERE instrument_id = (SELECT id FROM instruments WHERE symbol = $1)"
+            " AND time >= current_date - 1 ORDER BY trade_id DESC LIMIT 1",
+            symbol,
+        )
+        return BASE_ID - 1 if newest is None else int(newest)
 
     def _newest(self) -> list[Entry]:
         assert self._redis is not None
@@ -148,22 +163,27 @@ class Feedmill(System):
             return last_trade_native(count) in raw_frames(entry)
         return last_trade(count) in [(trade.symbol, trade.id) for trade in event_trades(entry)]
 
-    async def counted(self) -> int:
-        """Distinct trades in the store, counted from the first entry or row to the last."""
+    async def counted(self) -> tuple[int, int]:
+        """All trades and the different ones in the store, from the first entry or row to the last."""
         if self._postgres is not None:
-            query = "SELECT count(DISTINCT (instrument_id, trade_id)) FROM trades WHERE trade_id >= $1"
-            return int(await self._postgres.fetchval(query, BASE_ID))
+            query = "SELECT count(*), count(DISTINCT (instrument_id, trade_id)) FROM trades WHERE trade_id >= $1"
+            total, distinct = (await self._postgres.fetch(query, BASE_ID))[0]
+            return int(total), int(distinct)
         assert self._redis is not None
         found: set[tuple[object, int]] = set()
+        seen = 0
         at = "-"
         while entries := self._redis.call("XRANGE", self.keys[0], at, "+", "COUNT", 200):
             for entry in entries:
+                trades: list[tuple[object, int]]
                 if self.stage == "raw":
-                    found.update(raw_frames(entry))
+                    trades = list(raw_frames(entry))
                 else:
-                    found.update((trade.symbol, trade.id) for trade in event_trades(entry))
+                    trades = [(trade.symbol, trade.id) for trade in event_trades(entry)]
+                seen += len(trades)
+                found.update(trades)
             at = "(" + entries[-1][0].decode()
-        return len(found)
+        return seen, len(found)
 
     async def stop(self) -> None:
         if self._postgres is not None:

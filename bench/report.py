@@ -10,7 +10,7 @@ from rich.table import Table
 from bench.goals import MIX, Case, Metric
 from bench.run import Measured
 
-COMMAND = "python -m bench --only {}"
+COMMAND = "make bench ARGS='--only {}'"
 NO_VALUE = "-"
 
 
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        return "" if self.holds is None else ("yes" if self.holds else "NO")
+        return "" if self.holds is None else ("met" if self.holds else "NOT met")
 
 
 def number(value: float) -> str:
@@ -73,7 +73,7 @@ def rows(case: Case, feedmill: Measured | str, cryptofeed: Measured | str) -> li
     return made
 
 
-HEAD = ("case", "work", "load", "mode", "number", "cryptofeed 2.5.0", "Feedmill", "times better", "goal", "reached")
+HEAD = ("case", "work", "load", "mode", "number", "cryptofeed", "Feedmill", "times better", "goal", "goal met")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -84,37 +84,50 @@ def _numbers(row: Row) -> tuple[str, ...]:
     return (row.metric, row.cryptofeed, row.feedmill, row.ratio, row.goal, row.verdict)
 
 
-def table(made: Sequence[Row]) -> Table:
-    """For the terminal: a section a case."""
-    shown = Table(title=f"Feedmill and cryptofeed 2.5.0, one machine, one run; channel mix: {MIX}")
+def table(made: Sequence[Row], cryptofeed: str) -> Table:
+    """For the terminal: a section a case, headed by the command that repeats it."""
+    shown = Table(title=f"Feedmill and {cryptofeed}, one machine, one run; channel mix: {MIX}")
     for name in ("load, mode", "number"):
         shown.add_column(name)
-    for name in ("cryptofeed 2.5.0", "Feedmill", "times better", "goal", "reached"):
+    for name in (cryptofeed, "Feedmill", "times better", "goal", "goal met"):
         shown.add_column(name, justify="right")
     last = ""
     for row in made:
         if row.case != last:
             shown.add_section()
-            shown.add_row(f"[bold]{row.case}[/]", f"[bold]{row.work}[/]")
+            shown.add_row(f"[bold]{row.command}[/]", f"[bold]{row.work}[/]")
             last = row.case
         style = {True: "green", False: "red", None: ""}[row.holds]
         shown.add_row(f"{row.load}, {row.mode}", *_numbers(row), style=style)
     return shown
 
 
+def verdicts(made: Sequence[Row]) -> str:
+    """The goals that were measured, in one list: what is not met first."""
+    asked = sorted((row for row in made if row.holds is not None), key=lambda row: bool(row.holds))
+    met = sum(1 for row in asked if row.holds)
+    lines = [f"Goals met: {met} of {len(asked)}"]
+    lines += [
+        f"  {row.verdict:7}  {row.case}: {row.metric}: {row.feedmill} (goal {row.goal}), {row.load}, {row.mode}"
+        for row in asked
+    ]
+    return "\n".join(lines)
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def markdown(made: Sequence[Row], runs: Mapping[str, Measured], machine: Mapping[str, str]) -> str:
+def markdown(made: Sequence[Row], runs: Mapping[str, Measured], machine: Mapping[str, str], cryptofeed: str) -> str:
     """The page's tables: the results, every run's processes, the commands, the machine."""
     lines = [f"Channel mix of all rows: {MIX}. CPU is user + system time.", ""]
-    lines += [_line(HEAD), _line(["---"] * len(HEAD))]
+    head = tuple(cryptofeed if name == "cryptofeed" else name for name in HEAD)
+    lines += [_line(head), _line(["---"] * len(head))]
     lines += [_line(_cells(row)) for row in made]
     lines += ["", "Each run, process by process:", ""]
-    head = ("run", "load", "messages", "frame bytes", "CPU us/message", "of the servers", "RSS peak MB", "RSS end MB",
-            "p50 / p99 / max ms", "sender late p50 / p99 / max ms")  # fmt: skip
-    lines += [_line(head), _line(["---"] * len(head))]
+    columns = ("run", "load", "messages", "frame bytes", "CPU us/message", "of the servers", "RSS peak MB",
+               "RSS end MB", "p50 / p99 / max ms", "sender late p50 / p99 / max ms")  # fmt: skip
+    lines += [_line(columns), _line(["---"] * len(columns))]
     for name, run in runs.items():
         times = NO_VALUE if run.p50 is None else f"{run.p50:.2f} / {run.p99:.2f} / {run.worst:.1f}"
         late = " / ".join(f"{value:.2f}" for value in run.sender_late) or NO_VALUE
@@ -123,7 +136,7 @@ def markdown(made: Sequence[Row], runs: Mapping[str, Measured], machine: Mapping
                    _each(run.rss_peak), _each(run.rss_end), times, late))
         )  # fmt: skip
     lines += ["", "To repeat a case:", "", "```"]
-    lines += sorted({row.command for row in made})
+    lines += dict.fromkeys(row.command for row in made)
     lines += ["```", "", "The machine:", ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     return "\n".join(lines) + "\n"

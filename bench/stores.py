@@ -1,4 +1,4 @@
-"""A fresh Redis and a fresh PostgreSQL for one run: the embedded servers with their own settings, the same for both.
+"""A fresh Redis and, where rows are written, PostgreSQL for one run: embedded servers, the same for both systems.
 
 Redis: append-only file, fsync every second. PostgreSQL: fsync and synchronous_commit on.
 """
@@ -17,23 +17,30 @@ MAXMEMORY = 4 << 30
 """Bytes; enough for what is blasted, so that no run measures back-pressure of a full Redis."""
 
 
+NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
+
+
 @dataclass(slots=True)
 class Stores:
     redis: EmbeddedRedis
-    postgres: EmbeddedPostgres
+    postgres: EmbeddedPostgres | None
 
     @classmethod
-    async def start(cls, folder: Path) -> Self:
-        """Start both in ``folder``. Raises feedmill.local.embedded.EmbeddedError."""
+    async def start(cls, folder: Path, *, postgres: bool = True) -> Self:
+        """Start them in ``folder``. Raises feedmill.local.embedded.EmbeddedError."""
         stores = cls(
             EmbeddedRedis(folder / "redis", maxmemory=MAXMEMORY),
-            EmbeddedPostgres(folder / "postgres"),
+            EmbeddedPostgres(folder / "postgres") if postgres else None,
         )
-        await asyncio.gather(asyncio.to_thread(stores.redis.start), asyncio.to_thread(stores.postgres.start))
+        await asyncio.gather(*(asyncio.to_thread(server.start) for server in stores._servers))
         return stores
 
     async def stop(self) -> None:
-        await asyncio.gather(asyncio.to_thread(self.redis.stop), asyncio.to_thread(self.postgres.stop))
+        await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._servers))
+
+    @property
+    def _servers(self) -> list[EmbeddedRedis | EmbeddedPostgres]:
+        return [self.redis] if self.postgres is None else [self.redis, self.postgres]
 
     @property
     def redis_url(self) -> str:
@@ -41,15 +48,16 @@ class Stores:
 
     @property
     def database_url(self) -> str:
-        return self.postgres.url
+        """An address where nothing listens when the run needs no PostgreSQL."""
+        return NO_DATABASE if self.postgres is None else self.postgres.url
 
     @property
-    def redis_pid(self) -> int:
-        return self.redis.pid or 0
-
-    @property
-    def postgres_pid(self) -> int:
-        return self.postgres.pid or 0
+    def pids(self) -> dict[str, int]:
+        """Server -> process id."""
+        found = {"redis": self.redis.pid or 0}
+        if self.postgres is not None:
+            found["postgres"] = self.postgres.pid or 0
+        return found
 
     def redis_parts(self) -> dict[str, Any]:
         """As cryptofeed's Redis backends take them; they know no password but put ``host`` into a URL as it is."""
@@ -58,7 +66,7 @@ class Stores:
 
     def postgres_parts(self) -> dict[str, Any]:
         """As cryptofeed's PostgreSQL backends take them."""
-        parts = urlsplit(self.postgres.url)
+        parts = urlsplit(self.database_url)
         return {
             "host": parts.hostname,
             "port": parts.port,

@@ -42,6 +42,8 @@ class System(ABC):
     keys: tuple[str, ...] = ()
     """Streams to observe."""
     to_postgres = False
+    held_back = False
+    """The last service is started by :meth:`release` when all messages wait for it."""
 
     def __init__(self) -> None:
         self.children: dict[str, Child] = {}
@@ -55,8 +57,16 @@ class System(ABC):
         """Whether message ``count - 1``, the last one, has arrived."""
 
     @abstractmethod
-    async def counted(self) -> int:
-        """How many messages are in the store (a full count, after the run)."""
+    async def counted(self) -> tuple[int, int]:
+        """How many messages are in the store, and how many different ones (a full count, after the run)."""
+
+    async def release(self, bed: Bed) -> None:
+        """Start what was held back."""
+        raise NotImplementedError
+
+    async def progress(self) -> int:
+        """How many messages the service that was held back has stored, as seen cheaply."""
+        raise NotImplementedError
 
     async def stop(self) -> None:
         for child in reversed(self.children.values()):
@@ -68,7 +78,7 @@ class System(ABC):
 
 
 class Cryptofeed(System):
-    """cryptofeed 2.5.0 with one of its backends: one process that receives, normalises and writes."""
+    """cryptofeed with one of its backends: one process that receives, normalises and writes."""
 
     def __init__(self, python: Path, backend: str) -> None:
         super().__init__()
@@ -113,11 +123,19 @@ class Cryptofeed(System):
         assert self._postgres is not None
         return (await self._postgres.fetchval("SELECT max(id) FROM trades") or 0) >= count
 
-    async def counted(self) -> int:
+    async def counted(self) -> tuple[int, int]:
         if self._redis is not None:
-            return self._length()
+            found: set[tuple[str, bytes]] = set()
+            for key in self.keys:
+                at = "-"
+                while entries := self._redis.call("XRANGE", key, at, "+", "COUNT", 5000):
+                    found.update((key, fields[fields.index(b"id") + 1]) for _, fields in entries)
+                    at = "(" + entries[-1][0].decode()
+            return self._length(), len(found)
         assert self._postgres is not None
-        return int(await self._postgres.fetchval("SELECT count(DISTINCT (symbol, trade_id)) FROM trades"))
+        query = "SELECT count(*), count(DISTINCT (symbol, trade_id)) FROM trades"
+        total, distinct = (await self._postgres.fetch(query))[0]
+        return int(total), int(distinct)
 
     def _length(self) -> int:
         assert self._redis is not None

@@ -60,9 +60,9 @@ def case(goal: float) -> Case:
 def test_a_row_holds_or_fails_its_goal_and_names_its_command() -> None:
     (good,) = report.rows(case(3.0), measured(), measured(cpu={"process": 30.0}))
     assert (good.cryptofeed, good.feedmill, good.ratio, good.holds) == ("30", "3", "10x", True)
-    assert good.command == "python -m bench --only x"
+    assert good.command == "make bench ARGS='--only x'"
     (bad,) = report.rows(case(2.9), measured(), "needs Python >= 3.12")
-    assert (bad.cryptofeed, bad.ratio, bad.holds, bad.verdict) == ("needs Python >= 3.12", "-", False, "NO")
+    assert (bad.cryptofeed, bad.ratio, bad.holds, bad.verdict) == ("needs Python >= 3.12", "-", False, "NOT met")
 
 
 def test_a_failed_run_fails_its_goal_and_one_not_asked_for_does_not() -> None:
@@ -72,10 +72,11 @@ def test_a_failed_run_fails_its_goal_and_one_not_asked_for_does_not() -> None:
 
 def test_markdown_has_every_row_run_and_command() -> None:
     run = measured(p50=1.0, p99=2.0, worst=3.0, sender_late=[0.1, 0.2, 0.3])
-    text = report.markdown(report.rows(case(3), run, run), {"feedmill/x": run}, {"CPU": "2 x fast"})
-    assert "| x | work | 1,000 blasted | Latency | services' CPU, us/message | 3 | 3 | 1x | <= 3 | yes |" in text
+    text = report.markdown(report.rows(case(3), run, run), {"feedmill/x": run}, {"CPU": "2 x fast"}, "cryptofeed 2.5.0")
+    assert "| x | work | 1,000 blasted | Latency | services' CPU, us/message | 3 | 3 | 1x | <= 3 | met |" in text
     assert "| feedmill/x | 1,000 blasted | 1,000 |" in text
-    assert "python -m bench --only x" in text
+    assert "--only x" in text
+    assert "| cryptofeed 2.5.0 | Feedmill |" in text
     assert "- CPU: 2 x fast" in text
 
 
