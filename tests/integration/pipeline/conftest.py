@@ -242,7 +242,9 @@ def _is_trouble(line: str) -> bool:
         return True
 
 
-def manifest(simulation: Simulation, venues: Sequence[str], channels: Sequence[str], backoff: str) -> str:
+def manifest(
+    simulation: Simulation, venues: Sequence[str], channels: Sequence[str] = CHANNELS, backoff: str = "2s"
+) -> str:
     """A pipeline and one feed a venue."""
     text = _PIPELINE
     for venue in venues:
@@ -342,6 +344,7 @@ class Kit:
     """Helpers for tests, as importlib mode has no shared modules."""
 
     until: Any = until
+    manifest: Any = manifest
     feedmill: Any = feedmill
     ended: Any = ended
     symbols: dict[str, tuple[str, ...]] = field(default_factory=lambda: SYMBOLS)
