@@ -28,6 +28,8 @@ OTHERS = 256
 """Changes of a second connection kept, to go on with when the primary ends."""
 ANSWER_NS = 10 * SECOND
 """A command without an answer for this long is issued anew."""
+RENUMBERED_NS = 60 * SECOND
+"""A number that falls back although its exchange time is this much later: the venue counts anew."""
 RETRY_NS = 200 * MS
 MAX_RETRY_NS = 10 * SECOND
 
@@ -189,19 +191,47 @@ class BookTrack:
             if not rebuilds:
                 self._sync(now_ns, "data")
         if update.snapshot:
-            if self.book is not None and update.seq != self.book.seq:
-                self._break("sequence", update.receive_ns)  # What lies between was not seen.
-            self._rebuild(update, [], now_ns)
+            self._inband(update, now_ns)
         elif meta.status == VALID:
             self._change(update, now_ns)
         elif self._rest:
             self._keep(update, now_ns)
+        elif self._buffer:
+            self._catch_up(update, now_ns)
+
+    def _inband(self, snapshot: BookUpdate, now_ns: int) -> None:
+        """A snapshot in the stream. One older than the book is that of a connection that lags behind."""
+        meta, book = self.meta, self.book
+        seq, at_ns = (book.seq, book.receive_ns) if book is not None else (meta.last_seq, meta.last_ns)
+        if snapshot.seq < seq and snapshot.exchange_ns <= at_ns + RENUMBERED_NS:
+            if book is None:
+                self._clear_buffer()
+                self._keep(snapshot, now_ns)
+            return
+        if book is not None and snapshot.seq != seq:
+            self._break("sequence", snapshot.receive_ns)  # What lies between was not seen.
+        self._rebuild(snapshot, [], now_ns)
+
+    def _catch_up(self, update: BookUpdate, now_ns: int) -> None:
+        """A change after a snapshot that is older than the book was: valid again when it has come as far."""
+        rules, last = self.settings.rules, self._buffer[-1]
+        relation = rules.first(last.seq, update) if last.snapshot else rules.next(last.seq, update)
+        if relation is Chain.BREAK:
+            self._clear_buffer()
+        elif relation is Chain.APPLY:
+            self._keep(update, now_ns)
+            if self._buffer and update.seq >= self.meta.last_seq:
+                snapshot, *changes = self._buffer
+                self._rebuild(snapshot, changes, now_ns)
 
     def _change(self, update: BookUpdate, now_ns: int) -> None:
         book, rules = self.book, self.settings.rules
         assert book is not None
         relation = rules.first(book.seq, update) if book.fresh else rules.next(book.seq, update)
         if relation is Chain.STALE:
+            if book.exchange_ns and update.exchange_ns > book.exchange_ns + RENUMBERED_NS:
+                # Otherwise everything from now on would be taken for known.
+                self._resync("sequence", f"numbers fell back to {update.seq}", update.receive_ns, now_ns)
             return
         if relation is Chain.BREAK:
             self._resync("sequence", f"{update.first_seq} does not follow {book.seq}", update.receive_ns, now_ns)
@@ -339,9 +369,11 @@ class BookTrack:
         self.book, self.dirty, self.touched = book, True, True
         meta.status, meta.last_seq, meta.last_ns, meta.image_pos = VALID, book.seq, book.receive_ns, ""
         self._due_ns, self._command, self._failures = 0, "", 0
-        closed = meta.gaps.close(snapshot.seq, snapshot.receive_ns, f"snapshot:{snapshot.seq}")
-        if closed is not None:
-            self.out.gap(closed)
+        if (gap := meta.gaps.current) is not None:
+            to_seq = max(snapshot.seq, gap.from_seq - 1)
+            closed = meta.gaps.close(to_seq, snapshot.receive_ns, f"snapshot:{snapshot.seq}")
+            if closed is not None:
+                self.out.gap(closed)
         self.out.deltas.deltas.append(book.image_delta(meta.symbol))
 
     # restart
