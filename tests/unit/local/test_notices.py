@@ -42,6 +42,14 @@ def test_an_exchange_out_of_reach_is_told_once_with_host_and_cause() -> None:
     assert len(notices.look(status(away))) == 1
 
 
+def test_one_cause_of_several_connections_is_told_once() -> None:
+    notices = Notices()
+    section = {"state": "backoff", "failure": {"host": "x:1", "cause": "dns", "detail": ""}}
+    away = service(health={"connections": {"public": section, "market": dict(section)}})
+    assert notices.look(status(away)) == ["default/spot: cannot reach x:1: dns; trying again"]
+    assert notices.look(status(away)) == []
+
+
 def test_a_connection_that_stands_from_the_start_is_not_news() -> None:
     assert Notices().look(status(service(health=connections(state="open", active=4)))) == []
 

@@ -72,7 +72,9 @@ class Notices:
             trouble = connection_trouble(section)
             before = self._connections.get(key)
             if trouble is not None:
-                if before != trouble:
+                # Several connections of a feed fail for the same reason at once: that is one thing to tell.
+                known = {text for (owner, _), text in self._connections.items() if owner == service.name}
+                if trouble not in known:
                     lines.append(f"{service.feed or service.name}: {trouble}; trying again")
                 self._connections[key] = trouble
             elif is_flowing(section):
