@@ -161,7 +161,7 @@ class BookTrack:
         """Build the book anew from another source; from its own snapshot where that was kept (in-band venues)."""
         chosen, kept = others[0], []
         for other in others:
-            found = _from_snapshot(self.settings.rules, self._others.get(other, ()), self.meta.last_seq)
+            found = _from_snapshot(self.settings.rules, self._others.get(other, ()))
             if found:
                 chosen, kept = other, found
                 break
@@ -413,8 +413,8 @@ class BookTrack:
         return msgspec.msgpack.encode(self.book.image()) if needed else None
 
 
-def _from_snapshot(rules: BookRules, updates: Iterable[BookUpdate], least_seq: int) -> list[BookUpdate]:
-    """The last snapshot among ``updates`` and its changes; empty when it is too old or something is missing."""
+def _from_snapshot(rules: BookRules, updates: Iterable[BookUpdate]) -> list[BookUpdate]:
+    """The last snapshot among ``updates`` and its changes; empty when there is none or something is missing."""
     found: list[BookUpdate] = []
     seq = -1
     for update in updates:
@@ -427,7 +427,7 @@ def _from_snapshot(rules: BookRules, updates: Iterable[BookUpdate], least_seq: i
             elif relation is Chain.APPLY:
                 found.append(update)
                 seq = update.seq
-    return found if found and found[0].seq >= least_seq else []
+    return found
 
 
 def _delta(u: BookUpdate) -> BookDelta:
