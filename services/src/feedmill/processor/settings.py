@@ -32,8 +32,11 @@ INTERVALS = {
 }
 """Candle lengths in seconds. All divide a day, so their begins count from midnight UTC."""
 
-LINGER = {BatchingMode.LATENCY: 0.0, BatchingMode.ADAPTIVE: 0.004, BatchingMode.THROUGHPUT: 0.04}
-"""Seconds between reads of a stream that brings little: fewer, larger transactions for that much more delay."""
+LINGER = {BatchingMode.LATENCY: 0.0, BatchingMode.ADAPTIVE: 0.004, BatchingMode.THROUGHPUT: 0.1}
+"""Seconds between reads of a stream that brings little: fewer, larger transactions for that much more delay.
+
+At 3,000 rows/s of 10 instruments a row costs 55, 22 and 16 us (both sides) with 4, 40 and 100 ms.
+"""
 
 
 @dataclass(frozen=True, slots=True)
