@@ -279,7 +279,7 @@ class Game:
             if delta.image:
                 reader = (dict(delta.bids), dict(delta.asks))
             else:
-                assert delta.seq > seq or (self.rules == "pu" and delta.seq == seq)
+                assert delta.seq > seq
                 for side, levels in zip(reader, (delta.bids, delta.asks), strict=True):
                     for price, size in levels:
                         side[price] = size

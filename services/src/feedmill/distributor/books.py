@@ -149,7 +149,7 @@ class BookTrack:
             if update.snapshot:
                 relation = Chain.STALE if update.seq <= seq else Chain.BREAK
             else:
-                relation = rules.first(seq, update) if fresh else rules.next(seq, update)
+                relation = _relate(rules, seq, update, fresh=fresh)
             if relation is Chain.BREAK:
                 return None
             if relation is Chain.APPLY:
@@ -215,7 +215,7 @@ class BookTrack:
     def _catch_up(self, update: BookUpdate, now_ns: int) -> None:
         """A change after a snapshot that is older than the book was: valid again when it has come as far."""
         rules, last = self.settings.rules, self._buffer[-1]
-        relation = rules.first(last.seq, update) if last.snapshot else rules.next(last.seq, update)
+        relation = _relate(rules, last.seq, update, fresh=last.snapshot)
         if relation is Chain.BREAK:
             self._clear_buffer()
         elif relation is Chain.APPLY:
@@ -227,7 +227,7 @@ class BookTrack:
     def _change(self, update: BookUpdate, now_ns: int) -> None:
         book, rules = self.book, self.settings.rules
         assert book is not None
-        relation = rules.first(book.seq, update) if book.fresh else rules.next(book.seq, update)
+        relation = _relate(rules, book.seq, update, fresh=book.fresh)
         if relation is Chain.STALE:
             if book.exchange_ns and update.exchange_ns > book.exchange_ns + RENUMBERED_NS:
                 # Otherwise everything from now on would be taken for known.
@@ -335,7 +335,7 @@ class BookTrack:
         changes: list[BookUpdate] = []
         seq = snapshot.seq
         for place, update in enumerate(self._buffer):
-            relation = rules.next(seq, update) if changes else rules.first(seq, update)
+            relation = _relate(rules, seq, update, fresh=not changes)
             if relation is Chain.APPLY:
                 changes.append(update)
                 seq = update.seq
@@ -396,9 +396,7 @@ class BookTrack:
         if update.snapshot:
             self.book = Book(update)
             return
-        rules = self.settings.rules
-        relation = rules.first(book.seq, update) if book.fresh else rules.next(book.seq, update)
-        if relation is Chain.APPLY:
+        if _relate(self.settings.rules, book.seq, update, fresh=book.fresh) is Chain.APPLY:
             book.apply(update)
             self.dirty = True
 
@@ -413,6 +411,14 @@ class BookTrack:
         return msgspec.msgpack.encode(self.book.image()) if needed else None
 
 
+def _relate(rules: BookRules, seq: int, update: BookUpdate, *, fresh: bool) -> Chain:
+    """Relate a change to a book at ``seq``. What ends at or before it is contained, whatever the venue's rule for the
+    first change after a snapshot says: applied again it would be told twice."""
+    if update.seq <= seq:
+        return Chain.STALE
+    return rules.first(seq, update) if fresh else rules.next(seq, update)
+
+
 def _from_snapshot(rules: BookRules, updates: Iterable[BookUpdate]) -> list[BookUpdate]:
     """The last snapshot among ``updates`` and its changes; empty when there is none or something is missing."""
     found: list[BookUpdate] = []
@@ -421,7 +427,7 @@ def _from_snapshot(rules: BookRules, updates: Iterable[BookUpdate]) -> list[Book
         if update.snapshot:
             found, seq = [update], update.seq
         elif found:
-            relation = rules.next(seq, update) if len(found) > 1 else rules.first(seq, update)
+            relation = _relate(rules, seq, update, fresh=len(found) == 1)
             if relation is Chain.BREAK:
                 found = []
             elif relation is Chain.APPLY:
