@@ -13,6 +13,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from feedmill.processor.measures import Meter
 from feedmill.processor.shard import ShardWorker
 from feedmill.shared.events import EventBlock, encode
 from feedmill.shared.keys import ShardRef
@@ -243,3 +244,20 @@ async def test_without_any_shard_it_just_waits(bench: Bench) -> None:
     run = Run(ProcessorSettings(()), bench.redis.url, bench.database_url)
     assert run.document()["ready"] is True
     await run.end()
+
+
+async def test_many_shards_behind_share_the_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feedmill.processor.shard.LEAST_ROWS", 50)
+    refs = [ShardRef("test", "many", number) for number in range(8)]
+    run = bench.start(*(shard_settings(ref) for ref in refs), max_rows=400)
+    await bench.until(lambda: len(owned(run)) == 8)
+    sizes: list[int] = []
+    count = Meter.committed
+    monkeypatch.setattr(Meter, "committed", lambda *given: (sizes.append(len(given[1].rows)), count(*given)))
+    await asyncio.gather(
+        *(bench.distributor(ref).trades(1, 1500, size=30, symbol=f"S{ref.shard}-USDT") for ref in refs)
+    )
+    await bench.until_value("SELECT count(*) FROM trades", 8 * 1500)
+    await bench.until(lambda: sum(sizes) == 8 * 1500)
+    assert max(sizes) < 200 + 30  # Half of what one alone may gather, and the commit that filled it.
+    assert await bench.value("SELECT sum(trades) FROM candles WHERE interval = '1m'") == 8 * 1500

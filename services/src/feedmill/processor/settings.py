@@ -88,7 +88,7 @@ class ProcessorSettings:
     )
     """Table -> how long its rows are kept."""
     max_rows: int = 10_000
-    """Rows gathered for one transaction; reading pauses at this."""
+    """Rows gathered for one transaction; reading pauses at this (fewer where a process has many shards)."""
     max_bytes: int = 16 << 20
     """The same in bytes of stream entries."""
     block_ms: int = 1000
@@ -103,7 +103,7 @@ class ProcessorSettings:
     """Seconds between two runs of the finisher."""
     drain_timeout: float = 8.0
     """Seconds an orderly end waits for what was read to be stored."""
-    finish_timeout: float = 4.0
+    finish_timeout: float = 3.0
     """Seconds it waits for the last run of the finisher."""
 
 

@@ -30,6 +30,10 @@ from feedmill.shared.redis.wire import Wire, WireError, connect
 
 PLENTY = 1000
 """Events of one read after which the next one follows at once."""
+FULL_BATCHES = 4
+"""Shards of one process that may gather as many rows as the settings say; more of them share that, or catching up with
+many shards after an outage would take memory by their number."""
+LEAST_ROWS = 1000
 
 
 class Finisher(Protocol):
@@ -123,6 +127,11 @@ class ShardWorker:
             self._store.connection.terminate()
         if self._wire is not None:
             self._wire.abort()
+
+    @property
+    def owned(self) -> int:
+        """Shards this process works on, at least 1."""
+        return max(1, sum(shard.owned for shard in self._figures.shards.values()))
 
     async def _session(self, stop: asyncio.Event) -> None:
         """One connection to each server, until one of them fails or ``stop`` is set."""
@@ -228,8 +237,9 @@ class _Session:
             looked = monotonic()
             while not stop.is_set():
                 batch = self._batch
-                room = self._settings.max_rows - len(batch)
-                if room <= 0 or batch.size >= self._settings.max_bytes:
+                part = min(1.0, FULL_BATCHES / self._worker.owned)
+                room = max(LEAST_ROWS, int(self._settings.max_rows * part)) - len(batch)
+                if room <= 0 or batch.size >= self._settings.max_bytes * part:
                     self._taken.clear()
                     await self._taken.wait()
                     continue
