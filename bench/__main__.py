@@ -80,6 +80,8 @@ class Bench:
         started = time.monotonic()
         folder = self.logs / name.replace("/", "-")
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.log"):
+            old.unlink()
         try:
             self.runs[name] = await measure(system, load, self.certificate, folder, profile=profile)
         except (BenchError, EmbeddedError, OSError) as error:

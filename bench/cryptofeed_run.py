@@ -8,8 +8,10 @@ default), logging at WARNING, no multiprocessing. The settings come as JSON in B
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sys
 import warnings
 from typing import Any
 
@@ -44,6 +46,11 @@ def main() -> None:
     warnings.simplefilter("ignore", DeprecationWarning)  # its postgres backend uses datetime.utcfromtimestamp
     settings = json.loads(os.environ["BENCH_SETTINGS"])
     handler = FeedHandler()
+    if sys.version_info < (3, 12):
+        import uvloop
+
+        # cryptofeed 2.4.1 takes the current loop, which uvloop of today no longer makes by itself.
+        asyncio.set_event_loop(uvloop.new_event_loop())
     handler.add_feed(
         feed_class(settings["port"])(
             symbols=settings["symbols"], channels=[TRADES], callbacks={TRADES: backend(settings)}

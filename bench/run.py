@@ -118,7 +118,7 @@ async def measure(
                 bed = Bed(logs, certificate, port, stores)
                 try:
                     await system.start(bed)
-                    exchange.wait_event("subscribed", timeout=READY_SECONDS)
+                    await _subscribed(system, exchange)
                     profiler = Profiler(system.children, logs) if profile else None
                     try:
                         return await _measured(system, load, bed, exchange, sent, arrivals)
@@ -131,6 +131,20 @@ async def measure(
             await stores.stop()
             sent.close()
             arrivals.close()
+
+
+async def _subscribed(system: System, exchange: Child) -> None:
+    """Until the exchange has a subscriber for all; raises BenchError at once when the system's process has ended."""
+    waiting = asyncio.create_task(asyncio.to_thread(exchange.wait_event, "subscribed", timeout=READY_SECONDS))
+    while not (await asyncio.wait({waiting}, timeout=0.2))[0]:
+        try:
+            system.check()
+        except BenchError:
+            exchange.stop()  # ends the wait in its thread
+            await asyncio.wait({waiting})
+            waiting.exception()
+            raise
+    waiting.result()
 
 
 def _observer(system: System, bed: Bed, arrivals: Stamps) -> Child:

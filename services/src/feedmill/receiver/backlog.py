@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from feedmill.shared import control
 
+MUCH = 4 * 1024 * 1024
+"""Bytes held from which on confirming is urgent."""
+
 
 @dataclass(slots=True)
 class Kept:
@@ -39,6 +42,8 @@ class Backlog:
         self.unsent_bytes = 0
         self.acked_more = asyncio.Event()
         """Set when ``acked`` moved; the confirmer clears it."""
+        self.hurry = asyncio.Event()
+        """Set when confirming has become urgent; the confirmer clears it."""
 
     @property
     def first(self) -> int:
@@ -53,6 +58,10 @@ class Backlog:
     def settled(self) -> bool:
         """The server said it has everything."""
         return self.acked == self.last
+
+    @property
+    def holds_much(self) -> bool:
+        return self.bytes >= MUCH
 
     def add(self, kept: Kept) -> None:
         if kept.n != self.last + 1:
@@ -77,6 +86,8 @@ class Backlog:
         if n > self.acked:
             self.acked = n
             self.acked_more.set()
+            if self.bytes >= MUCH:
+                self.hurry.set()
         if n >= self.next:
             self._move_next(n + 1)
 

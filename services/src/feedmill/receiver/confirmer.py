@@ -8,6 +8,7 @@ health says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from feedmill.receiver import metrics
@@ -21,8 +22,10 @@ from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
 
 WAIT_MS = 2000
-PAUSE = 0.02
-"""Seconds between two rounds: with ``appendfsync always`` a round is as short as an append."""
+PAUSE = 0.25
+"""Seconds between two rounds while little is held: each costs this process and the server three wake-ups."""
+SHORT_PAUSE = 0.02
+"""The same while much is held, or when the receiver ends."""
 RECHECK = 30.0
 """Seconds after which a server without append-only file is asked again."""
 
@@ -62,12 +65,22 @@ class Confirmer:
                         await self._round(wire)
                         self.problem = ""
                         backoff.reset()
-                        await asyncio.sleep(PAUSE)
+                        await self._pause()
                 finally:
                     wire.abort()
             except (OSError, TimeoutError, WireError) as error:
                 self.problem = f"{type(error).__name__}: {error}"[:200]
                 await asyncio.sleep(backoff.next())
+
+    async def _pause(self) -> None:
+        producer, backlog = self._producer, self._producer.backlog
+        if producer.ended or backlog.holds_much:
+            await asyncio.sleep(SHORT_PAUSE)
+            return
+        backlog.hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PAUSE):
+                await backlog.hurry.wait()
 
     async def _round(self, wire: Wire) -> None:
         producer, backlog = self._producer, self._producer.backlog

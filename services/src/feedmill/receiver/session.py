@@ -132,6 +132,7 @@ class Producer:
         if not self.ended:
             self.record(control.SessionEnd())
             self.ended = True
+            self.backlog.hurry.set()
 
     @property
     def idle(self) -> bool:
