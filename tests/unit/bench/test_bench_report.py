@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench import profile, report
+from bench import cryptofeed_venv, profile, report
 from bench.__main__ import chosen
 from bench.goals import CASES, Case, Metric, cryptofeed_load, loads
 from bench.processes import BenchError, Child, Watch, cpu_seconds
@@ -95,6 +95,38 @@ def test_only_takes_prefixes_and_refuses_what_fits_nothing() -> None:
     assert len(chosen(None)) == len(CASES)
     with pytest.raises(SystemExit, match="no case begins so"):
         chosen(["nothing"])
+
+
+def test_quick_leaves_cases_out_and_a_full_name_is_one_case() -> None:
+    quick = {found.name for found in chosen(None, quick=True)}
+    assert quick < {found.name for found in CASES}
+    assert {found.name for found in CASES if any(metric.goal for metric in found.metrics)} - quick <= {
+        "raw-clumped", "events-clumped", "rows-throughput"
+    }  # fmt: skip
+    assert [found.name for found in chosen(["raw-clumped"], quick=True)] == ["raw-clumped"]
+
+
+def test_verdicts_name_what_is_not_met_first() -> None:
+    good, bad = case(3.0), dataclasses.replace(case(2.0), name="y")
+    lines = report.verdicts(report.rows(good, measured(), "-") + report.rows(bad, measured(), "-")).splitlines()
+    assert lines[0] == "Goals met: 1 of 2"
+    assert lines[1].startswith("  NOT met  y: services' CPU")
+    assert lines[2].startswith("  met      x: services' CPU")
+
+
+def test_without_a_fitting_python_the_older_cryptofeed_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho 2.4.1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(cryptofeed_venv, "FOLDER", tmp_path)
+    monkeypatch.setattr(cryptofeed_venv, "find_python", lambda: None)
+    peer = cryptofeed_venv.ensure(tmp_path / "log")
+    assert (peer.python, peer.title) == (python, "cryptofeed 2.4.1")
+    assert "no Python >= 3.12" in peer.why
+    assert not peer.failed
 
 
 def test_a_paced_load_has_a_warm_up_and_two_halves() -> None:
