@@ -170,8 +170,8 @@ def stored(host: Any) -> dict[bytes, Any]:
 @pytest.mark.parametrize("rules", ["dense", "pu", "inband"])
 def test_the_same_events_whenever_it_is_restarted(kit: Any, rules: str) -> None:
     kinds: set[str] = set()
-    for seed in range(25):
-        steps = Script(kit, rules, seed).write(70)
+    for seed in range(40):
+        steps = Script(kit, rules, 1000 + seed).write(90)
         whole = play(kit, rules, steps, lambda n: False)
         for name in whole.out.events.__struct_fields__[1:]:
             kinds |= {name} if getattr(whole.out.events, name) else set()

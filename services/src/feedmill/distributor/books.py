@@ -389,12 +389,12 @@ class BookTrack:
             self._resync("redis_lost", "its image is gone", self.meta.last_ns, 1)
 
     def replay(self, update: BookUpdate, source: str) -> None:
-        """Apply what was applied before the restart: emits nothing. A break is seen by the next live change."""
+        """Apply what was applied before the restart: emits nothing. A break is seen by the next live change.
+
+        A snapshot that counted was followed by an image, so one that comes here did not count.
+        """
         book = self.book
-        if book is None or source != self.meta.source or not self.valid:
-            return
-        if update.snapshot:
-            self.book = Book(update)
+        if book is None or source != self.meta.source or not self.valid or update.snapshot:
             return
         if _relate(self.settings.rules, book.seq, update, fresh=book.fresh) is Chain.APPLY:
             book.apply(update)

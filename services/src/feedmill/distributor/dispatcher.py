@@ -137,11 +137,11 @@ class Dispatcher:
             "XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", self.settings.shard.raw, engine.pos
         )
         watched = {answer, stopper} if self._in_flight is None else {answer, stopper, self._in_flight[0]}
+        _forget(answer)  # Whatever ends the wait, nobody need ask for it.
         async with asyncio.timeout(ANSWER):
             while not answer.done():
                 await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if stopper.done():
-                    _forget(answer)
                     return None
                 if self._in_flight is not None and self._in_flight[0].done():
                     watched.discard(self._in_flight[0])
@@ -181,6 +181,7 @@ class Dispatcher:
             taken.en or "", new, taken.eid_before, taken.events, taken.deltas,
             len(fields), *fields, len(taken.deleted), *taken.deleted, len(images), *images, *taken.commands,
         )  # fmt: skip
+        _forget(future)
         self._in_flight = (future, taken, new, monotonic())
 
     async def _settled(self) -> None:
