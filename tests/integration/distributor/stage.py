@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis.asyncio as redis_asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 
 from feedmill.distributor.books import BookSettings
 from feedmill.distributor.service import Distributor
@@ -54,6 +56,11 @@ def depth_frame(seq: int, at_ms: int = 0) -> bytes:
     return json.dumps({"stream": "btcusdt@depth@100ms", "data": data}, separators=(",", ":")).encode()
 
 
+def _client(server: EmbeddedRedis) -> Any:
+    """Connects again after a restart of the server."""
+    return redis_asyncio.Redis.from_url(server.url, retry=Retry(ConstantBackoff(0.02), 50))
+
+
 class Producer:
     """One receiver session: its batches are kept, so they can be appended again after the server forgot them."""
 
@@ -61,7 +68,7 @@ class Producer:
         self.session = f"{name}-{number:012x}aaaaaa"
         self.replica, self.number = name, number
         self._server = server
-        self.client: Any = redis_asyncio.Redis.from_url(server.url)
+        self.client: Any = _client(server)
         self.batches: list[bytes] = []
 
     async def append(self, *runs: Run) -> None:
@@ -184,7 +191,7 @@ class Stage:
 
     def __init__(self, server: EmbeddedRedis) -> None:
         self.server = server
-        self.client: Any = redis_asyncio.Redis.from_url(server.url)
+        self.client: Any = _client(server)
         self.producers: list[Producer] = []
         self.running: list[Running] = []
 
@@ -240,7 +247,11 @@ class Stage:
         """As a processor that has stored everything."""
         entries = await self.client.xrevrange(SHARD.events, count=1)
         if entries:
-            await self.client.hset(SHARD.applied, "stream", entries[0][0])
+            await self.say_stored(entries[0][0])
+
+    async def say_stored(self, entry_id: bytes) -> None:
+        script = "#!lua flags=allow-oom\nredis.call('HSET', KEYS[1], 'stream', ARGV[1])"
+        await self.client.eval(script, 1, SHARD.applied, entry_id)
 
     async def close(self) -> None:
         for each in self.running:

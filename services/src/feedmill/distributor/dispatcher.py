@@ -52,6 +52,8 @@ class Dispatcher:
         self._log = log
         self._gate = Gate(writer, settings.shard, settings.memory_share)
         self._looked = 0.0
+        self._trimmed = ""
+        """``Gate.stored`` at the last commit: what is stored since can be trimmed."""
         self._id = ""
         self._in_flight: tuple[asyncio.Future[Any], Taken, str, float] | None = None
         self._entry_bytes = float(READ_BYTES)  # Not known yet: one entry first.
@@ -123,7 +125,7 @@ class Dispatcher:
                 return
             frames = await self._handle(engine, entries)
             engine.tick(now_ns(), monotonic(), idle=not entries)
-            if engine.moved:
+            if engine.moved or (not entries and (engine.trims or self._trimmed != self._gate.stored)):
                 await self._commit(engine)
             elif self._in_flight is not None:
                 await self._settled()
@@ -168,6 +170,7 @@ class Dispatcher:
         """Send what was gathered, once the commit before it is known to have been made."""
         await self._settled()
         taken = engine.take()
+        self._trimmed = self._gate.stored
         shard = self.settings.shard
         before, new = self._id, secrets.token_hex(8)
         if taken.en:

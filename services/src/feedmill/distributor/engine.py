@@ -405,6 +405,20 @@ class Engine:
         """Whether there is anything to commit."""
         return self.pos != self._committed_pos or bool(self._touched or len(self.out.events) or self.out.commands)
 
+    @property
+    def trims(self) -> bool:
+        """Whether a commit would free raw entries although nothing moved: a full server takes no input before that."""
+        now = self._monotonic
+        if now - self._floored < FLOOR_EVERY:
+            return False
+        if self.replay_from() != self._floor:
+            return True
+        interval = self.settings.image_interval
+        return any(
+            book.valid and book.meta.image_pos != self.pos and now - book.imaged >= interval
+            for book in self.books.values()
+        )
+
     def take(self) -> Taken:
         """Encode everything since the last call. The memory goes on from there."""
         out = self.out

@@ -25,6 +25,8 @@ class Gate:
         self._share = share
         self.why = ""
         self.raw_tip = ""
+        self.stored = ""
+        """Events entry up to which processors had stored, as seen when the server was last nearly full."""
 
     async def look(self) -> None:
         """Raises WireClosed or WireError."""
@@ -33,8 +35,8 @@ class Gate:
         used, most = memory.get(b"used_memory", 0), memory.get(b"maxmemory", 0)
         self.why = ""
         if most and used > self._share * most:
-            stored = (await self._wire.call("HGET", self._shard.applied, "stream") or b"0-0").decode()
-            if id_of(stored) < id_of(await self._tip(self._shard.events)):
+            self.stored = (await self._wire.call("HGET", self._shard.applied, "stream") or b"0-0").decode()
+            if id_of(self.stored) < id_of(await self._tip(self._shard.events)):
                 self.why = f"Redis uses {used >> 20} of {most >> 20} MiB and processors are behind"
 
     async def _tip(self, stream: str) -> str:
