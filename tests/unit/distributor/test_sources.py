@@ -114,6 +114,19 @@ def test_a_newer_session_of_the_replica_ends_the_older_one() -> None:
     assert not sources.batch(A, 1, 0, 0.0)  # Its number is still known.
 
 
+def test_what_is_left_of_an_ended_session_is_data_but_covers_nothing() -> None:
+    sources, told = begin()
+    newer = "r0-000000000002cccccc"
+    sources.batch(newer, 1, 0, 0.0)
+    sources.apply(newer, 0, control.Session(newer, "r0", "1", 2), 0)
+    told.take()
+    assert sources.batch(A, 2, 0, 0.0)
+    assert sources.batch(A, 5, 0, 0.0)  # No connection of it can lose anything.
+    assert not sources.batch(A, 4, 0, 0.0)
+    assert set(sources.sessions) == {newer}
+    assert not told.take()
+
+
 def test_a_session_that_names_the_one_it_replaces_ends_it() -> None:
     sources, told = begin()
     other = "x-000000000000cccccc"

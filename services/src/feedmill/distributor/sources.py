@@ -103,6 +103,11 @@ class Sources:
         if last is not None and n <= last:
             return False
         session = self.sessions.get(session_id)
+        if session is None and last is not None:
+            # It has ended: what was left of it counts as data, but it covers nothing any more.
+            self.batches[session_id] = n
+            self.counted.add(session_id)
+            return True
         if session is None:
             session = self.sessions[session_id] = Session(session_id, replica_of(session_id), 0)
             self.touched.add(session_id)
