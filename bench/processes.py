@@ -145,6 +145,13 @@ def _own_seconds(process: psutil.Process, *, ended_children: bool) -> float:
     return own + (times.children_user + times.children_system if ended_children else 0.0)
 
 
+def _machine_seconds() -> tuple[float, float]:
+    """(busy seconds of all cores, all their seconds) since the machine started."""
+    times = psutil.cpu_times()
+    every = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return every - times.idle - getattr(times, "iowait", 0.0), every
+
+
 def _cpu_clock(pid: int) -> int:
     """The clock id of a process's CPU time (clock_getcpuclockid(3), which Python does not offer)."""
     return (~pid << 3) | 2
@@ -169,6 +176,9 @@ class Watch:
     """CPU between :meth:`mark` and :meth:`end`, RSS peak (every 20 ms) between :meth:`start` and :meth:`close`."""
 
     processes: dict[str, Watched] = field(default_factory=dict)
+    others: float = 0.0
+    """Share of all cores (0..1) that whatever is not watched used meanwhile, this process included."""
+    _begun: tuple[float, float] = (0.0, 0.0)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -181,12 +191,16 @@ class Watch:
         self._thread.start()
 
     def mark(self) -> None:
+        self._begun = _machine_seconds()
         for watched in self.processes.values():
             watched.start_cpu = cpu_seconds(watched.pid)
 
     def end(self) -> None:
         for watched in self.processes.values():
             watched.end_cpu = cpu_seconds(watched.pid)
+        busy, all_cores = (now - then for now, then in zip(_machine_seconds(), self._begun, strict=True))
+        ours = sum(watched.cpu for watched in self.processes.values())
+        self.others = max(0.0, busy - ours) / all_cores if all_cores else 0.0
 
     def close(self) -> None:
         self._stop.set()

@@ -126,14 +126,14 @@ def markdown(made: Sequence[Row], runs: Mapping[str, Measured], machine: Mapping
     lines += [_line(_cells(row)) for row in made]
     lines += ["", "Each run, process by process:", ""]
     columns = ("run", "load", "messages", "frame bytes", "CPU us/message", "of the servers", "RSS peak MB",
-               "RSS end MB", "p50 / p99 / max ms", "sender late p50 / p99 / max ms")  # fmt: skip
+               "RSS end MB", "p50 / p99 / max ms", "sender late p50 / p99 / max ms", "others' CPU")  # fmt: skip
     lines += [_line(columns), _line(["---"] * len(columns))]
     for name, run in runs.items():
         times = NO_VALUE if run.p50 is None else f"{run.p50:.2f} / {run.p99:.2f} / {run.worst:.1f}"
         late = " / ".join(f"{value:.2f}" for value in run.sender_late) or NO_VALUE
         lines.append(
             _line((name, run.load, f"{run.messages:,}", str(run.frame_bytes), _each(run.cpu), _each(run.servers_cpu),
-                   _each(run.rss_peak), _each(run.rss_end), times, late))
+                   _each(run.rss_peak), _each(run.rss_end), times, late, f"{run.others:.0%}"))
         )  # fmt: skip
     lines += ["", "To repeat a case:", "", "```"]
     lines += dict.fromkeys(row.command for row in made)

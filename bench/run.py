@@ -76,6 +76,8 @@ class Measured:
     """Seconds from the first one sent to the last one in the store."""
     rss_peak: dict[str, float] = field(default_factory=dict)
     rss_end: dict[str, float] = field(default_factory=dict)
+    others: float = 0.0
+    """Share of all cores that anything else on the machine used while the CPU was counted."""
     sender_late: list[float] = field(default_factory=list)
     """p50, p99, max in ms by which the sender itself was late (paced)."""
 
@@ -171,6 +173,7 @@ async def _measured(system: System, load: Load, bed: Bed, exchange: Child, sent:
             counted = await _blasted(system, load, exchange, watch, result)
     finally:
         watch.close()
+    result.others = watch.others
     _usage(result, watch, set(system.children), counted)
     total, result.arrived = await system.counted()
     result.doubled += total - result.arrived

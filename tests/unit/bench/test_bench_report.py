@@ -149,6 +149,7 @@ def test_a_watch_counts_a_childs_cpu_and_memory(tmp_path: Path) -> None:
         watch.end()
         watch.close()
         assert watch.processes["worker"].cpu >= 0.05
+        assert 0.0 <= watch.others <= 1.0
         assert watch.processes["worker"].peak_rss > 1_000_000
     with pytest.raises(BenchError, match="worker ended"):
         child.check()

@@ -48,7 +48,7 @@ async def load(exchange: Child, path: Path, count: int) -> Stamps:
 
 
 async def read_ids(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[tuple[str, int]]:
-    found = []
+    found: list[tuple[str, int]] = []
     while len(found) < count:
         message = json.loads((await socket.receive(timeout=20)).data)
         if "stream" in message:
