@@ -269,14 +269,16 @@ def test_in_band_a_connection_that_goes_on_after_a_loss_is_asked_at_once(kit: An
     assert gaps(out) == [("open", cause, 6, -1)]
 
 
-def test_a_dead_sessions_late_frames_do_not_hold_the_book(kit: Any) -> None:
+@pytest.mark.parametrize("proof", ["subscribed", "data"])
+def test_a_dead_sessions_late_frames_do_not_hold_the_book(kit: Any, proof: str) -> None:
     """What was spilled by a killed receiver comes after its successor began."""
     desk = Desk(kit, "dense")
     old, new = desk.feeders[0], kit.Feeder("r0-000000000009bbbbbb", started_ns=9)
     desk.answer(5).send(0, desk.change(6))
     desk.host.feed(new.control(desk.host.now, new.begin()))
     desk.host.feed(old.frames(desk.host.now, desk.change(7)))  # Nobody else covers it: this proves a subscription.
-    desk.host.feed(new.control(desk.host.now, control.Connected(1, "stream"), control.Subscribed(1, [desk.topic])))
+    records = [control.Connected(1, "stream"), control.Subscribed(1, [desk.topic])]
+    desk.host.feed(new.control(desk.host.now, *records[: 2 if proof == "subscribed" else 1]))
     desk.host.feed(new.frames(desk.host.now, desk.change(8)))
     desk.host.feed(old.frames(desk.host.now, desk.change(8)))
     desk.host.feed(new.answer(desk.host.now, desk.snapshot(8, 0)), new.frames(desk.host.now, desk.change(9)))

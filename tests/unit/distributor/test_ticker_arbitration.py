@@ -156,7 +156,9 @@ def test_the_other_source_goes_on_when_the_first_ends(kit: Any) -> None:
 def test_what_only_the_other_source_showed_before_the_switch_is_a_gap(kit: Any) -> None:
     """The first connection is half open: it brings nothing, and ends long after."""
     host, (a, b) = begin(kit, "inband", 2)
-    host.feed(a.frames(1, *quotes(kit, (7, 1))), b.frames(1, *quotes(kit, (7, 1), (5, 3), (6, 4))))
+    host.feed(a.frames(1, *quotes(kit, (7, 1))))
+    host.commit()
+    host.feed(b.frames(1, *quotes(kit, (7, 1), (5, 3), (6, 4))))
     host.commit()
     host.restart()
     host.feed(a.close(2, "silent"), b.frames(3, *quotes(kit, (8, 9))))
