@@ -10,9 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
-import pybreaker
+from feedmill.shared.lean import import_without
+
+if TYPE_CHECKING:
+    import pybreaker
+else:
+    pybreaker = import_without("pybreaker", "redis", "tornado")
 
 P = ParamSpec("P")
 T = TypeVar("T")

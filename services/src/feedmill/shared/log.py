@@ -11,9 +11,14 @@ import queue
 import re
 import sys
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
+from feedmill.shared.lean import import_without
+
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = import_without("structlog", "rich", "better_exceptions")
 
 REDACTED = "[redacted]"
 _secrets: list[str] = []
