@@ -36,38 +36,38 @@ def begin(*sessions: str) -> tuple[Sources, Told]:
     sources = Sources(told)
     for session in sessions or (A,):
         sources.batch(session, 1, 0, 0.0)
-        sources.apply(session, 0, control.Session(session, session[:2], "1", 1), 0)
-        sources.apply(session, 1, control.Connected(1, "stream"), 0)
-        sources.apply(session, 1, control.Subscribed(1, [TRADES]), 0)
+        sources.apply(session, control.Session(session, session[:2], "1", 1), 0)
+        sources.apply(session, control.Connected(1, "stream"), 0)
+        sources.apply(session, control.Subscribed(1, [TRADES]), 0)
     told.take()
     return sources, told
 
 
 def test_a_subscription_covers_once_and_a_disconnect_ends_it() -> None:
     sources, told = begin()
-    sources.apply(A, 1, control.Subscribed(1, [TRADES, TICKER]), 0)
+    sources.apply(A, control.Subscribed(1, [TRADES, TICKER]), 0)
     assert told.take() == [("covered", "Ticker", f"{A}/1")]
-    sources.apply(A, 1, control.Disconnected(1, "aborted"), 0)
+    sources.apply(A, control.Disconnected(1, "aborted"), 0)
     assert sorted(told.take()) == [
         ("lost", "Ticker", f"{A}/1", "disconnected", []), ("lost", "Trades", f"{A}/1", "disconnected", []),
     ]  # fmt: skip
     assert not sources.is_live(f"{A}/1")
-    sources.apply(A, 1, control.Disconnected(1, "aborted"), 0)
+    sources.apply(A, control.Disconnected(1, "aborted"), 0)
     assert not told.take()
 
 
 def test_replicas_cover_for_each_other() -> None:
     sources, told = begin(A, B)
     assert sources.live(TRADES) == [f"{A}/1", f"{B}/1"]
-    sources.apply(A, 1, control.Disconnected(1, "closed"), 0)
+    sources.apply(A, control.Disconnected(1, "closed"), 0)
     assert told.take() == [("lost", "Trades", f"{A}/1", "disconnected", [f"{B}/1"])]
 
 
 def test_the_order_of_make_before_break() -> None:
     sources, told = begin()
-    sources.apply(A, 2, control.Connected(2, "stream"), 0)
-    sources.apply(A, 2, control.Subscribed(2, [TRADES]), 0)
-    sources.apply(A, 1, control.Disconnected(1, "planned"), 0)
+    sources.apply(A, control.Connected(2, "stream"), 0)
+    sources.apply(A, control.Subscribed(2, [TRADES]), 0)
+    sources.apply(A, control.Disconnected(1, "planned"), 0)
     assert told.take() == [
         ("covered", "Trades", f"{A}/2"), ("lost", "Trades", f"{A}/1", "disconnected", [f"{A}/2"]),
     ]  # fmt: skip
@@ -76,20 +76,20 @@ def test_the_order_of_make_before_break() -> None:
 @pytest.mark.parametrize("record", [control.Unsubscribed(1, [TRADES]), control.Rejected(1, [TRADES], "no")])
 def test_a_topic_can_end_alone(record: control.AnyControl) -> None:
     sources, told = begin()
-    sources.apply(A, 1, record, 0)
+    sources.apply(A, record, 0)
     assert told.take() == [("lost", "Trades", f"{A}/1", "unsubscribed", [])]
     assert sources.is_live(f"{A}/1")
-    sources.apply(A, 1, record, 0)
+    sources.apply(A, record, 0)
     assert not told.take()
 
 
 def test_shedding_is_a_loss_of_that_connection_which_goes_on() -> None:
     sources, told = begin(A, B)
-    sources.apply(A, 1, control.Shed(1, 5, 100, 0, 0), 0)
+    sources.apply(A, control.Shed(1, 5, 100, 0, 0), 0)
     assert told.take() == [("lost", "Trades", f"{A}/1", "shed", [f"{B}/1"]), ("covered", "Trades", f"{A}/1")]
-    sources.apply(A, 7, control.Shed(7, 5, 100, 0, 0), 0)  # One that is not known.
+    sources.apply(A, control.Shed(7, 5, 100, 0, 0), 0)  # One that is not known.
     assert not told.take()
-    sources.apply(A, 0, control.Shed(0, 5, 100, 0, 0), 0)  # All of the session.
+    sources.apply(A, control.Shed(0, 5, 100, 0, 0), 0)  # All of the session.
     assert [call[0] for call in told.take()] == ["lost", "covered"]
 
 
@@ -107,7 +107,7 @@ def test_a_newer_session_of_the_replica_ends_the_older_one() -> None:
     sources, told = begin(A, B)
     newer = "r0-000000000002cccccc"
     sources.batch(newer, 1, 0, 0.0)
-    sources.apply(newer, 0, control.Session(newer, "r0", "1", 2), 0)
+    sources.apply(newer, control.Session(newer, "r0", "1", 2), 0)
     assert told.take() == [("lost", "Trades", f"{A}/1", "session_lost", [f"{B}/1"])]
     assert set(sources.sessions) == {newer, B}
     assert A in sources.gone
@@ -118,7 +118,7 @@ def test_what_is_left_of_an_ended_session_is_data_but_covers_nothing() -> None:
     sources, told = begin()
     newer = "r0-000000000002cccccc"
     sources.batch(newer, 1, 0, 0.0)
-    sources.apply(newer, 0, control.Session(newer, "r0", "1", 2), 0)
+    sources.apply(newer, control.Session(newer, "r0", "1", 2), 0)
     told.take()
     assert sources.batch(A, 2, 0, 0.0)
     assert sources.batch(A, 5, 0, 0.0)  # No connection of it can lose anything.
@@ -131,13 +131,13 @@ def test_a_session_that_names_the_one_it_replaces_ends_it() -> None:
     sources, told = begin()
     other = "x-000000000000cccccc"
     sources.batch(other, 1, 0, 0.0)
-    sources.apply(other, 0, control.Session(other, "x", "1", 0, lost_session=A), 0)
+    sources.apply(other, control.Session(other, "x", "1", 0, lost_session=A), 0)
     assert [call[:4] for call in told.take()] == [("lost", "Trades", f"{A}/1", "session_lost")]
 
 
 def test_an_orderly_end_ends_what_is_still_open() -> None:
     sources, told = begin()
-    sources.apply(A, 0, control.SessionEnd(), 0)
+    sources.apply(A, control.SessionEnd(), 0)
     assert [call[:4] for call in told.take()] == [("lost", "Trades", f"{A}/1", "shutdown")]
     assert not sources.sessions
 
@@ -161,7 +161,7 @@ def test_numbers_of_the_newest_ended_sessions_are_kept() -> None:
     sources.batches = dict.fromkeys(reversed(names), 5)  # As a Redis hash gives them: in any order.
     for name in names:
         sources.sessions.pop(name, None)
-    sources.apply(A, 0, control.SessionEnd(), 0)
+    sources.apply(A, control.SessionEnd(), 0)
     assert sorted(sources.batches) == sorted(names)[-REMEMBERED:]
     assert sources.forgotten == set(names) - set(sources.batches)
     back = names[0]
@@ -172,8 +172,8 @@ def test_numbers_of_the_newest_ended_sessions_are_kept() -> None:
 def test_candles_of_several_intervals_are_topics_of_their_own_and_other_names_are_not() -> None:
     sources, _ = begin()
     one, five = (TopicRef("S", "s", "Candles", f"kline_{i}") for i in ("1m", "5m"))
-    sources.apply(A, 1, control.Subscribed(1, [one, five]), 0)
-    sources.apply(A, 1, control.Unsubscribed(1, [five]), 0)
+    sources.apply(A, control.Subscribed(1, [one, five]), 0)
+    sources.apply(A, control.Unsubscribed(1, [five]), 0)
     assert sources.live(one)
     assert not sources.live(five)
     assert sources.live(TopicRef("S", "s", "Trades", "another@name"))

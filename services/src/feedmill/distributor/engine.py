@@ -220,7 +220,7 @@ class Engine:
                     if book is not None:
                         book.failed(record.command, self._now_ns)
                 elif batch.session in self.sources.sessions:
-                    self.sources.apply(batch.session, run.conn, record, at_ns)
+                    self.sources.apply(batch.session, record, at_ns)
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
                 self._letter(batch.session, batch.n, index, run.conn, at_ns, "internal_error", what, payload)

@@ -124,8 +124,8 @@ class Sources:
         self.forgotten.discard(session_id)
         return True
 
-    def apply(self, session_id: str, run_conn: int, record: control.AnyControl, at_ns: int) -> None:
-        """A control record of a session's connection."""
+    def apply(self, session_id: str, record: control.AnyControl, at_ns: int) -> None:
+        """A control record of a session; it names its connection itself."""
         session = self.sessions[session_id]
         if isinstance(record, control.Session):
             session.replica, session.started_ns = record.replica, record.started_ns
