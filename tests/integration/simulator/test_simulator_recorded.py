@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import pytest
 
 from feedmill.simulator import ConfigError, Simulator, SimulatorConfig, VenueConfig, recorded_feeds
 
-RECORDINGS = Path(__file__).resolve().parents[4] / "shared" / "recordings"
+RECORDINGS = Path(os.environ.get("FEEDMILL_RECORDINGS", Path(__file__).resolve().parents[4] / "shared" / "recordings"))
 SPOT, USDM, DERIBIT = "binance/Spot", "binance/UsdM", "deribit/Derivatives"
 needs_recordings = pytest.mark.skipif(
-    not (RECORDINGS / "binance.jsonl.gz").is_file(), reason="the captured frames are not beside this project"
+    not (RECORDINGS / "binance.jsonl.gz").is_file(),
+    reason="no captured frames there: set FEEDMILL_RECORDINGS to their folder",
 )
 
 
