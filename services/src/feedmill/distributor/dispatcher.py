@@ -15,6 +15,7 @@ from feedmill.distributor import checkpoint, metrics
 from feedmill.distributor.engine import Engine, Taken
 from feedmill.distributor.gate import LOOK_EVERY, Gate
 from feedmill.distributor.metrics import Figures
+from feedmill.distributor.replies import Answer, Waker
 from feedmill.distributor.scripts import COMMIT
 from feedmill.distributor.settings import DistributorSettings
 from feedmill.exchanges.base import Venue
@@ -31,6 +32,8 @@ ANSWER = 10.0
 """Seconds after which a server that does not answer is away."""
 SLICE = 0.01
 """Seconds of work after which the event loop gets its turn."""
+FEW = 1000
+"""Frames of a read after which the next one may linger."""
 REPLAY_COUNT = 64
 
 
@@ -55,22 +58,48 @@ class Dispatcher:
         self._trimmed = ""
         """``Gate.stored`` at the last commit: what is stored since can be trimmed."""
         self._id = ""
-        self._in_flight: tuple[asyncio.Future[Any], Taken, str, float] | None = None
+        shard = settings.shard
+        self._raw = shard.raw
+        self._keys = (shard.checkpoint, shard.raw, shard.events, shard.commands, shard.images, shard.applied)
+        self._waker = Waker()
+        self._reading: Answer | None = None
+        self._in_flight: tuple[Answer, Taken, str] | None = None
+        self._failure: Exception | None = None
+        """Of a commit, or of the watch: ends the session."""
         self._entry_bytes = float(READ_BYTES)  # Not known yet: one entry first.
 
     async def run(self, ended: asyncio.Event) -> None:
         """Work until ``ended``; raises Mismatch, WireError, WireClosed, TimeoutError, BadCheckpoint."""
         engine = await self._load()
         self._figures.loaded, self._figures.error = True, ""
-        stopper = asyncio.create_task(ended.wait())
+        stopper = asyncio.create_task(self._wake_on(ended), name="stop dispatching")
+        watch = asyncio.create_task(self._watch(), name="watch answers")
         try:
-            await self._work(engine, ended, stopper)
+            await self._work(engine, ended)
             engine.close_holes()
             if engine.moved:
                 await self._commit(engine)
             await self._settled()
         finally:
             stopper.cancel()
+            watch.cancel()
+            self._figures.report()
+
+    async def _wake_on(self, ended: asyncio.Event) -> None:
+        await ended.wait()
+        self._waker.wake()
+
+    async def _watch(self) -> None:
+        """A server that does not answer is away."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            under_way = [self._reading, self._in_flight[0] if self._in_flight else None]
+            if any(answer and not answer.finished and monotonic() - answer.sent > ANSWER for answer in under_way):
+                self._fail(TimeoutError(f"no answer within {ANSWER:g} s"))
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._waker.wake()
 
     async def _load(self) -> Engine:
         shard, settings = self.settings.shard, self.settings
@@ -112,44 +141,38 @@ class Dispatcher:
                 break
         return count
 
-    async def _work(self, engine: Engine, ended: asyncio.Event, stopper: asyncio.Task[Any]) -> None:
+    async def _work(self, engine: Engine, ended: asyncio.Event) -> None:
         while not ended.is_set():
             if monotonic() - self._looked >= LOOK_EVERY:
                 await self._look(engine)
                 if self._gate.why:
-                    await asyncio.wait({stopper}, timeout=LOOK_EVERY / 4)
+                    await self._waker.wait(LOOK_EVERY / 4)
                     self._looked = 0.0
                     continue
-            entries = await self._fetch(engine, stopper)
+            entries = await self._fetch(engine, ended)
             if entries is None:
                 return
             frames = await self._handle(engine, entries)
             engine.tick(now_ns(), monotonic(), idle=not entries)
             if engine.moved or (not entries and (engine.trims or self._trimmed != self._gate.stored)):
                 await self._commit(engine)
-            elif self._in_flight is not None:
-                await self._settled()
-            if self.settings.linger and 0 < frames < 1000:
-                await asyncio.wait({stopper}, timeout=self.settings.linger)
+            if self.settings.linger and 0 < frames < FEW and not ended.is_set():
+                await self._waker.wait(self.settings.linger)
 
-    async def _fetch(self, engine: Engine, stopper: asyncio.Task[Any]) -> list[Any] | None:
+    async def _fetch(self, engine: Engine, ended: asyncio.Event) -> list[Any] | None:
         """Entries after the position, empty when none came in time, None when asked to stop."""
         count = max(1, min(MAX_COUNT, int(READ_BYTES / self._entry_bytes)))
-        answer = self._reader.send(
-            "XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", self.settings.shard.raw, engine.pos
-        )
-        watched = {answer, stopper} if self._in_flight is None else {answer, stopper, self._in_flight[0]}
-        _forget(answer)  # Whatever ends the wait, nobody need ask for it.
-        async with asyncio.timeout(ANSWER):
-            while not answer.done():
-                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                if stopper.done():
-                    return None
-                if self._in_flight is not None and self._in_flight[0].done():
-                    watched.discard(self._in_flight[0])
-                    await self._settled()
-        streams = answer.result()
-        return streams[0][1] if streams else []
+        self._reading = answer = Answer(lambda _: self._waker.wake())
+        self._reader.post(answer, "XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", self._raw, engine.pos)
+        while not answer.finished:
+            await self._waker.wait()
+            if self._failure is not None:
+                raise self._failure
+            if ended.is_set():
+                return None
+        if answer.error is not None:
+            raise answer.error
+        return answer.value[0][1] if answer.value else []
 
     async def _handle(self, engine: Engine, entries: list[Any]) -> int:
         """Answers the number of frames."""
@@ -171,34 +194,47 @@ class Dispatcher:
         await self._settled()
         taken = engine.take()
         self._trimmed = self._gate.stored
-        shard = self.settings.shard
         before, new = self._id, secrets.token_hex(8)
         if taken.en:
             engine.eid = new
         fields = [item for pair in taken.fields.items() for item in pair]
         images = [item for pair in taken.images.items() for item in pair]
-        future = self._writer.send(
-            "EVALSHA", COMMIT.digest, 6,
-            shard.checkpoint, shard.raw, shard.events, shard.commands, shard.images, shard.applied,
+        answer = Answer(self._answered)
+        self._in_flight = (answer, taken, new)
+        self._writer.post(
+            answer, "EVALSHA", COMMIT.digest, len(self._keys), *self._keys,
             before, new, taken.pos, taken.floor,
             taken.en or "", new, taken.eid_before, taken.events, taken.deltas,
             len(fields), *fields, len(taken.deleted), *taken.deleted, len(images), *images, *taken.commands,
         )  # fmt: skip
-        _forget(future)
-        self._in_flight = (future, taken, new, monotonic())
+
+    def _answered(self, answer: Answer) -> None:
+        """The commit under way was made or refused."""
+        assert self._in_flight is not None
+        _, taken, new = self._in_flight
+        if answer.error is not None:
+            self._fail(answer.error)
+        elif answer.value[0] != 1:
+            self._fail(Mismatch(f"the last commit is {answer.value[1].decode()}, not {self._id or 'none'}"))
+        else:
+            self._in_flight = None
+            self._id = new
+            self._figures.committed(taken, monotonic() - answer.sent)
+            if self._waits_for_commit:
+                self._waker.wake()
 
     async def _settled(self) -> None:
-        """Wait for the commit under way. Raises Mismatch when it was refused."""
-        if self._in_flight is None:
-            return
-        future, taken, new, sent = self._in_flight
-        async with asyncio.timeout(ANSWER):
-            answer = await future
-        self._in_flight = None
-        if answer[0] != 1:
-            raise Mismatch(f"the last commit is {answer[1].decode()}, not {self._id or 'none'}")
-        self._id = new
-        self._figures.committed(taken, monotonic() - sent)
+        """Wait for the commit under way. Raises Mismatch when it was refused, and what the connection raises."""
+        self._waits_for_commit = True
+        try:
+            while self._failure is None and self._in_flight is not None:
+                await self._waker.wait()
+        finally:
+            self._waits_for_commit = False
+        if self._failure is not None:
+            raise self._failure
+
+    _waits_for_commit = False
 
     async def _look(self, engine: Engine) -> None:
         """Once a second: room in Redis, lag, figures."""
@@ -223,12 +259,9 @@ class Dispatcher:
         figures.sessions = list(engine.sources.sessions)
         figures.connections = engine.sources.connections
         metrics.sessions.set(len(figures.sessions))
+        figures.report()
 
 
 def _payload(fields: list[bytes]) -> bytes | None:
     """The batch of an entry (field ``b``)."""
     return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"b") if fields else None
-
-
-def _forget(future: asyncio.Future[Any]) -> None:
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -8,9 +8,9 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 from feedmill.distributor.engine import Taken
-from feedmill.shared.clock import now_ns
+from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.events import EventBlock
-from feedmill.shared.latency import Latencies
+from feedmill.shared.latency import Latencies, RecentLatency
 from feedmill.shared.metrics import LATENCY_BUCKETS
 
 frames = Counter("feedmill_distributor_frames_total", "Frames handled.")
@@ -32,7 +32,7 @@ receive_to_commit = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 _KINDS = ("trades", "tickers", "books", "candles", "gaps", "dead_letters", "instruments")
-_counters = {kind: events.labels(kind) for kind in _KINDS}
+_COUNTERS = [frames, commits, duplicates, commands, *(events.labels(kind) for kind in _KINDS)]
 
 
 @dataclass(slots=True)
@@ -44,8 +44,10 @@ class Figures:
     loaded: bool = False
     standby: bool = True
     frames: int = 0
-    events: int = 0
     duplicates: int = 0
+    commands: int = 0
+    kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
+    """Events emitted by kind."""
     gaps: int = 0
     dead_letters: int = 0
     commits: int = 0
@@ -59,32 +61,44 @@ class Figures:
     books: dict[str, int] = field(default_factory=dict)
     sessions: list[str] = field(default_factory=list)
     connections: int = 0
+    _receive: RecentLatency = field(init=False)
+    _observed: float = 0.0
+    _reported: list[int] = field(default_factory=lambda: [0] * len(_COUNTERS))
+
+    def __post_init__(self) -> None:
+        self._receive = self.latencies.of(self.venue, "receiveToDispatch")
 
     def committed(self, taken: Taken, seconds: float) -> None:
-        """Count what a commit brought."""
+        """Count what a commit brought. The metrics follow once a second (:meth:`report`)."""
         block = taken.block
-        commits.inc()
-        commit_seconds.observe(seconds)
-        frames.inc(taken.frames)
         self.commits += 1
         self.frames += taken.frames
-        self.events += len(block)
         self.position = taken.pos
-        if taken.duplicates:
-            duplicates.inc(taken.duplicates)
-            self.duplicates += taken.duplicates
-        if taken.commands:
-            commands.inc(len(taken.commands))
-        self._count(block)
-        if taken.oldest_ns:
-            took = max(0, now_ns() - taken.oldest_ns)
-            receive_to_commit.observe(took / 1e9)
-            self.latencies.of(self.venue, "receiveToDispatch").current.add(took, taken.frames)
+        self.duplicates += taken.duplicates
+        self.commands += len(taken.commands)
+        counts = self.kinds
+        counts["trades"] += len(block.trades)
+        counts["tickers"] += len(block.tickers)
+        if block.books or block.candles or block.instruments:
+            counts["books"] += len(block.books)
+            counts["candles"] += len(block.candles)
+            counts["instruments"] += len(block.instruments)
+        if block.gaps or block.dead_letters:
+            self._troubles(block)
+        took = max(0, now_ns() - taken.oldest_ns) if taken.oldest_ns else 0
+        if took:
+            self._receive.current.add(took, taken.frames)
+        # The Prometheus histograms cost more per value: at most 100 a second.
+        at = monotonic()
+        if at - self._observed >= 0.01:
+            self._observed = at
+            commit_seconds.observe(seconds)
+            if took:
+                receive_to_commit.observe(took / 1e9)
 
-    def _count(self, block: EventBlock) -> None:
-        for kind, counter in _counters.items():
-            if number := len(getattr(block, kind)):
-                counter.inc(number)
+    def _troubles(self, block: EventBlock) -> None:
+        self.kinds["gaps"] += len(block.gaps)
+        self.kinds["dead_letters"] += len(block.dead_letters)
         for gap in block.gaps:
             if gap.revision == 1:
                 gaps.labels(gap.channel, gap.cause).inc()
@@ -92,6 +106,18 @@ class Figures:
         for letter in block.dead_letters:
             dead_letters.labels(letter.reason).inc()
             self.dead_letters += 1
+
+    def report(self) -> None:
+        """Bring the counters up to date."""
+        now = [self.frames, self.commits, self.duplicates, self.commands, *self.kinds.values()]
+        for counter, value, before in zip(_COUNTERS, now, self._reported, strict=True):
+            if value > before:
+                counter.inc(value - before)
+        self._reported = now
+
+    @property
+    def events(self) -> int:
+        return sum(self.kinds.values())
 
     def document(self) -> dict[str, Any]:
         """The section ``dispatch``."""

@@ -15,7 +15,7 @@ from feedmill.resources.types import BatchingMode
 from feedmill.shared.clock import SECOND
 from feedmill.shared.keys import ShardRef
 
-LINGER = {BatchingMode.LATENCY: 0.0, BatchingMode.ADAPTIVE: 0.001, BatchingMode.THROUGHPUT: 0.02}
+LINGER = {BatchingMode.LATENCY: 0.0, BatchingMode.ADAPTIVE: 0.001, BatchingMode.THROUGHPUT: 0.08}
 """Seconds between reads of a stream that brings little: fewer, larger commits for that much more delay."""
 
 
