@@ -84,9 +84,10 @@ _BY_SEQ = """
 _BY_TIME = """
     m.exchange_ns / 1000000 >= coalesce(g.from_seq, -1)
     AND m.exchange_ns / 1000000 <= CASE WHEN coalesce(g.to_seq, -1) < 0 THEN 9223372036854775807 ELSE g.to_seq END"""
+# One without a beginning says nothing: it would excuse every loss there ever was.
 _WHOLE_SHARD = """
     EXISTS (SELECT FROM gaps g WHERE g.instrument_id IS NULL AND m.exchange_ns > 0
-            AND m.exchange_ns >= coalesce(g.from_ns, 0)
+            AND g.from_ns > 0 AND m.exchange_ns >= g.from_ns
             AND (coalesce(g.to_ns, 0) = 0 OR m.exchange_ns <= g.to_ns))"""
 
 
