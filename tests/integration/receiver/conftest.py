@@ -312,6 +312,7 @@ def toy_settings(venue: ToyVenue, **changes: Any) -> ReceiverSettings:
         "breaker_reset": 0.5,
         "append_deadline": 1.0,
         "alive_interval": 0.4,
+        "confirm_hold": 0.0,
         "drain_timeout": 10.0,
     }
     return ReceiverSettings(**(values | changes))

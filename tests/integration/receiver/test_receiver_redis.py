@@ -92,6 +92,33 @@ async def test_append_only_file_cut_in_a_crash(venue: Any, launch: Any, redis_se
     assert len(raw.batches) == 1
 
 
+async def test_what_the_server_calls_on_disk_too_early_is_still_held(
+    venue: Any, launch: Any, redis_server: Any, kit: Any
+) -> None:
+    """WAITAOF may answer before the fsync: half of the file is gone after a crash, and nothing is lost."""
+    running = launch(confirm_hold=60.0)
+    await running.ready()
+    backlog = running.receiver.producer.backlog
+    async with traffic(venue):
+        await kit.until(lambda: running.receiver.confirmer.aof and backlog.acked >= 20)
+        assert backlog.confirmed == 0
+        redis_server.kill()
+        await kit.until(lambda: running.receiver.appender.state == "away")
+        (part,) = redis_server.aof_dir.glob("*.incr.aof")
+        data = part.read_bytes()
+        part.write_bytes(data[: len(data) // 2])
+        acked = backlog.acked
+        redis_server.start()
+        await kit.until(lambda: backlog.acked > acked)
+    await all_received(running, venue, kit)
+    await running.stop()
+    assert backlog.confirmed == backlog.last
+    raw = await kit.read_raw(redis_server.url)
+    raw.assert_dense()
+    assert raw.data() == venue.sent
+    assert len(raw.batches) == 1
+
+
 async def test_server_forgot_confirmed_batches(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
     running = launch()
     await running.ready()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from feedmill.shared import control
 
-MUCH = 4 * 1024 * 1024
+MUCH = 8 * 1024 * 1024
 """Bytes held from which on confirming is urgent."""
 
 

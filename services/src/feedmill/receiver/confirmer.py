@@ -1,14 +1,17 @@
 """Finds out what the server has on disk, so that batches need be held no longer.
 
-On its own connection: a small write that also checks that the server still knows the batch, then WAITAOF. Where the
-append-only file is off nothing better than the acknowledgement exists: then acknowledged counts as confirmed, and
-health says so.
+On its own connection: a small write that also checks that the server still knows the batch, then WAITAOF. With
+``appendfsync everysec`` Valkey 9.1 answers WAITAOF before the fsync (measured with strace: 8,499 answers, 4 fsyncs), so
+what it calls on disk is held ``hold`` seconds longer, the time in which the fsync has come; only when much is held its
+word is enough. Where the append-only file is off nothing better than the acknowledgement exists: then acknowledged
+counts as confirmed, and health says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import Any
 
 from feedmill.receiver import metrics
@@ -39,6 +42,7 @@ class Confirmer:
         appender: Appender,
         *,
         replicas: int = 0,
+        hold: float = 2.0,
         deadline: float = 5.0,
         log: Any,
     ) -> None:
@@ -47,8 +51,11 @@ class Confirmer:
         self._producer = producer
         self._appender = appender
         self._replicas = replicas
+        self._hold = hold
         self._deadline = deadline
         self._log = log
+        self._proven: deque[tuple[float, str, int]] = deque()
+        """(when the server called it on disk, session, batch), oldest first."""
         self.aof: bool | None = None
         """Whether WAITAOF confirms; None before it is known."""
         self.problem = ""
@@ -68,6 +75,7 @@ class Confirmer:
                         await self._pause()
                 finally:
                     wire.abort()
+                    self._proven.clear()  # Another life of the server may have forgotten it.
             except (OSError, TimeoutError, WireError) as error:
                 self.problem = f"{type(error).__name__}: {error}"[:200]
                 await asyncio.sleep(backoff.next())
@@ -88,16 +96,29 @@ class Confirmer:
             backlog.acked_more.clear()
             await backlog.acked_more.wait()
         session, n = producer.id, backlog.acked
+        if self._proven and self._proven[-1][1:] == (session, n):
+            self._release()
+            return
         async with asyncio.timeout(self._deadline):
             known, last = await wire.run(CONFIRM, self._keys, session, n)
         if not known:
             self._log.warning("confirm.forgotten", session=session, batch=n, server_has=last)
+            self._proven.clear()
             self._appender.verify()
             await asyncio.sleep(0.2)
             return
         if await self._on_disk(wire):
-            producer.confirm(session, n)
-            self.confirmed_at = monotonic()
+            self._proven.append((monotonic(), session, n))
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of what has been on disk for long enough."""
+        now = monotonic()
+        at_once = not self.aof or self._producer.ended or self._producer.backlog.holds_much
+        while self._proven and (at_once or now - self._proven[0][0] >= self._hold):
+            _, session, n = self._proven.popleft()
+            self._producer.confirm(session, n)
+            self.confirmed_at = now
 
     async def _on_disk(self, wire: Wire) -> bool:
         if self.aof is False and monotonic() < self._recheck_at:

@@ -59,8 +59,9 @@ class Receiver:
             redis_url, settings.shard, self.producer, self.breaker, deadline=settings.append_deadline, log=log
         )
         self.confirmer = Confirmer(
-            redis_url, settings.shard, self.producer, self.appender, replicas=settings.confirm_replicas, log=log
-        )
+            redis_url, settings.shard, self.producer, self.appender, replicas=settings.confirm_replicas,
+            hold=settings.confirm_hold, log=log,
+        )  # fmt: skip
         self.flow = Flow(self.budget, settings.pause_limit, log)
         self.supervisor = Supervisor(feed, self.producer, settings, self.flow, log)
         self.desk = RestDesk(

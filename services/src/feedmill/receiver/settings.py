@@ -50,6 +50,8 @@ class ReceiverSettings:
     breaker_reset: float = 30.0
     append_deadline: float = 5.0
     confirm_replicas: int = 0
+    confirm_hold: float = 2.0
+    """How long a batch that the server calls on disk is held all the same, unless much is held."""
     pause_limit: float = 30.0
     """Reading rested this long for want of memory: connections are closed until there is room again."""
     alive_interval: float = 2.0
