@@ -16,7 +16,6 @@ MOST_CONNECTS = 30
 
 async def test_a_close_after_every_subscribe_makes_no_storm(start_bed: Any) -> None:
     bed = await start_bed(*VENUES, rate=300, backoff="10s")
-    await bed.until_emitted(900)  # Of every topic something was seen: before that there is nothing to miss.
     before = await bed.simulation.stats()
     for venue in VENUES:
         await bed.fault(venue, kind="close", every="subscribe")

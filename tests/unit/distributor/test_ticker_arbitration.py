@@ -74,9 +74,25 @@ def test_a_disconnect_opens_a_gap_that_the_next_ticker_closes(kit: Any, cause: s
     assert len(out.events.gaps) == 2
 
 
-def test_nothing_was_received_so_nothing_is_missing(kit: Any) -> None:
+def test_what_was_lost_before_any_ticker_is_a_gap_since_the_connection(kit: Any) -> None:
     host, (a,) = begin(kit)
-    host.feed(a.close(7), a.open(8, kit.topic("Ticker"), conn=2, first=False), a.frames(9, *seqs(kit, 50), conn=2))
+    host.feed(a.close(7))
+    (gap,) = host.commit().events.gaps
+    assert (gap.state, gap.from_seq, gap.to_seq, gap.from_ns, gap.detected_ns) == ("open", -1, -1, kit.T0, 7)
+    host.restart()
+    again = a.open(8, kit.topic("Ticker"), conn=2, first=False)
+    host.feed(again, a.close(9, conn=2), a.open(10, kit.topic("Ticker"), conn=3, first=False))
+    assert len(host.commit().events.gaps) == 1
+    host.feed(a.frames(11, *seqs(kit, 50), conn=3), a.close(12, conn=3))
+    _, closed, following = host.commit().events.gaps
+    assert (closed.id, closed.state, closed.revision) == (gap.id, "closed", 2)
+    assert (closed.from_seq, closed.to_seq, closed.to_ns) == (-1, 50, 11)
+    assert (following.from_seq, following.state) == (50, "open")
+
+
+def test_a_topic_that_was_never_lost_has_no_gap_before_its_first_ticker(kit: Any) -> None:
+    host, (a,) = begin(kit)
+    host.feed(a.frames(9, *seqs(kit, 50)))
     assert not host.commit().events.gaps
 
 

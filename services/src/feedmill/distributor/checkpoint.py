@@ -2,7 +2,7 @@
 
 Fields: ``id`` (random id of the last commit), ``pos`` (raw entry id), ``en`` and ``eid`` (number and id of the last
 events commit), ``n:<session>``, ``s:<session>``, ``t:<symbol>`` (trades), ``k:<symbol>`` (tickers),
-``c:<symbol>/<interval>`` (candles), ``b:<symbol>`` (books).
+``c:<symbol>/<interval>`` (candles), ``b:<symbol>`` (books), ``u:<channel>/<symbol>`` (subscribed, nothing seen yet).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from feedmill.distributor.candles import CandleTrack
 from feedmill.distributor.sources import Session
 from feedmill.distributor.tickers import TickerTrack
 from feedmill.distributor.trades import TradeTrack
+from feedmill.distributor.unseen import Awaited
 from feedmill.shared.redis.ids import BEGIN
 
 BOOK_STATES = (IDLE, SYNCING, VALID)
@@ -27,6 +28,7 @@ _ticker = msgspec.msgpack.Decoder(TickerTrack)
 _candle = msgspec.msgpack.Decoder(CandleTrack)
 _book = msgspec.msgpack.Decoder(BookMeta)
 _session = msgspec.msgpack.Decoder(Session)
+_awaited = msgspec.msgpack.Decoder(Awaited)
 
 
 class BadCheckpoint(ValueError):
@@ -47,9 +49,10 @@ class Checkpoint:
     tickers: dict[str, TickerTrack] = field(default_factory=dict)
     candles: dict[tuple[str, str], CandleTrack] = field(default_factory=dict)
     books: dict[str, BookMeta] = field(default_factory=dict)
+    unseen: dict[str, Awaited] = field(default_factory=dict)
 
 
-def encode(state: TradeTrack | TickerTrack | CandleTrack | BookMeta | Session) -> bytes:
+def encode(state: TradeTrack | TickerTrack | CandleTrack | BookMeta | Session | Awaited) -> bytes:
     return _encoder.encode(state)
 
 
@@ -84,6 +87,8 @@ def _read(found: Checkpoint, name: str, value: bytes) -> None:
         found.tickers[rest] = _ticker.decode(value)
     elif kind == "b":
         found.books[rest] = _book.decode(value)
+    elif kind == "u":
+        found.unseen[rest] = _awaited.decode(value)
     elif kind == "c":
         symbol, _, interval = rest.rpartition("/")
         found.candles[symbol, interval] = _candle.decode(value)

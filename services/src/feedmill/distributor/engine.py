@@ -24,8 +24,10 @@ from feedmill.distributor.settings import DistributorSettings
 from feedmill.distributor.sources import Sources, source_of
 from feedmill.distributor.tickers import TickerTrack
 from feedmill.distributor.trades import TradeTrack
+from feedmill.distributor.unseen import NUMBERED, Unseen
 from feedmill.exchanges.base import Arbitration, BookUpdate, ChannelName, MapError, Mapper
 from feedmill.shared import control, events
+from feedmill.shared.clock import MS
 from feedmill.shared.control import RestAnswer, TopicRef, decode_answer, decode_control
 from feedmill.shared.events import Candle, DeadLetter, DeltaBlock, EventBlock, Instrument, Ticker, Trade
 from feedmill.shared.frames import RawBatch, Run, RunKind, decode_batch
@@ -81,6 +83,7 @@ class Engine:
         self._primary_tickers = settings.arbitration.get(ChannelName.TICKER) is Arbitration.PRIMARY
         self.books = {symbol: BookTrack(meta, settings.books, self.out) for symbol, meta in state.books.items()}
         self.sources = Sources(self, state.sessions, state.batches)
+        self._unseen = Unseen(self.shard, state.unseen)
         self._touched: dict[str, Any] = {}
         """Checkpoint field -> its state."""
         self._pending = {symbol: track for symbol, track in self._trades.items() if track.waiting}
@@ -259,6 +262,7 @@ class Engine:
         symbol = trade.symbol
         if track is None:
             track = self._trades[symbol] = TradeTrack(symbol, trade)
+            self._seen(ChannelName.TRADES, symbol, trade.id - 1, trade.receive_ns)
         elif not track.accept(trade, self.shard, self.out.events.gaps, self._repair):
             self.out.duplicates += 1
             return
@@ -276,6 +280,8 @@ class Engine:
         if track is None:
             track = self._tickers[symbol] = TickerTrack.begin(ticker, source)
             accepted = True
+            first = ticker.exchange_ns // MS if self._primary_tickers else ticker.seq
+            self._seen(ChannelName.TICKER, symbol, first, ticker.receive_ns)
         elif self._primary_tickers:
             if source != track.source and not self._take_over(track, source, ticker.receive_ns):
                 self.out.duplicates += 1
@@ -335,8 +341,16 @@ class Engine:
     def _instrument(self, instrument: Instrument, _: str) -> None:
         self.out.events.instruments.append(instrument)
 
+    def _seen(self, channel: ChannelName, symbol: str, to_seq: int, at_ns: int) -> None:
+        gap = self._unseen.seen(channel.value, symbol, to_seq, at_ns)
+        if gap is not None:
+            self.out.gap(gap)
+
     # coverage (sources.Listener)
     def covered(self, topic: TopicRef, source: str, at_ns: int) -> None:
+        if topic.channel in NUMBERED and not self._known(topic):
+            # Data may come before its acknowledgement, but not before the connection.
+            self._unseen.covered(topic.channel, topic.symbol, self.sources.connected_ns(source) or at_ns)
         if topic.channel == ChannelName.BOOK:
             book = self._book_of(topic.symbol, topic.native)
             self._relieve(book, source, at_ns)
@@ -350,6 +364,8 @@ class Engine:
             return
         if cause == "unsubscribed":
             cause = "disconnected"
+        if not others and (gap := self._unseen.lost(topic.channel, symbol, cause, at_ns)) is not None:
+            self.out.gap(gap)
         if topic.channel == ChannelName.TRADES:
             if not others and (trades := self._trades.get(symbol)) is not None:
                 trades.interrupted(cause)
@@ -362,6 +378,10 @@ class Engine:
                 if name == symbol and candles.source == source:
                     candles.source, candles.cause = "", cause
                     self._touched[f"c:{name}/{interval}"] = candles
+
+    def _known(self, topic: TopicRef) -> bool:
+        """Whether the topic ever had an event."""
+        return topic.symbol in (self._trades if topic.channel == ChannelName.TRADES else self._tickers)
 
     def _ticker_lost(self, track: TickerTrack, source: str, cause: str, at_ns: int, others: list[str]) -> None:
         gaps, by_time = self.out.events.gaps, self._primary_tickers
@@ -430,7 +450,7 @@ class Engine:
             if book.touched:
                 fields["b:" + symbol] = checkpoint.encode(book.meta)
                 book.touched = False
-        deleted = self._sessions(fields)
+        deleted = self._sessions(fields) + self._topics(fields)
         number, before = 0, self.eid
         if len(block) or deltas.deltas:
             self.en += 1
@@ -475,6 +495,16 @@ class Engine:
         deleted += ["n:" + name for name in sources.forgotten]
         for changed in (sources.counted, sources.touched, sources.gone, sources.forgotten):
             changed.clear()
+        return deleted
+
+    def _topics(self, fields: dict[str, bytes]) -> list[str]:
+        """The same of topics without an event."""
+        unseen = self._unseen
+        for name in unseen.touched:
+            fields["u:" + name] = checkpoint.encode(unseen.awaited[name])
+        deleted = ["u:" + name for name in unseen.gone]
+        unseen.touched.clear()
+        unseen.gone.clear()
         return deleted
 
     def _images(self) -> dict[str, bytes]:

@@ -32,6 +32,8 @@ class Connection(msgspec.Struct, array_like=True):
 
     name: str
     topics: dict[str, TopicRef] = msgspec.field(default_factory=dict)
+    since_ns: int = 0
+    """Receive time of its Connected record; 0 = not known."""
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -97,6 +99,13 @@ class Sources:
         session = self.sessions.get(session_id)
         return session is not None and not session.silent and int(conn) in session.conns
 
+    def connected_ns(self, source: str) -> int:
+        """When a connection was made; 0 = not known."""
+        session_id, _, conn = source.rpartition("/")
+        session = self.sessions.get(session_id)
+        found = session.conns.get(int(conn)) if session is not None else None
+        return found.since_ns if found is not None else 0
+
     def batch(self, session_id: str, n: int, at_ns: int, now: float) -> bool:
         """A batch comes; False = it was handled before. A number left out means that the server lost some."""
         last = self.batches.get(session_id)
@@ -137,7 +146,7 @@ class Sources:
         elif isinstance(record, control.SessionEnd):
             self.end(session_id, "shutdown", at_ns)
         elif isinstance(record, control.Connected):
-            session.conns[record.conn] = Connection(record.name)
+            session.conns[record.conn] = Connection(record.name, since_ns=at_ns)
             self.touched.add(session_id)
         elif isinstance(record, control.Disconnected):
             self._disconnected(session, record.conn, f"{_CAUSES.get(record.cause, 'disconnected')}", at_ns)

@@ -77,7 +77,10 @@ WRONG = {
               IS DISTINCT FROM (e.bid, e.bid_size, e.ask, e.ask_size, e.exchange_ns)""",
 }
 
-_NUMBERED = "g.missing @> m.seq"
+# Subscribed and lost before any event: no number is known before it, so the gap begins at a time.
+_NUMBERED = """
+    (g.missing @> m.seq OR coalesce(g.from_seq, -1) < 0 AND m.exchange_ns >= g.from_ns
+     AND m.seq <= CASE WHEN coalesce(g.to_seq, -1) < 0 THEN 9223372036854775807 ELSE g.to_seq END)"""
 _BY_SEQ = """
     m.seq > CASE WHEN coalesce(g.from_seq, -1) < 0 THEN -9223372036854775808 ELSE g.from_seq END
     AND m.seq < CASE WHEN coalesce(g.to_seq, -1) < 0 THEN 9223372036854775807 ELSE g.to_seq END"""
