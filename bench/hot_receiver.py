@@ -44,7 +44,8 @@ from feedmill.exchanges.base import (
 )
 from feedmill.local.embedded import EmbeddedRedis
 from feedmill.receiver.service import Receiver
-from feedmill.receiver.settings import BatchingMode, ReceiverSettings
+from feedmill.receiver.settings import ReceiverSettings
+from feedmill.resources.types import BatchingMode
 from feedmill.shared import log
 from feedmill.shared.health import Health
 from feedmill.shared.keys import ShardRef

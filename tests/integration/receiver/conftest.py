@@ -31,7 +31,8 @@ from feedmill.exchanges.base import (
 )
 from feedmill.local.embedded import EmbeddedRedis
 from feedmill.receiver.service import Receiver
-from feedmill.receiver.settings import BatchingMode, ReceiverSettings
+from feedmill.receiver.settings import ReceiverSettings
+from feedmill.resources.types import BatchingMode
 from feedmill.shared import control
 from feedmill.shared.frames import RunKind, decode_batch
 from feedmill.shared.health import Health

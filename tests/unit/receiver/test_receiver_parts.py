@@ -14,9 +14,9 @@ from feedmill.receiver.causes import explain, host_of, retry_after
 from feedmill.receiver.commands import CommandFilter
 from feedmill.receiver.freshness import SAMPLED, Freshness
 from feedmill.receiver.pacing import Pacer, unread
-from feedmill.receiver.settings import BatchingMode
 from feedmill.receiver.subscriber import message_bucket
 from feedmill.receiver.supervisor import plan_sockets
+from feedmill.resources.types import BatchingMode
 from feedmill.shared.clock import SECOND
 from feedmill.shared.control import Command
 

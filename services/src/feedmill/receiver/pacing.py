@@ -15,7 +15,7 @@ import array
 import fcntl
 import termios
 
-from feedmill.receiver.settings import BatchingMode
+from feedmill.resources.types import BatchingMode
 
 LONGEST = 0.03
 SHORTEST = 0.001

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from feedmill.exchanges.base import Subscription
+from feedmill.resources.types import BatchingMode
 from feedmill.shared.keys import ShardRef
 
 if TYPE_CHECKING:
     from feedmill.resources.feed import ExchangeFeed
     from feedmill.resources.pipeline import FeedPipeline
-
-
-class BatchingMode(StrEnum):
-    """How long reading rests after a read, so that one wake-up serves many frames (see ``pacing``)."""
-
-    ADAPTIVE = "Adaptive"
-    LATENCY = "Latency"
-    THROUGHPUT = "Throughput"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ class ReceiverSettings:
             stream_url=plan.feed_stream_url(feed),
             rest_url=plan.feed_rest_url(feed),
             subscriptions=tuple(plan.shard_subscriptions(feed, shard)),
-            mode=BatchingMode(str(getattr(receiver.batching.mode, "value", receiver.batching.mode))),
+            mode=receiver.batching.mode,
             max_age=receiver.batching.max_age.seconds,
             memory=receiver.memory.bytes,
             breaker_failures=breaker.failure_threshold,
