@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from feedmill.cli.main import app
 from feedmill.cli.migrate import MigrateError, migrate_sync, revisions, statements, upgrade
+from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.shared import postgres
 
 CATALOG = """
@@ -109,6 +110,23 @@ async def test_several_starters_at_once(database_url: str) -> None:
     ]
     answers = await asyncio.gather(*(starter.communicate() for starter in starters))
     assert [(out.decode(), error.decode()) for out, error in answers] == [(f"database: {revisions()[-1]}\n", "")] * 4
+
+
+async def test_two_databases_of_one_process_at_once(postgres_server: EmbeddedPostgres, database_url: str) -> None:
+    """Each is migrated itself, although alembic keeps its context in globals."""
+    others = [f"{database_url.rpartition('/')[2]}_{n}" for n in range(3)]
+    admin = await asyncpg.connect(database_url)
+    try:
+        for name in others:
+            await admin.execute(f'CREATE DATABASE "{name}"')
+        urls = [database_url, *map(postgres_server.url_for, others)]
+        await asyncio.gather(*(upgrade(url) for url in urls))
+        for url in urls:
+            assert await ask(url, "SELECT version_num FROM alembic_version") == [(revisions()[-1],)]
+    finally:
+        for name in others:
+            await admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await admin.close()
 
 
 async def test_services_refuse_a_schema_that_is_behind(database_url: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from feedmill.processor.settings import ProcessorSettings
 from feedmill.shared.events import Gap
@@ -191,6 +192,21 @@ async def test_the_hint_for_trimming_follows_the_position(bench: Bench) -> None:
     await bench.until_stored()
     await run.end()
     assert await hinted()
+
+
+async def test_a_full_server_still_takes_the_hint(bench: Bench) -> None:
+    """It is what lets the distributor go on and empty the server."""
+    distributor = bench.distributor()
+    await distributor.trades(1, 100, size=10)
+    await distributor.client.config_set("maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        await distributor.client.hset("any", "key", "value")
+    bench.start()
+
+    async def hinted() -> bool:
+        return bool(await distributor.client.hget(REF.applied, "stream") == distributor.entries[-1].encode())
+
+    await bench.until(hinted)
 
 
 async def test_it_ends_in_time_while_postgres_hangs(bench: Bench, proxy: Proxy) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import threading
 from pathlib import Path
 from typing import Annotated
 
-import asyncpg
 import typer
 from alembic import command as alembic
 from alembic.config import Config
@@ -19,6 +19,9 @@ import feedmill
 from feedmill.shared import postgres
 from feedmill.shared.config import ConfigError, check_database_url, read_setting
 from feedmill.shared.log import redact
+
+_ONE_AT_A_TIME = threading.Lock()
+"""alembic keeps its context in module globals: two migrations in one process would mix up their databases."""
 
 
 class MigrateError(RuntimeError):
@@ -53,16 +56,17 @@ def migrate_sync(database_url: str, *, to: str = "head", down: bool = False) -> 
     """
     config = _config(database_url)
     try:
-        if down:
-            alembic.downgrade(config, to)
-        else:
-            alembic.upgrade(config, to)
+        with _ONE_AT_A_TIME:
+            if down:
+                alembic.downgrade(config, to)
+            else:
+                alembic.upgrade(config, to)
     except CommandError as error:
         raise _unknown(to, error) from error
-    except (OSError, TimeoutError) as error:
-        raise MigrateError(f"the database cannot be reached: {postgres.describe(error)}") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrateError(f"the database refused the migration: {postgres.describe(error)}") from error
+    except postgres.RETRYABLE as error:
+        away = isinstance(error, (OSError, TimeoutError))
+        what = "the database cannot be reached" if away else "the database refused the migration"
+        raise MigrateError(f"{what}: {postgres.describe(error)}") from error
     except Exception as error:
         # SQLAlchemy wraps the driver's errors; its text repeats the statement, the cause is enough.
         cause = getattr(error, "orig", None) or error
@@ -86,10 +90,11 @@ def statements(to: str = "head", *, down: bool = False) -> str:
     output = io.StringIO()
     config = _config(output=output)
     try:
-        if down:
-            alembic.downgrade(config, f"{revisions()[-1]}:{to}", sql=True)
-        else:
-            alembic.upgrade(config, to, sql=True)
+        with _ONE_AT_A_TIME:
+            if down:
+                alembic.downgrade(config, f"{revisions()[-1]}:{to}", sql=True)
+            else:
+                alembic.upgrade(config, to, sql=True)
     except CommandError as error:
         raise _unknown(to, error) from error
     return output.getvalue()
@@ -99,10 +104,12 @@ async def current(database_url: str) -> str:
     """The database's revision, empty when there is none. Raises MigrateError."""
     try:
         connection = await postgres.connect(database_url, name="feedmill-migrate")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except postgres.RETRYABLE as error:
         raise MigrateError(f"the database cannot be reached: {postgres.describe(error)}") from error
     try:
         return await postgres.revision(connection)
+    except postgres.RETRYABLE as error:
+        raise MigrateError(f"the database does not answer: {postgres.describe(error)}") from error
     finally:
         await postgres.close(connection)
 

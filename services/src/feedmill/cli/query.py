@@ -99,13 +99,11 @@ def query(
 
 
 async def _ask(url: str, sql: str, shape: Format, limit: int, timeout: float) -> None:
-    import asyncpg
-
     from feedmill.shared import postgres
 
     try:
         connection = await postgres.connect(url, name="feedmill-query", command_timeout=timeout)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+    except postgres.RETRYABLE as error:
         raise QueryError(f"the database cannot be reached: {postgres.describe(error)}") from error
     try:
         async with connection.transaction(readonly=True):
@@ -120,7 +118,9 @@ async def _ask(url: str, sql: str, shape: Format, limit: int, timeout: float) ->
                 if not writer.add(list(row.values())):
                     break
             writer.end()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+    except BrokenPipeError:
+        raise  # Whoever read our output has enough.
+    except postgres.RETRYABLE as error:
         hint = getattr(error, "hint", None)
         said = postgres.describe(error) if not isinstance(error, TimeoutError) else f"no answer within {timeout:g} s"
         raise QueryError(f"{said}{f' (hint: {hint})' if hint else ''}") from error

@@ -14,7 +14,12 @@ from feedmill.shared.backoff import Backoff
 from feedmill.shared.keys import ShardRef
 from feedmill.shared.lease import sleep_or
 from feedmill.shared.redis.url import RedisUrl
-from feedmill.shared.redis.wire import Wire, WireError, connect
+from feedmill.shared.redis.wire import Script, Wire, WireError, connect
+
+_TELL = Script("""#!lua flags=allow-oom
+return redis.call('HSET', KEYS[1], 'n', ARGV[1], 'id', ARGV[2], 'stream', ARGV[3])
+""")
+"""``allow-oom``: this hint is what lets a full server be emptied; refused, it would stay full for ever."""
 
 EVERY = 0.02
 """Seconds between two writes at least."""
@@ -96,8 +101,7 @@ class Hints:
         answers = []
         for shard in changed:
             at = self._latest[shard]
-            fields = ("n", at.n, "id", at.commit_id, "stream", at.stream_id)
-            answers.append(self._wire.send("HSET", shard.applied, *fields))
+            answers.append(self._wire.run(_TELL, [shard.applied], at.n, at.commit_id, at.stream_id))
         for answer in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
