@@ -150,9 +150,6 @@ async def test_everything_is_killed_in_turn(start_bed: Any, dice: random.Random)
     await equal(bed)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="what Redis held and lost for good is in no gap row yet when its chain begins anew"
-)
 async def test_redis_that_loses_everything_leaves_gap_rows(start_bed: Any) -> None:
     """Wiped while the processor is behind: what was only in Redis is gone, and must be told."""
     bed = await start_bed("binance/Spot", rate=RATE)

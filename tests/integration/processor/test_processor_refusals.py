@@ -66,6 +66,7 @@ async def test_a_poison_row_is_one_dead_letter(bench: Bench, kind: str) -> None:
         getattr(block, name).extend(events)
     distributor = bench.distributor()
     await distributor.commit(block)
+    first = distributor.id
     await distributor.commit(trades=good[20:])
     run = bench.start()
     await bench.until_stored()
@@ -77,7 +78,12 @@ async def test_a_poison_row_is_one_dead_letter(bench: Bench, kind: str) -> None:
         "SELECT shard, session, batch, reason, payload FROM dead_letters"
     )
     (poison,) = next(iter(POISON[kind].values()))
-    assert (shard, session, batch, reason) == (str(REF), "event", 1, f"{type(poison).__name__.lower()}_refused")
+    assert (shard, session, batch, reason) == (
+        str(REF),
+        f"event:{first}",
+        1,
+        f"{type(poison).__name__.lower()}_refused",
+    )
     assert msgspec.msgpack.decode(payload, type=type(poison)) == poison
     assert run.shard().dead_letters == 1
     # The shard goes on as if nothing had been, over the same connection.

@@ -48,7 +48,7 @@ BLOCK = EventBlock(1, [TRADE], [TICKER], [BOOK], [CANDLE], [GAP], [LETTER], [INS
 
 def test_each_column_in_its_place() -> None:
     rows, deferred = Rows(), list[Deferred]()
-    assert rows.add_block(1, BLOCK, {"A": 5}, WIDE, deferred) == len(rows) == len(BLOCK) == 7
+    assert rows.add_block((1, "c1"), BLOCK, {"A": 5}, WIDE, deferred) == len(rows) == len(BLOCK) == 7
     assert deferred == []
     assert rows.trades == ["5\t7\t0.10\t2.500\t1\t1000\t1001\t3\t70\t72\tv7"]
     assert rows.tickers == ["5\t8\t1.0\t2\t\t\t1000\t1001\t1"]
@@ -63,7 +63,7 @@ def test_each_column_in_its_place() -> None:
 
 def test_one_by_one_is_the_same_as_in_a_block() -> None:
     at_once, single = Rows(), Rows()
-    at_once.add_block(1, BLOCK, {"A": 5}, WIDE, [])
+    at_once.add_block((1, "c1"), BLOCK, {"A": 5}, WIDE, [])
     for event in EVENTS:
         if isinstance(event, DeadLetter):
             single.add_letter(event)
@@ -74,22 +74,22 @@ def test_one_by_one_is_the_same_as_in_a_block() -> None:
 
 def test_a_ticker_without_exchange_time() -> None:
     rows = Rows()
-    rows.add_block(1, EventBlock(tickers=[msgspec.structs.replace(TICKER, exchange_ns=0)]), {"A": 5}, WIDE, [])
+    rows.add_block((1, "c1"), EventBlock(tickers=[msgspec.structs.replace(TICKER, exchange_ns=0)]), {"A": 5}, WIDE, [])
     assert rows.tickers == ["5\t8\t1.0\t2\t\t\t\t1001\t1"]
 
 
 def test_what_needs_something_made_first_is_deferred_with_its_place() -> None:
     for ids, windows in (({}, WIDE), ({"A": 5}, Windows())):
         rows, deferred = Rows(), list[Deferred]()
-        assert rows.add_block(9, BLOCK, ids, windows, deferred) == 7
+        assert rows.add_block((9, "c9"), BLOCK, ids, windows, deferred) == 7
         places = {type(item.event).__name__: item.index for item in deferred}
         wanted = {"Trade": 0, "Ticker": 1, "BookSnapshot": 2}
         assert places == (wanted if ids else wanted | {"Candle": 3, "Gap": 4, "Instrument": 6})
-        assert {item.n for item in deferred} == {9}
+        assert {item.commit for item in deferred} == {(9, "c9")}
         assert len(rows) + len(deferred) == 7
     shard_wide = msgspec.structs.replace(GAP, symbol="")
     rows, deferred = Rows(), []
-    rows.add_block(9, EventBlock(gaps=[shard_wide]), {}, Windows(), deferred)
+    rows.add_block((9, "c9"), EventBlock(gaps=[shard_wide]), {}, Windows(), deferred)
     assert rows.gaps == {"g": (None, shard_wide)}
     assert deferred == []
 
@@ -103,7 +103,7 @@ def test_bounds_of_the_windows() -> None:
             tickers=[msgspec.structs.replace(TICKER, exchange_ns=1_000 + change)],
             books=[msgspec.structs.replace(BOOK, slot_ns=2_000 + change)],
         )
-        rows.add_block(1, block, {"A": 5}, windows, deferred)
+        rows.add_block((1, "c1"), block, {"A": 5}, windows, deferred)
         assert (len(rows), len(deferred)) == ((3, 0) if not change else (0, 3))
 
 
@@ -119,7 +119,7 @@ def test_places_are_those_of_the_block_after_a_round_trip(counts: list[int], sta
     assert [type(event) for _, event in everything] == [type(event) for events in lists for event in events]
     assert list(numbered(block, start)) == everything[start:]
     deferred: list[Deferred] = []
-    Rows().add_block(4, block, {}, Windows(), deferred)
+    Rows().add_block((4, "c4"), block, {}, Windows(), deferred)
     assert [(item.index, item.event) for item in deferred] == [
         (place, event) for place, event in everything if not isinstance(event, DeadLetter)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from feedmill.processor.batch import Batch
-from feedmill.processor.chain import BEGIN, Chain
+from feedmill.processor.chain import BEGIN, Chain, Loss
 from feedmill.processor.rows import Windows
 from feedmill.processor.source import MAX_COUNT, NotACommit, Source, parse_entry, read_link
 from feedmill.shared.events import EventBlock, Trade, encode
@@ -62,12 +62,22 @@ class Reader:
     def __init__(self, n: int = 0, commit_id: str = "", stream_id: str = BEGIN) -> None:
         self.wire = FakeWire()
         self.breaks: list[str] = []
-        self.chain = Chain(REF, n, commit_id, stream_id)
+        self.chain = Chain(n, commit_id, stream_id)
         self.source = Source(self.wire, REF, self.chain, on_break=self.breaks.append)  # type: ignore[arg-type]
         self.batch = Batch()
 
     async def read(self, room: int = 10_000) -> int:
         return self.source.add(await self.source.fetch(room), self.batch, {"A": 1}, WIDE)
+
+    async def batches(self) -> list[Batch]:
+        """Read to the end; a batch ends where one must."""
+        made = [self.batch]
+        for _ in range(20):
+            await self.read()
+            if self.source.held:
+                self.batch = Batch()
+                made.append(self.batch)
+        return made
 
     async def drain(self) -> None:
         for _ in range(20):
@@ -123,11 +133,17 @@ async def test_a_break_reads_again_from_the_beginning() -> None:
     for n in (1, 2, 3):
         reader.wire.add(n)
     reader.wire.add(6)
-    await reader.drain()
+    batches = await reader.batches()
     assert len(reader.breaks) == 1
-    assert [gap.missing for gap in reader.batch.gaps] == [[(4, 5)]]
-    assert (reader.batch.n, reader.batch.commit_id) == (6, "a6")
-    assert [entry.n for entry in reader.batch.entries] == [3, 1, 2, 3, 6]
+    # What is gone is told by a batch of its own: what was before must be stored by then.
+    assert [[entry.n for entry in batch.entries] for batch in batches] == [[3], [1, 2, 3], [6]]
+    assert [batch.loss for batch in batches] == [
+        None,
+        Loss(4, -1, "3-0", "1-0", certain=False),
+        Loss(4, 5, "3-0", "4-0"),
+    ]
+    assert (batches[-1].n, batches[-1].commit_id) == (6, "a6")
+    assert [batch.notes is None for batch in batches] == [True, False, False]
 
 
 async def test_other_errors_of_the_server_come_out() -> None:
@@ -159,7 +175,7 @@ def test_an_entry_with_events_that_cannot_be_read() -> None:
     assert (len(block), entry.payload, len(entry.events())) == (0, b"", 0)
     assert letter is not None
     assert (letter.session, letter.batch, letter.index, letter.reason, letter.payload, letter.receive_ns) == (
-        *("event", 4, 0, "undecodable"),
+        *("event:a4", 4, 0, "undecodable"),
         *(b"\xc1", 77),
     )
     entry, block, letter = parse_entry(fields(4, trades=3), "4-0", link, 77)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from feedmill.processor.rows import Deferred, Letter, Rows
-from feedmill.shared.events import EventBlock, Gap, decode_events
+from feedmill.processor.chain import Loss
+from feedmill.processor.losses import Notes
+from feedmill.processor.rows import CommitKey, Deferred, Letter, Rows
+from feedmill.shared.events import EventBlock, decode_events
 
 
 @dataclass(slots=True)
@@ -19,6 +21,10 @@ class Entry:
     """Id of the commit before it."""
     payload: bytes
     """Its events, still packed: they take a fifth of the memory, and are needed again only when a row is refused."""
+
+    @property
+    def key(self) -> CommitKey:
+        return self.n, self.commit_id
 
     def events(self) -> EventBlock:
         """What could be read of it."""
@@ -43,18 +49,19 @@ class Batch:
     deferred: list[Deferred] = field(default_factory=list)
     made: list[Letter] = field(default_factory=list)
     """Dead letters that are no event of a commit: entries that could not be read."""
-    gaps: list[Gap] = field(default_factory=list)
-    """Gaps of the shard itself: commits that are gone."""
+    loss: Loss | None = None
+    """Commits that are gone before the first entry."""
+    notes: Notes | None = None
+    """What tells the extent of losses; None while there is none to be told."""
     samples: list[Sample] = field(default_factory=list)
     size: int = 0
     """Bytes."""
+    count: int = 0
+    """Events."""
     n: int = 0
     commit_id: str = ""
     stream_id: str = ""
     """Where the position stands once this is stored."""
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.deferred) + len(self.made) + len(self.gaps)
 
     @property
     def empty(self) -> bool:

@@ -2,15 +2,13 @@
 
 Each entry names the commit before it. While that is the one last read, nothing is missing. When it is not, the server
 has forgotten a part or was trimmed: the whole stream is read again from its beginning, which the natural keys make
-harmless, and what is missing even so becomes a gap.
+harmless, and what is missing even so is a loss (see ``losses``). So is a chain that begins anew: the server, and with
+it the distributor's memory, was wiped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from feedmill.shared.events import Gap
-from feedmill.shared.keys import ShardRef
 
 BEGIN = "0-0"
 
@@ -28,6 +26,22 @@ class Link:
     before: str
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Commits that are gone."""
+
+    first: int
+    """The number after the last one read."""
+    last: int
+    """-1 = not known: the chain began anew."""
+    after: str
+    """Entry id of the last commit before; BEGIN = there was none."""
+    until: str
+    """Entry id of the commit that came instead."""
+    certain: bool = True
+    """False: perhaps a chain known before is only being read again; the numbers of its events will tell."""
+
+
 def id_of(stream_id: str) -> tuple[int, int]:
     """A stream entry's id as numbers, for comparison."""
     ms, _, seq = stream_id.partition("-")
@@ -37,13 +51,14 @@ def id_of(stream_id: str) -> tuple[int, int]:
 class Chain:
     """Where reading stands: the last commit read, and whether the stream is being read again."""
 
-    def __init__(self, shard: ShardRef, n: int, commit_id: str, stream_id: str) -> None:
-        self.shard = shard
+    def __init__(self, n: int, commit_id: str, stream_id: str) -> None:
         self.n = n
         self.commit_id = commit_id
         self.cursor = stream_id
         """Entry id after which to read."""
         self.rereading = False
+        self._last = stream_id
+        """Entry id of the last commit read."""
 
     def reread(self) -> None:
         """Begin again at the start of the stream."""
@@ -54,34 +69,24 @@ class Chain:
         """Everything in the stream was read: from here on each entry must follow the last one."""
         self.rereading = False
 
-    def follow(self, link: Link, stream_id: str, now_ns: int) -> Gap | None:
-        """Take the next entry. Raises Break when the stream must be read again; answers a gap for lost commits."""
-        gap: Gap | None = None
-        if link.before != self.commit_id:
-            if not self.rereading:
-                raise Break(f"commit {link.n} follows {link.before or 'nothing'}, not {self.commit_id or 'nothing'}")
-            if link.n > self.n + 1:
-                gap = self._lost(self.n + 1, link.n - 1, now_ns)
-        self.n, self.commit_id, self.cursor = link.n, link.commit_id, stream_id
-        return gap
+    def judge(self, link: Link, stream_id: str) -> Loss | None:
+        """Whether commits are missing before this entry. Raises Break when the stream must be read again first."""
+        if link.before == self.commit_id:
+            return None
+        if not self.rereading:
+            raise Break(f"commit {link.n} follows {link.before or 'nothing'}, not {self.commit_id or 'nothing'}")
+        if link.n > self.n + 1:
+            return Loss(self.n + 1, link.n - 1, self._last, stream_id)
+        if link.n == 1 and not link.before:
+            # One written after what was read last begins a new chain. One written before it is either the beginning of
+            # the same chain, still in the stream, or a server's whose clock is behind.
+            return Loss(self.n + 1, -1, self._last, stream_id, certain=id_of(stream_id) > id_of(self._last))
+        return None
+
+    def follow(self, link: Link, stream_id: str) -> None:
+        """Take the entry that was judged."""
+        self.n, self.commit_id, self.cursor, self._last = link.n, link.commit_id, stream_id, stream_id
 
     def skip(self, stream_id: str) -> None:
         """Pass over an entry that is no commit."""
         self.cursor = stream_id
-
-    def _lost(self, first: int, last: int, now_ns: int) -> Gap:
-        return Gap(
-            id=f"{self.shard}/events/{first}",
-            symbol="",
-            channel="events",
-            cause="redis_lost",
-            state="open",
-            from_seq=first,
-            to_seq=last,
-            missing=[(first, last)],
-            from_ns=0,
-            to_ns=0,
-            repaired_by="",
-            revision=1,
-            detected_ns=now_ns,
-        )

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import asyncpg
 
 from feedmill.processor import writer
-from feedmill.processor.rows import Event, Rows
+from feedmill.processor.rows import CommitKey, Event, Rows
 from feedmill.processor.writer import Stored
 
-Unit = tuple[int, int, Event]
-"""(commit number, place in it, event)."""
+Unit = tuple[CommitKey, int, Event]
+"""(commit, place in it, event)."""
 
 
 async def isolate(
@@ -20,13 +20,13 @@ async def isolate(
     units: list[Unit],
     render: Callable[[list[Unit]], Rows],
     stored: Stored,
-) -> list[tuple[int, int, Event, Exception]]:
+) -> list[tuple[CommitKey, int, Event, Exception]]:
     """Store all units but those that are refused one by one; answers these with the error.
 
     Within an open transaction. Raises whatever is not the data's fault. ``k`` bad ones of ``n`` cost about
     ``2 k log2(n)`` statements.
     """
-    refused: list[tuple[int, int, Event, Exception]] = []
+    refused: list[tuple[CommitKey, int, Event, Exception]] = []
     pending = [units] if units else []
     while pending:
         part = pending.pop()

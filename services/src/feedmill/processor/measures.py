@@ -32,7 +32,10 @@ behind_seconds = Gauge(
 dead_letters = Counter("feedmill_processor_dead_letters_total", "Events and entries kept as dead letters.", ["reason"])
 refused = Counter("feedmill_processor_refused_total", "Events outside the days kept.", ["table", "reason"])
 rereads = Counter("feedmill_processor_rereads_total", "Times a stream was read again from its beginning.")
-lost_commits = Counter("feedmill_processor_lost_commits_total", "Commits gone from a stream before they were stored.")
+lost_commits = Counter(
+    "feedmill_processor_lost_commits_total",
+    "Commits gone from a stream before they were stored (a wiped server: 1).",
+)
 moved = Counter("feedmill_processor_moved_total", "Batches given up because the position was moved by another process.")
 shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
 server_up = Gauge("feedmill_processor_server_up", "1 when the server answered last time.", ["server"])
@@ -191,8 +194,8 @@ class Meter:
         for reason, count in outcome.letters.items():
             dead_letters.labels(reason).inc(count)
         figures.dead_letters += outcome.letters.total()
-        for gap in batch.gaps:
-            lost_commits.inc(gap.to_seq - gap.from_seq + 1)
+        if batch.loss is not None and batch.loss.certain:
+            lost_commits.inc(max(1, batch.loss.last - batch.loss.first + 1))
         commits.inc()
         size = len(batch.rows)
         batch_rows.observe(size)

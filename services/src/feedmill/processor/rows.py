@@ -21,6 +21,8 @@ from feedmill.shared.events import (
     Trade,
 )
 
+CommitKey = tuple[int, str]
+"""(number, id) of a commit."""
 Event = Trade | Ticker | BookSnapshot | Candle | Gap | DeadLetter | Instrument
 
 TRADE_COLUMNS = 11
@@ -45,11 +47,19 @@ class Windows:
 class Deferred:
     """An event that needs something made first: its instrument's row or its day's partition."""
 
-    n: int
-    """Number of its commit."""
+    commit: CommitKey
     index: int
     """Place in the commit (see :func:`numbered`)."""
     event: Trade | Ticker | BookSnapshot | Candle | Gap | Instrument
+
+
+STRANGER = "event"
+"""The session of dead letters that are no commit at all; their number is their entry id."""
+
+
+def event_session(commit_id: str) -> str:
+    """The session of dead letters that are events of a commit. Numbers alone come again when a chain begins anew."""
+    return f"event:{commit_id}"
 
 
 @dataclass(slots=True)
@@ -96,7 +106,12 @@ class Rows:
         return bool(self.candles or self.gaps or self.letters or self.instruments)
 
     def add_block(
-        self, n: int, block: EventBlock, ids: Mapping[str, int], windows: Windows, deferred: list[Deferred]
+        self,
+        commit: CommitKey,
+        block: EventBlock,
+        ids: Mapping[str, int],
+        windows: Windows,
+        deferred: list[Deferred],
     ) -> int:
         """Render all events of a commit; those that need something made first go to ``deferred`` instead.
 
@@ -109,7 +124,7 @@ class Rows:
         for index, t in enumerate(block.trades):
             ns, instrument = t.exchange_ns, find(t.symbol)
             if instrument is None or not low <= ns < high:
-                deferred.append(Deferred(n, index, t))
+                deferred.append(Deferred(commit, index, t))
                 continue
             out(
                 f"{instrument}\t{t.id}\t{t.price}\t{t.size}\t{t.side}\t{ns}\t{t.receive_ns}\t{t.flags}"
@@ -121,7 +136,7 @@ class Rows:
         for index, q in enumerate(block.tickers, base):
             ns, instrument = q.exchange_ns, find(q.symbol)
             if instrument is None or not low <= (ns or q.receive_ns) < high:
-                deferred.append(Deferred(n, index, q))
+                deferred.append(Deferred(commit, index, q))
                 continue
             out(
                 f"{instrument}\t{q.seq}\t{q.bid}\t{q.bid_size}\t{q.ask}\t{q.ask_size}\t{ns or ''}"
@@ -132,7 +147,7 @@ class Rows:
         for index, book in enumerate(block.books, base):
             instrument = find(book.symbol)
             if instrument is None or not low <= book.slot_ns < high:
-                deferred.append(Deferred(n, index, book))
+                deferred.append(Deferred(commit, index, book))
             else:
                 self.add(instrument, book)
         base += len(block.books)
@@ -144,7 +159,7 @@ class Rows:
             elif isinstance(event, Gap) and not event.symbol:
                 self.add(None, event)
             elif (instrument := find(event.symbol)) is None:
-                deferred.append(Deferred(n, index, event))
+                deferred.append(Deferred(commit, index, event))
             else:
                 self.add(instrument, event)
         return len(block)

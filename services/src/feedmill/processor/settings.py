@@ -47,6 +47,8 @@ class VenueRules:
     """Trade ids have no holes, so they prove completeness."""
     comparable: Mapping[str, Any] = field(default_factory=dict)
     """Field of the venue's candle -> True (must be equal) or "raw" (compare with the raw ids that aggregates carry)."""
+    tickers_by_time: bool = False
+    """Tickers have no number: the gap rows' is their exchange time in ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class ShardSettings:
     rules: VenueRules
     natives: Mapping[str, str] = field(default_factory=dict)
     """Symbol -> the venue's name, for the instruments of the manifest."""
+    channels: frozenset[str] = frozenset({ChannelName.TRADES.value, ChannelName.TICKER.value})
+    """Channels subscribed."""
     linger: float = LINGER[BatchingMode.ADAPTIVE]
     """Seconds."""
 
@@ -122,7 +126,9 @@ def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
     exchange = feed.spec.exchange
     venue = get_venue(exchange.name, exchange.market)
     dense = venue.arbitration.get(ChannelName.TRADES) is Arbitration.CONTIGUOUS
-    rules = VenueRules(dense, dict(venue.venue_candles_comparable))
+    by_time = venue.arbitration.get(ChannelName.TICKER) is Arbitration.PRIMARY
+    rules = VenueRules(dense, dict(venue.venue_candles_comparable), by_time)
+    channels = frozenset(channel.name.value for channel in feed.spec.channels)
     made = []
     for ref in shards_of(feed):
         try:
@@ -130,7 +136,7 @@ def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
         except PlanError:
             natives = {}
         linger = LINGER[feed.spec.receiver.batching.mode]
-        made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, linger))
+        made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger))
     return made
 
 

@@ -189,9 +189,14 @@ class _Session:
         self._store = store
         self._settings = worker.settings
         position = store.position
-        self._chain = Chain(worker.shard.ref, position.n, position.commit_id, position.stream_id)
+        self._chain = Chain(position.n, position.commit_id, position.stream_id)
         self._source = Source(
-            wire, worker.shard.ref, self._chain, block_ms=worker.settings.block_ms, on_break=self._broken
+            wire,
+            worker.shard.ref,
+            self._chain,
+            watch=store.losses.watch,
+            block_ms=worker.settings.block_ms,
+            on_break=self._broken,
         )
         self._batch = Batch()
         self._under_way: Batch | None = None
@@ -206,9 +211,7 @@ class _Session:
         self._worker._log.warning("stream.reread", why=why)
 
     async def run(self, stop: asyncio.Event) -> None:
-        ids, natives = self._store.ids, self._worker.shard.natives
-        mine = [ids[symbol] for symbol in natives if symbol in ids] if natives else list(ids.values())
-        self._worker._finisher.adopt(self._worker.shard, mine)
+        self._worker._finisher.adopt(self._worker.shard, list(self._store.own_ids().values()))
         self._worker.meter.figures.n = self._store.position.n
         self._worker._stored(self._store.position)
         reader = asyncio.create_task(self._read(stop), name=f"read {self._worker.shard.ref}")
@@ -238,8 +241,9 @@ class _Session:
             while not stop.is_set():
                 batch = self._batch
                 part = min(1.0, FULL_BATCHES / self._worker.owned)
-                room = max(LEAST_ROWS, int(self._settings.max_rows * part)) - len(batch)
-                if room <= 0 or batch.size >= self._settings.max_bytes * part:
+                room = max(LEAST_ROWS, int(self._settings.max_rows * part)) - batch.count
+                waits = self._source.held and not batch.empty
+                if room <= 0 or waits or batch.size >= self._settings.max_bytes * part:
                     self._taken.clear()
                     await self._taken.wait()
                     continue
@@ -266,7 +270,11 @@ class _Session:
     def _show_lag(self) -> None:
         tip, n = self._source.tip, self._store.position.n
         commits = max(tip.n, self._chain.n) - n
-        waiting = [batch.entries[0].stream_id for batch in (self._under_way, self._batch) if batch and batch.entries]
+        waiting = [
+            batch.entries[0].stream_id
+            for batch in (self._under_way, self._batch)
+            if batch is not None and batch.entries
+        ]
         if not waiting and commits > 0:
             waiting = [tip.stream_id]  # Seen at the stream's end and not read yet: it is about to be.
         self._worker.meter.lag(max(0, commits), id_of(waiting[0])[0] if waiting else 0)
@@ -290,6 +298,9 @@ class _Session:
             if outcome is None:
                 raise Moved(str(worker.shard.ref))
             self._under_way = None
+            if (loss := batch.loss) is not None and loss.certain:
+                worker._log.warning("commits.lost", first=loss.first, last=loss.last if loss.last >= 0 else "unknown")
+            store.losses.settle_watch(coming=self._batch.loss is not None)
             worker.meter.committed(batch, outcome, monotonic() - started)
             worker._stored(store.position)
             self._show_lag()

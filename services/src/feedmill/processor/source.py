@@ -12,7 +12,8 @@ import msgspec
 from feedmill import __version__
 from feedmill.processor.batch import Batch, Entry
 from feedmill.processor.chain import Break, Chain, Link, id_of
-from feedmill.processor.rows import Letter, Windows
+from feedmill.processor.losses import Watch
+from feedmill.processor.rows import STRANGER, Letter, Windows, event_session
 from feedmill.shared.clock import now_ns
 from feedmill.shared.events import EventBlock, decode_events
 from feedmill.shared.keys import ShardRef
@@ -57,7 +58,9 @@ def parse_entry(
     except (msgspec.DecodeError, ValueError) as error:
         block, readable = EventBlock(), b""
         detail = str(error)[:300]
-        letter = Letter("event", link.n, 0, 0, received_ns, "undecodable", detail, __version__, payload)
+        letter = Letter(
+            event_session(link.commit_id), link.n, 0, 0, received_ns, "undecodable", detail, __version__, payload
+        )
     return Entry(stream_id, link.n, link.commit_id, link.before, readable), block, letter
 
 
@@ -70,6 +73,7 @@ class Source:
         shard: ShardRef,
         chain: Chain,
         *,
+        watch: Watch | None = None,
         block_ms: int = 1000,
         on_break: Callable[[str], None] | None = None,
     ) -> None:
@@ -77,6 +81,9 @@ class Source:
         self.shard = shard
         self.chain = chain
         self.tip = Tip()
+        self.watch = watch or Watch(by_time=False)
+        self.held = False
+        """What comes next must begin a batch, as commits are gone before it: add to one that is empty."""
         self._block_ms = block_ms
         self._on_break = on_break or (lambda _: None)
         self._rows_per_entry = 1000.0  # Not known yet: few entries first.
@@ -131,6 +138,7 @@ class Source:
         """Add what was fetched to the batch; answers how many events came."""
         events = 0
         received_ns = now_ns()
+        self.held = False
         for raw_id, values in entries:
             stream_id = raw_id.decode()
             fields = dict(zip(values[::2], values[1::2], strict=True)) if values else {}
@@ -140,20 +148,27 @@ class Source:
                 self._not_a_commit(batch, stream_id, fields, str(error), received_ns)
                 continue
             try:
-                gap = self.chain.follow(link, stream_id, received_ns)
+                loss = self.chain.judge(link, stream_id)
             except Break as broken:
                 self._on_break(str(broken))
                 self.chain.reread()
                 break
+            if loss is not None:
+                if not batch.empty:
+                    self.held = True
+                    break
+                batch.loss, self.watch.on = loss, True
+            self.chain.follow(link, stream_id)
             entry, block, letter = parse_entry(fields, stream_id, link, received_ns)
-            if gap is not None:
-                batch.gaps.append(gap)
             if letter is not None:
                 batch.made.append(letter)
             batch.entries.append(entry)
             batch.size += len(entry.payload)
-            count = batch.rows.add_block(entry.n, block, ids, windows, batch.deferred)
+            count = batch.rows.add_block(entry.key, block, ids, windows, batch.deferred)
+            batch.count += count
             batch.add_samples(block)
+            if self.watch.on or self.watch.late:
+                batch.notes = self.watch.note(block, batch.notes)
             batch.stand(link.n, link.commit_id, stream_id)
             events += count
         if entries:
@@ -168,7 +183,7 @@ class Source:
         payload = msgspec.msgpack.encode(fields)
         place = seq & 0x7FFFFFFF
         batch.made.append(
-            Letter("event", ms, place, 0, received_ns, "not_a_commit", detail[:300], __version__, payload)
+            Letter(STRANGER, ms, place, 0, received_ns, "not_a_commit", detail[:300], __version__, payload)
         )
         self.chain.skip(stream_id)
         batch.stand(self.chain.n, self.chain.commit_id, stream_id)

@@ -12,8 +12,20 @@ import msgspec
 from feedmill import __version__
 from feedmill.processor import statements, writer
 from feedmill.processor.batch import Batch
-from feedmill.processor.isolate import isolate
-from feedmill.processor.rows import Deferred, Event, Letter, Rows, Windows, event_time, numbered
+from feedmill.processor.isolate import Unit, isolate
+from feedmill.processor.losses import Change, Losses
+from feedmill.processor.rows import (
+    STRANGER,
+    CommitKey,
+    Deferred,
+    Event,
+    Letter,
+    Rows,
+    Windows,
+    event_session,
+    event_time,
+    numbered,
+)
 from feedmill.processor.settings import ShardSettings
 from feedmill.processor.writer import Move, Stored
 from feedmill.shared import partitions, postgres
@@ -58,13 +70,14 @@ class Outcome:
         self.refused[table, reason] = self.refused.get((table, reason), 0) + 1
 
 
-def letter_of(n: int, index: int, event: Event, reason: str, detail: str) -> Letter:
-    """A dead letter for an event of commit ``n``."""
+def letter_of(commit: CommitKey, index: int, event: Event, reason: str, detail: str) -> Letter:
+    """A dead letter for an event of a commit."""
+    n, commit_id = commit
     receive_ns = event.detected_ns if isinstance(event, Gap) else event.receive_ns
     receive_ns = max(0, min(receive_ns, 2**63 - 1))
     kind = type(event).__name__.lower()
     payload = msgspec.msgpack.encode(event)
-    return Letter("event", n, index, 0, receive_ns, f"{kind}_{reason}", detail, __version__, payload)
+    return Letter(event_session(commit_id), n, index, 0, receive_ns, f"{kind}_{reason}", detail, __version__, payload)
 
 
 class Store:
@@ -86,6 +99,7 @@ class Store:
         self.windows = Windows()
         self._days: dict[str, set[int]] = {}
         self.position = Position(0, "", "0-0")
+        self.losses = Losses(connection, shard)
 
     @classmethod
     async def open(
@@ -106,6 +120,7 @@ class Store:
             await postgres.require_schema(connection)
             await store.load_position()
             await store._load_ids()
+            await store.losses.load()
             await store._load_days()
         except BaseException:
             connection.terminate()
@@ -129,6 +144,11 @@ class Store:
     async def _load_ids(self) -> None:
         rows = await self.connection.fetch(statements.INSTRUMENTS, self.shard.exchange, self.shard.market)
         self.ids.update((row["symbol"], row["id"]) for row in rows)
+
+    def own_ids(self) -> dict[str, int]:
+        """Symbol -> instrument, of those of this shard (of the whole market where the shard names none)."""
+        natives = self.shard.natives
+        return {symbol: self.ids[symbol] for symbol in natives if symbol in self.ids} if natives else self.ids
 
     async def _load_days(self) -> None:
         for table in partitions.ALL:
@@ -179,7 +199,7 @@ class Store:
             refusal = self._refusal(table, time_ns)
             if refusal:
                 day = f"{time_ns} ns is outside the {table.name} kept: see spec.retention"
-                rows.letters.append(letter_of(item.n, item.index, event, refusal, day))
+                rows.letters.append(letter_of(item.commit, item.index, event, refusal, day))
                 outcome.refuse(table.name, refusal)
                 return
             day_number = time_ns // DAY_NS
@@ -208,7 +228,7 @@ class Store:
                     await self._load_days()
                     batch.rows, batch.deferred = Rows(), []
                     for entry in batch.entries:
-                        batch.rows.add_block(entry.n, entry.events(), self.ids, Windows(), batch.deferred)
+                        batch.rows.add_block(entry.key, entry.events(), self.ids, Windows(), batch.deferred)
                     continue
                 raise
             self.position = Position(batch.n, batch.commit_id, batch.stream_id)
@@ -228,15 +248,15 @@ class Store:
                     raise
                 poison.append((item, error))  # A symbol PostgreSQL cannot hold.
         for item, why in poison:
-            rows.letters.append(letter_of(item.n, item.index, item.event, "refused", postgres.describe(why)))
+            rows.letters.append(letter_of(item.commit, item.index, item.event, "refused", postgres.describe(why)))
         rows.letters.extend(batch.made)
-        for gap in batch.gaps:
-            rows.add(None, gap)
         step = Move(str(self.shard.ref), self.position.commit_id, batch.n, batch.commit_id, batch.stream_id)
         stored = Stored()
         outcome.letters.update(letter.reason for letter in rows.letters)
         try:
-            if rows.seldom:
+            if self.losses.concern(batch.loss, batch.notes):
+                await self._commit_losses(batch, rows, step, stored)
+            elif rows.seldom:
                 async with self.connection.transaction():
                     await self._commit_all(rows, step, stored)
             elif not await writer.commit_busy(self.connection, rows, step, stored):
@@ -249,6 +269,24 @@ class Store:
             await self._commit_isolating(batch, step, stored, outcome)
         outcome.stored = stored
 
+    async def _commit_losses(self, batch: Batch, rows: Rows, step: Move, stored: Stored) -> None:
+        """The same where commits are gone, or events came that tell what was in them."""
+        losses = self.losses
+        async with self.connection.transaction():
+            change = await self._open_losses(batch)
+            if not await writer.commit_busy(self.connection, rows, step, stored):
+                raise Moved(step.shard)
+            # Before the distributor's own rows: one of ours that is removed here may be in the way of one of them.
+            change = await losses.settle(batch.notes, change)
+            await writer.store_seldom(self.connection, step.shard, rows, stored)
+            await losses.fill(batch.notes, self.ids)
+        losses.committed(change)
+
+    async def _open_losses(self, batch: Batch) -> Change | None:
+        if batch.loss is None:
+            return None
+        return await self.losses.open(batch.loss, batch.entries[0].commit_id, self._clock(), self.own_ids())
+
     async def _commit_all(self, rows: Rows, step: Move, stored: Stored) -> None:
         if not await writer.commit_busy(self.connection, rows, step, stored):
             raise Moved(step.shard)
@@ -256,14 +294,15 @@ class Store:
 
     async def _commit_isolating(self, batch: Batch, step: Move, stored: Stored, outcome: Outcome) -> None:
         """Something in the batch is refused: find it, make it a dead letter, store the rest."""
-        units: list[tuple[int, int, Event]] = []
+        units: list[Unit] = []
         for entry in batch.entries:
-            units.extend((entry.n, index, event) for index, event in numbered(entry.events()))
-        letters = [item for item in batch.rows.letters if item.session == "event"]
-        lettered = {(item.batch, item.index) for item in letters}
-        units = [unit for unit in units if unit[:2] not in lettered]
+            units.extend((entry.key, index, event) for index, event in numbered(entry.events()))
+        sessions = {STRANGER, *(event_session(entry.commit_id) for entry in batch.entries)}
+        letters = [item for item in batch.rows.letters if item.session in sessions]
+        lettered = {(item.session, item.index) for item in letters}
+        units = [unit for unit in units if (event_session(unit[0][1]), unit[1]) not in lettered]
 
-        def render(part: list[tuple[int, int, Event]]) -> Rows:
+        def render(part: list[Unit]) -> Rows:
             rows = Rows()
             for _, _, event in part:
                 if isinstance(event, DeadLetter):
@@ -275,14 +314,18 @@ class Store:
         async with self.connection.transaction():
             if not await writer.move(self.connection, step):
                 raise Moved(step.shard)
+            change = None
+            if concerned := self.losses.concern(batch.loss, batch.notes):
+                change = await self.losses.settle(batch.notes, await self._open_losses(batch))
             refused = await isolate(self.connection, step.shard, units, render, stored)
-            letters += [letter_of(n, x, event, "refused", postgres.describe(error)) for n, x, event, error in refused]
-            own = Rows(letters=letters)
-            for gap in batch.gaps:
-                own.add(None, gap)
-            await writer.store_seldom(self.connection, step.shard, own, stored)
+            letters += [letter_of(c, x, event, "refused", postgres.describe(error)) for c, x, event, error in refused]
+            await writer.store_seldom(self.connection, step.shard, Rows(letters=letters), stored)
+            if concerned:
+                await self.losses.fill(batch.notes, self.ids)
+        if change is not None:
+            self.losses.committed(change)
         lost = {item[:2] for item in refused}
         outcome.letters.update(letter.reason for letter in letters)
         outcome.letters.update(
-            event.reason for n, x, event in units if isinstance(event, DeadLetter) and (n, x) not in lost
+            event.reason for key, x, event in units if isinstance(event, DeadLetter) and (key, x) not in lost
         )

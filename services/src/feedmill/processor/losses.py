@@ -1,0 +1,251 @@
+"""What is told when commits are gone: the stream was trimmed, or Redis was wiped and its chain began anew.
+
+One row for the shard says when. And one for each instrument and channel says what: the numbers between the last one
+stored and the first one that comes after. They are written open in the transaction of the first commit after the loss,
+as nobody else knows any more where the old chain ended, and get their extent in the transaction of the instrument's
+first event; both survive whatever happens in between. One that turns out to miss nothing is removed.
+
+These rows are the processor's own: their revisions begin at ``OWN``, so a row of the distributor under the same name,
+which knows less, never replaces them. What comes late is taken out of them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from feedmill.exchanges.base import ChannelName
+from feedmill.processor import losses_sql as sql
+from feedmill.processor.chain import BEGIN, Loss, id_of
+from feedmill.processor.settings import ShardSettings
+from feedmill.shared.clock import MS, SECOND
+from feedmill.shared.events import EventBlock, Flag
+from feedmill.shared.keys import ShardRef
+
+OWN = 1 << 20
+"""First revision of a row that the processor keeps."""
+MARGIN_NS = 60 * SECOND
+"""The row of the shard begins this much before the last commit stored: a lost event may have happened that much before
+the commit that would have followed."""
+HOLES = timedelta(seconds=60)
+"""Numbers left out within this time before the last trade stored may have waited to be declared as a gap."""
+PATIENCE = "10s"
+"""Longest search for the last tickers where no index helps."""
+
+TRADES, TICKER = ChannelName.TRADES.value, ChannelName.TICKER.value
+_LATE = int(Flag.LATE | Flag.BACKFILL)
+
+Key = tuple[str, str]
+"""(symbol, channel)."""
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first event of an instrument and channel in a batch."""
+
+    number: int
+    exchange_ns: int
+    receive_ns: int
+
+
+@dataclass(slots=True)
+class Notes:
+    """Of one batch."""
+
+    firsts: dict[Key, First] = field(default_factory=dict)
+    late: list[tuple[str, str, int, int]] = field(default_factory=list)
+    """(symbol, channel, number, exchange time)."""
+
+
+class Watch:
+    """What reading looks for while there are losses to tell."""
+
+    def __init__(self, *, by_time: bool) -> None:
+        """``by_time``: tickers have no number; their exchange time in ms stands for it."""
+        self._by_time = by_time
+        self.on = False
+        """The first events of instruments are wanted."""
+        self.late = False
+        """What comes late is wanted."""
+
+    def note(self, block: EventBlock, notes: Notes | None) -> Notes:
+        notes = notes or Notes()
+        for t in block.trades:
+            if t.flags & _LATE:
+                notes.late.append((t.symbol, TRADES, t.id, t.exchange_ns))
+            elif self.on and (t.symbol, TRADES) not in notes.firsts:
+                notes.firsts[t.symbol, TRADES] = First(t.id, t.exchange_ns, t.receive_ns)
+        for q in block.tickers:
+            number = q.exchange_ns // MS if self._by_time else q.seq
+            if q.flags & _LATE:
+                notes.late.append((q.symbol, TICKER, number, q.exchange_ns))
+            elif self.on and (q.symbol, TICKER) not in notes.firsts:
+                notes.firsts[q.symbol, TICKER] = First(number, q.exchange_ns, q.receive_ns)
+        return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A row that waits for the instrument's first event."""
+
+    id: str
+    from_seq: int
+
+
+@dataclass(slots=True)
+class Change:
+    """What a transaction does to the rows; becomes known when it was committed."""
+
+    pending: dict[Key, Pending]
+    rows: int = 0
+    """Written or removed."""
+
+
+def shard_times(loss: Loss) -> tuple[int, int]:
+    """When the lost commits' events happened, ns: from (0 = not known), to."""
+    begin = 0 if loss.after == BEGIN else max(1, id_of(loss.after)[0] * MS - MARGIN_NS)
+    return begin, (id_of(loss.until)[0] + 1) * MS
+
+
+def gap_id(shard: ShardRef, symbol: str, channel: str, from_seq: int) -> str:
+    """As the distributor makes it."""
+    return f"{shard}/{symbol}/{channel}/{from_seq}"
+
+
+class Losses:
+    """Of one shard, over the connection of its store; all but :meth:`load` within its transactions."""
+
+    def __init__(self, connection: asyncpg.Connection, shard: ShardSettings) -> None:
+        self._connection = connection
+        self._shard = shard
+        self._name = str(shard.ref)
+        self.pending: dict[Key, Pending] = {}
+        self.watch = Watch(by_time=shard.rules.tickers_by_time)
+
+    async def load(self) -> None:
+        """Go on where the last process was."""
+        for row in await self._connection.fetch(sql.LOAD, self._name, OWN):
+            self.watch.late = True
+            if row["waits"]:
+                self.pending[row["symbol"], row["channel"]] = Pending(row["id"], row["from_seq"])
+        self.watch.on = bool(self.pending)
+
+    def concern(self, loss: Loss | None, notes: Notes | None) -> bool:
+        """Whether a batch has anything to do with losses."""
+        if loss is not None:
+            return True
+        return notes is not None and bool(notes.late or not self.pending.keys().isdisjoint(notes.firsts))
+
+    async def open(self, loss: Loss, commit_id: str, detected_ns: int, ids: Mapping[str, int]) -> Change:
+        """Write the shard's row and those of the instruments. To be called before anything else is stored."""
+        change = Change(dict(self.pending))
+        if loss.certain:
+            begin, end = shard_times(loss)
+            name = f"{self._name}/events/{loss.first}"
+            await self._connection.execute(
+                sql.SHARD, name, self._name, loss.first, loss.last, begin, end, detected_ns, f"{name}:{commit_id}", OWN
+            )
+            change.rows += 1
+        found = [item for item in await self._ends(loss, ids) if item[:2] not in change.pending]
+        if found:
+            keys = [gap_id(self._shard.ref, symbol, channel, begin) for symbol, channel, begin, _, _ in found]
+            columns = [list(column) for column in zip(*found, strict=True)]
+            symbols, channels, begins, missing, times = columns
+            numbers = [ids[symbol] for symbol in symbols]
+            await self._connection.execute(
+                sql.OPEN, self._name, keys, numbers, channels, begins, missing, times, detected_ns, OWN
+            )
+            for key, (symbol, channel, begin, _, _) in zip(keys, found, strict=True):
+                change.pending[symbol, channel] = Pending(key, begin)
+            change.rows += len(found)
+        return change
+
+    async def _ends(self, loss: Loss, ids: Mapping[str, int]) -> list[tuple[str, str, int, str, int]]:
+        """Where the tables end: (symbol, channel, where a gap begins, numbers known to be missing, receive time)."""
+        symbols = {number: symbol for symbol, number in ids.items()}
+        found: list[tuple[str, str, int, str, int]] = []
+        if TRADES in self._shard.channels:
+            for row in await self._connection.fetch(sql.LAST_TRADES, list(symbols), HOLES):
+                dense = self._shard.rules.dense
+                begin = row["begin"] if dense else row["last"]
+                missing = row["holes"] if dense else "{}"
+                found.append((symbols[row["instrument_id"]], TRADES, begin, missing, row["receive_ns"]))
+        if TICKER in self._shard.channels:
+            for number, last, receive_ns in await self._last_tickers(loss, list(symbols)):
+                found.append((symbols[number], TICKER, last, "{}", receive_ns))
+        return found
+
+    async def _last_tickers(self, loss: Loss, numbers: list[int]) -> list[tuple[int, int, int]]:
+        """(instrument, number or ms, receive time) of the last ticker."""
+        if not self._shard.rules.tickers_by_time:
+            return [tuple(row) for row in await self._connection.fetch(sql.LAST_TICKERS, numbers)]
+        before_ms = id_of(loss.after)[0]
+        since = (datetime.fromtimestamp(before_ms / 1000, UTC) - timedelta(days=1)).date()
+        try:
+            async with self._connection.transaction():
+                await self._connection.execute(f"SET LOCAL statement_timeout = '{PATIENCE}'")
+                rows = await self._connection.fetch(sql.LAST_TICKERS_BY_TIME, numbers, since)
+                await self._connection.execute("SET LOCAL statement_timeout = 0")
+        except asyncpg.QueryCanceledError:
+            begin = before_ms - MARGIN_NS // MS  # Further back than need be, but not silent.
+            return [(number, begin, begin * MS) for number in numbers]
+        return [(row["instrument_id"], row["last"], row["receive_ns"]) for row in rows]
+
+    async def settle(self, notes: Notes | None, change: Change | None) -> Change:
+        """Give rows their extent whose instruments have events in this batch; those that miss nothing are removed."""
+        change = change or Change(dict(self.pending))
+        came = [
+            (key, pending, notes.firsts[key])
+            for key, pending in change.pending.items()
+            if notes is not None and key in notes.firsts
+        ]
+        dense = [item for item in came if self._dense(item[0])]
+        others = [item for item in came if not self._dense(item[0])]
+        if dense:
+            await self._connection.execute(sql.SETTLE_NUMBERS, *_settling(dense))
+            await self._connection.execute(sql.REMOVE_EMPTY, [pending.id for _, pending, _ in dense])
+        if nothing := [pending.id for _, pending, first in others if first.number <= pending.from_seq]:
+            await self._connection.execute(sql.REMOVE, nothing)
+        if ended := [item for item in others if item[2].number > item[1].from_seq]:
+            await self._connection.execute(sql.SETTLE_EXTENT, *_settling(ended))
+        for key, _, _ in came:
+            del change.pending[key]
+        change.rows += len(came)
+        return change
+
+    def _dense(self, key: Key) -> bool:
+        return key[1] == TRADES and self._shard.rules.dense
+
+    async def fill(self, notes: Notes | None, ids: Mapping[str, int]) -> None:
+        """Take out of the rows what came late. To be called when everything is stored."""
+        late = [item for item in notes.late if item[0] in ids] if notes is not None else []
+        for statement, channel in ((sql.FILL_NUMBERS, TRADES), (sql.FILL_EXTENT, TICKER)):
+            part = [item for item in late if item[1] == channel]
+            if part:
+                numbers = [ids[symbol] for symbol, _, _, _ in part]
+                await self._connection.execute(
+                    statement, self._name, numbers, [item[2] for item in part], [item[3] for item in part], OWN
+                )
+
+    def committed(self, change: Change) -> None:
+        self.pending = change.pending
+        self.watch.late = self.watch.late or bool(change.rows)
+
+    def settle_watch(self, *, coming: bool) -> None:
+        """After a commit. ``coming``: the batch being gathered begins with a loss."""
+        if not self.pending and not coming:
+            self.watch.on = False
+
+
+def _settling(items: Iterable[tuple[Key, Pending, First]]) -> tuple[list[Any], ...]:
+    found = list(items)
+    return (
+        [pending.id for _, pending, _ in found],
+        [first.number for _, _, first in found],
+        [first.exchange_ns for _, _, first in found],
+        [first.receive_ns for _, _, first in found],
+    )
