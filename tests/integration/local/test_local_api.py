@@ -81,6 +81,7 @@ async def test_every_path(manager: ServiceManager, http: aiohttp.ClientSession, 
         assert health["services"]["main-processor-0"]["ready"] is True
         assert health["redis"]["asked"]["reachable"] is True
         assert health["redis"]["asked"]["usedBytes"] > 0
+        assert health["redis"]["asked"]["breaker"]["state"] == "closed"
         assert health["postgres"]["asked"]["reachable"] is False
         assert "n0thing" not in str(health) + str(status)
         assert health["shards"]["default.fake.0"] == dict.fromkeys(("captured", "dispatched", "emitted", "stored"))
@@ -116,6 +117,40 @@ async def test_what_does_not_answer_is_null(manager: ServiceManager, http: aioht
             assert health["shards"] is None
     finally:
         processor.signal(signal.SIGCONT)
+        await api.stop()
+
+
+async def test_a_silent_redis_opens_the_breaker_and_then_costs_nothing(
+    manager: ServiceManager, http: aiohttp.ClientSession
+) -> None:
+    api = ApiServer(manager)
+    await api.start()
+    assert manager.servers.redis is not None
+    pid = manager.servers.redis.pid
+    assert pid is not None
+    loop = asyncio.get_running_loop()
+
+    async def asked() -> Any:
+        return (await get_json(http, f"{api.url}/health"))["redis"]["asked"]
+
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        found = await asked()
+        assert found["reachable"] is False
+        while found["breaker"]["state"] == "closed":
+            found = await asked()
+        assert found["breaker"]["failures"] == 3
+        began = loop.time()
+        found = await asked()
+        assert loop.time() - began < 1
+        assert found["problem"].startswith("redis: open after 3 failures (TimeoutError")
+        os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(20):
+            while not (found := await asked())["reachable"]:
+                await asyncio.sleep(0.1)
+        assert found["breaker"] == {"state": "closed", "failures": 0, "retryInSeconds": 0.0, "lastError": ""}
+    finally:
+        os.kill(pid, signal.SIGCONT)
         await api.stop()
 
 

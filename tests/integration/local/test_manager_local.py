@@ -12,13 +12,12 @@ import pytest
 
 from feedmill.local.embedded.errors import DataDirInUse
 from feedmill.local.errors import ManagerError
-from feedmill.local.manager import ServiceManager
+from feedmill.local.manager import ServiceManager, redis_pool
 from feedmill.local.positions import Positions, PositionsAway
 from feedmill.local.process import State
 from feedmill.local.servers import LocalServers
 from feedmill.plan import Workload
 from feedmill.shared.keys import ShardRef
-from feedmill.shared.redis.url import RedisUrl
 
 FAKE = Path(__file__).with_name("fake_service.py")
 PIPELINE, FEED = ("default", "main"), ("default", "fake")
@@ -103,9 +102,9 @@ async def test_ordered_start_and_drained_stop(make: Make, tmp_path: Path) -> Non
     servers = LocalServers(tmp_path / "data", NO_DATABASE)
     await servers.start()
     try:
-        positions = Positions(RedisUrl.parse(servers.redis_url), [ShardRef("default", "fake", 0)])
-        (found,) = await positions.read()
-        await positions.close()
+        pool = redis_pool(servers.redis_url)
+        (found,) = await Positions(pool, [ShardRef("default", "fake", 0)]).read()
+        await pool.close()
     finally:
         await servers.stop()
     assert found.captured
@@ -147,14 +146,15 @@ async def test_a_killed_redis_comes_back(make: Make) -> None:
     assert server is not None
     port = server.port
     server.kill()
-    positions = Positions(RedisUrl.parse(server.url), manager.shards)
+    assert manager.redis is not None
+    positions = Positions(manager.redis, manager.shards)
     with pytest.raises(PositionsAway):
         await positions.read()
     await until(lambda: manager.servers.status()[0].restarts == 1)
     assert server.port == port
     await positions.read()
-    await positions.close()
     await manager.stop()
+    assert manager.redis is None
 
 
 async def test_refused_configuration_ends_the_start_with_its_words(make: Make) -> None:

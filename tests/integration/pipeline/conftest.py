@@ -19,14 +19,13 @@ import pytest
 
 from feedmill.local.demo.simulation import Simulation, emitted
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
-from feedmill.local.manager import ServiceManager
+from feedmill.local.manager import ServiceManager, redis_pool
 from feedmill.local.notices import is_flowing
 from feedmill.local.positions import Positions, PositionsAway, ShardPosition
 from feedmill.local.process import ServiceProcess
 from feedmill.local.servers import LocalServers
 from feedmill.plan import plan
 from feedmill.resources.load import load_files
-from feedmill.shared.redis.url import RedisUrl
 from feedmill.simulator.report import Report, VenueReport
 from feedmill.simulator.verify import verify
 
@@ -303,8 +302,9 @@ async def start_bed(
                 return manager
 
             manager = make_manager()
-            positions = Positions(RedisUrl.parse(redis_server.url), manager.shards)
-            stack.push_async_callback(positions.close)
+            pool = redis_pool(redis_server.url)
+            stack.push_async_callback(pool.close)
+            positions = Positions(pool, manager.shards)
             http = await stack.enter_async_context(aiohttp.ClientSession())
             bed = Bed(
                 tmp_path, simulation, manager, positions, database_url, redis_server, postgres_server, http,

@@ -47,3 +47,21 @@ def test_what_speaks_against_the_server() -> None:
     assert is_failure(ConnectionResetError())
     assert not is_failure(ResponseError("WRONGTYPE Operation"))
     assert not is_failure(KeyError("bug"))
+
+
+async def test_many_commands_in_one_round_trip(redis_server: EmbeddedRedis) -> None:
+    breaker = Breaker("redis", fail_max=1)
+    pool = RedisPool(RedisUrl.parse(redis_server.url), breaker, name="test", timeout=1.0)
+    try:
+        answers = await pool.execute_all([("SET", "a", "1"), ("XINFO STREAM", "none"), ("HGET", "h", "f")])
+        assert answers[0]
+        assert isinstance(answers[1], ResponseError)
+        assert answers[2] is None
+        assert breaker.state == "closed"
+        redis_server.kill()
+        with pytest.raises((RedisError, OSError)):
+            await pool.execute_all([("PING",)])
+        with pytest.raises(BreakerOpen):
+            await pool.execute_all([("PING",)])
+    finally:
+        await pool.close()

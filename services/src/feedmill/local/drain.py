@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from feedmill.local.positions import Positions, PositionsAway, ShardPosition
 from feedmill.local.process import ServiceProcess, State
 from feedmill.shared.keys import ShardRef
-from feedmill.shared.redis.url import RedisUrl
+from feedmill.shared.redis.pool import RedisPool
 
 LOOK = 0.05
 _AT_WORK = (State.RUNNING, State.STARTING, State.BACKOFF)
@@ -30,13 +30,13 @@ class DrainReport:
 
 
 class Drain:
-    """Reads positions until they meet. Gives up, and says so, when that will not happen. Close it."""
+    """Reads positions until they meet. Gives up, and says so, when that will not happen."""
 
     def __init__(
-        self, redis_url: str, shards: Sequence[ShardRef], forced: asyncio.Event, timeout: float, stall: float
+        self, redis: RedisPool, shards: Sequence[ShardRef], forced: asyncio.Event, timeout: float, stall: float
     ) -> None:
         """``timeout``: seconds for a stage in all; ``stall``: seconds in which nothing has moved."""
-        self._positions = Positions(RedisUrl.parse(redis_url), shards)
+        self._positions = Positions(redis, shards)
         self._forced = forced
         self._timeout = timeout
         self._stall = stall
@@ -77,9 +77,6 @@ class Drain:
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._forced.wait(), LOOK)
-
-    async def close(self) -> None:
-        await self._positions.close()
 
 
 def _taken_over(position: ShardPosition, stream: str) -> bool:

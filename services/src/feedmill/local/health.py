@@ -11,11 +11,12 @@ import time
 from collections.abc import Awaitable
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from feedmill.local.manager import ServiceManager
 from feedmill.local.positions import Positions, PositionsAway
 from feedmill.shared import postgres
-from feedmill.shared.redis.pool import AWAY, make_client
-from feedmill.shared.redis.url import RedisUrl
+from feedmill.shared.redis.pool import RedisPool
 
 TIMEOUT = 2.0
 SECTIONS = ("connections", "lag", "freshness", "breaker", "latency")
@@ -32,15 +33,22 @@ async def _bounded(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     return {"reachable": True, "milliseconds": round(1000 * (time.perf_counter() - began), 1)} | found
 
 
-async def _redis(manager: ServiceManager) -> dict[str, Any]:
-    client = make_client(RedisUrl.parse(manager.servers.redis_url), name="feedmill-health", max_connections=1)
+async def _redis(redis: RedisPool) -> dict[str, Any]:
     try:
-        memory = await client.info("memory")
+        memory = await redis.execute("INFO", "memory")
         return {"usedBytes": memory.get("used_memory"), "maxBytes": memory.get("maxmemory") or None}
-    except AWAY as error:
+    except (RedisError, OSError) as error:
         return {"reachable": False, "problem": str(error)}
-    finally:
-        await client.aclose()
+
+
+def _breaker(redis: RedisPool) -> dict[str, Any]:
+    breaker = redis.breaker
+    return {
+        "state": breaker.state,
+        "failures": breaker.failures,
+        "retryInSeconds": round(breaker.retry_in, 1),
+        "lastError": breaker.last_error if breaker.state != "closed" else "",
+    }
 
 
 async def _postgres(manager: ServiceManager) -> dict[str, Any]:
@@ -61,14 +69,11 @@ async def _postgres(manager: ServiceManager) -> dict[str, Any]:
         await postgres.close(connection)
 
 
-async def _shards(manager: ServiceManager) -> dict[str, Any] | None:
-    positions = Positions(RedisUrl.parse(manager.servers.redis_url), manager.shards)
+async def _shards(redis: RedisPool, manager: ServiceManager) -> dict[str, Any] | None:
     try:
-        found = await positions.read()
+        found = await Positions(redis, manager.shards).read()
     except PositionsAway:
         return None
-    finally:
-        await positions.close()
     return {
         str(item.shard): {
             "captured": item.captured or None,
@@ -83,17 +88,18 @@ async def _shards(manager: ServiceManager) -> dict[str, Any] | None:
 async def document(manager: ServiceManager) -> dict[str, Any]:
     """The aggregate: state, servers, shards, and each service's sections by service name."""
     ports = manager.ports()
-    if manager.phase in ("waiting", "starting", "stopped"):
+    redis = manager.redis
+    if redis is None or manager.phase in ("waiting", "starting", "stopped"):
         servers: tuple[Any, Any, Any] = (None, None, None)
         answers: dict[int, dict[str, Any] | None] = {}
     else:
         *servers_found, answers = await asyncio.gather(
-            _bounded(_redis(manager)),
+            _bounded(_redis(redis)),
             _bounded(_postgres(manager)),
-            _shards(manager),
+            _shards(redis, manager),
             manager.prober.health(ports.values()),
         )
-        servers = (servers_found[0], servers_found[1], servers_found[2])
+        servers = (servers_found[0] | {"breaker": _breaker(redis)}, servers_found[1], servers_found[2])
     own = {name: answers.get(port) for name, port in ports.items()}
     status = manager.status()
     known = {server.name: dataclasses.asdict(server) for server in status.servers}

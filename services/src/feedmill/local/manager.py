@@ -27,7 +27,10 @@ from feedmill.local.servers import LocalServers
 from feedmill.local.status import ManagerStatus, ServerStatus, ServiceStatus, total
 from feedmill.local.usage import CpuMeter, rss_bytes
 from feedmill.plan import Workload, show_key
+from feedmill.shared.breaker import Breaker
 from feedmill.shared.keys import ShardRef
+from feedmill.shared.redis.pool import RedisPool
+from feedmill.shared.redis.url import RedisUrl
 
 START_STAGES = (("maintenance", "processor", "distributor"), ("receiver",))
 READY_WAIT = 20.0
@@ -35,6 +38,8 @@ READY_WAIT = 20.0
 LOOK_STARTING, LOOK_RUNNING = 0.2, 1.0
 """Seconds between looks at the services' health."""
 
+REDIS_TIMEOUT = 1.5
+"""Seconds for Redis to answer the manager; less than health and drain wait, so that silence counts for the breaker."""
 
 Hook = Callable[[], Awaitable[None]]
 CommandOf = Callable[[Workload, Path], Sequence[str]]
@@ -71,6 +76,8 @@ class ServiceManager:
         self.phase = "waiting"
         self.step = ""
         self.prober = Prober()
+        self.redis: RedisPool | None = None
+        """For the manager's own questions; there from the start of the servers to their end."""
         self._config = [path.expanduser().absolute() for path in config]
         self._migrate = migrate
         self._echo = echo
@@ -181,6 +188,7 @@ class ServiceManager:
         await self.prober.open()
         self._tell("starting Redis and PostgreSQL")
         await self.servers.start()
+        self.redis = redis_pool(self.servers.redis_url)
         environment = {**self._environ, **self.servers.environment()}
         for name in ("REDIS_URL_FILE", "DATABASE_URL_FILE"):
             environment.pop(name, None)
@@ -286,20 +294,19 @@ class ServiceManager:
         return report
 
     async def _drain(self, report: DrainReport) -> None:
-        drain = Drain(self.servers.redis_url, self.shards, self._forced, self._drain_timeout, self._stall_timeout)
-        try:
-            self._tell("stopping receivers (they hand over what they hold)")
-            await self._stop_all(self._of("receiver"))
-            self._tell("waiting until all captured frames are dispatched")
-            await drain.until_taken_over("raw", self._of("distributor"), report)
-            self._tell("stopping distributors")
-            await self._stop_all(self._of("distributor"))
-            self._tell("waiting until all events are stored")
-            await drain.until_taken_over("events", self._of("processor"), report)
-            self._tell("stopping processors")
-            await self._stop_all(self._of("processor", "maintenance"))
-        finally:
-            await drain.close()
+        if self.redis is None:
+            return
+        drain = Drain(self.redis, self.shards, self._forced, self._drain_timeout, self._stall_timeout)
+        self._tell("stopping receivers (they hand over what they hold)")
+        await self._stop_all(self._of("receiver"))
+        self._tell("waiting until all captured frames are dispatched")
+        await drain.until_taken_over("raw", self._of("distributor"), report)
+        self._tell("stopping distributors")
+        await self._stop_all(self._of("distributor"))
+        self._tell("waiting until all events are stored")
+        await drain.until_taken_over("events", self._of("processor"), report)
+        self._tell("stopping processors")
+        await self._stop_all(self._of("processor", "maintenance"))
 
     async def _stop_all(self, stage: Sequence[ServiceProcess]) -> None:
         await asyncio.gather(*(item.stop() for item in stage))
@@ -319,7 +326,10 @@ class ServiceManager:
                 self._looker.cancel()
                 await asyncio.gather(self._looker, return_exceptions=True)
             self.step = "stopping Redis and PostgreSQL"
+            pool, self.redis = self.redis, None
             try:
+                if pool is not None:
+                    await pool.close()
                 await self.servers.stop()
             finally:
                 await self.prober.close()
@@ -332,6 +342,12 @@ def service_name(load: Workload) -> str:
     """The workload's name, with its namespace where that is not ``default`` (names are unique within one)."""
     namespace = load.pipeline[0]
     return load.name if namespace == "default" else f"{namespace}.{load.name}"
+
+
+def redis_pool(url: str) -> RedisPool:
+    """Local mode's pool. Its breaker rests briefly: the drain must notice soon that Redis is back."""
+    breaker = Breaker("redis", fail_max=3, first_reset=0.5, reset_timeout=5.0)
+    return RedisPool(RedisUrl.parse(url), breaker, name="feedmill-local", max_connections=4, timeout=REDIS_TIMEOUT)
 
 
 def _names(stage: Sequence[ServiceProcess]) -> str:

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feedmill.shared.keys import ShardRef
-from feedmill.shared.redis.pool import make_client
-from feedmill.shared.redis.url import RedisUrl
+from feedmill.shared.redis.pool import RedisPool
 
 READ_TIMEOUT = 2.0
 
@@ -45,11 +43,11 @@ class PositionsAway(ConnectionError):
 
 
 class Positions:
-    """Reads the positions of some shards. Close it."""
+    """Reads the positions of some shards. The pool stays its owner's."""
 
-    def __init__(self, redis_url: RedisUrl, shards: Sequence[ShardRef]) -> None:
+    def __init__(self, redis: RedisPool, shards: Sequence[ShardRef]) -> None:
         self.shards = list(shards)
-        self._redis: Redis = make_client(redis_url, name="feedmill-local", max_connections=2, timeout=READ_TIMEOUT)
+        self._redis = redis
 
     async def read(self) -> list[ShardPosition]:
         """Raises PositionsAway."""
@@ -60,21 +58,23 @@ class Positions:
             raise PositionsAway(f"Redis does not answer: {error}") from error
 
     async def _read(self) -> list[ShardPosition]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for shard in self.shards:
-                pipe.xinfo_stream(shard.raw)
-                pipe.hget(shard.checkpoint, "pos")
-                pipe.xinfo_stream(shard.events)
-                pipe.hget(shard.applied, "stream")
-            answers: list[Any] = await pipe.execute(raise_on_error=False)
+        answers = await self._redis.execute_all(
+            [
+                command
+                for shard in self.shards
+                for command in (
+                    ("XINFO STREAM", shard.raw),
+                    ("HGET", shard.checkpoint, "pos"),
+                    ("XINFO STREAM", shard.events),
+                    ("HGET", shard.applied, "stream"),
+                )
+            ]
+        )
         found: list[ShardPosition] = []
         for number, shard in enumerate(self.shards):
             raw, pos, events, applied = answers[4 * number : 4 * number + 4]
             found.append(ShardPosition(shard, _last(raw), _text(pos), _last(events), _text(applied)))
         return found
-
-    async def close(self) -> None:
-        await self._redis.aclose()
 
 
 def _last(answer: Any) -> str:

@@ -21,7 +21,6 @@ from feedmill.local.view import Display
 from feedmill.plan import plan
 from feedmill.resources.load import load_files
 from feedmill.shared import postgres
-from feedmill.shared.redis.url import RedisUrl
 
 FLOW_TIMEOUT = 20.0
 """Seconds until every feed must flow."""
@@ -155,7 +154,8 @@ class Demo:
     async def _until_settled(self, manager: ServiceManager) -> None:
         """Until everything has gone through and holes, if any, have been declared."""
         await asyncio.sleep(GRACE)
-        positions = Positions(RedisUrl.parse(manager.servers.redis_url), manager.shards)
+        assert manager.redis is not None
+        positions = Positions(manager.redis, manager.shards)
         try:
             async with asyncio.timeout(SETTLE_TIMEOUT):
                 while True:
@@ -167,8 +167,6 @@ class Demo:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             self.display.say(f"not all has gone through after {SETTLE_TIMEOUT:g} s")
-        finally:
-            await positions.close()
 
     async def _compare(self, manager: ServiceManager) -> None:
         if not self._stats:

@@ -6,8 +6,8 @@ TLS, time-outs and the pool's bound are set in one place; :class:`RedisPool` put
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
@@ -17,6 +17,8 @@ from redis.exceptions import AuthenticationError, ConnectionError, RedisError, R
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.redis.url import RedisUrl
 
+T = TypeVar("T")
+Word = str | bytes | int | float
 AWAY = (OSError, ConnectionError, TimeoutError)
 """Errors that say the server is away (not that a command was wrong)."""
 
@@ -66,23 +68,47 @@ def make_client(
 
 
 class RedisPool:
-    """A client and its breaker. ``client`` is free to use for what must not count (blocking reads)."""
+    """A client and its breaker. ``client`` is free to use for what must not count (blocking reads).
+
+    ``timeout`` (seconds) bounds connecting as well as each answer, so that a server which is silent counts as away:
+    a caller's own bound must be longer, since what is cancelled counts as neither.
+    """
 
     def __init__(self, url: RedisUrl, breaker: Breaker, *, name: str, max_connections: int = 8, timeout: float = 5.0):
         self.url = url
         self.breaker = breaker
-        self.client = make_client(url, name=name, max_connections=max_connections, timeout=timeout)
+        self.client = make_client(
+            url, name=name, max_connections=max_connections, connect_timeout=timeout, timeout=timeout
+        )
 
-    async def execute(self, *command: str | bytes | int | float) -> Any:
+    async def execute(self, *command: Word) -> Any:
         """Run a command behind the breaker; raises BreakerOpen or redis-py's error.
 
         Only what speaks against the server counts as a failure (see :func:`is_failure`); a wrong command does not.
         """
+        return await self._guard(lambda: self.client.execute_command(*command))  # type: ignore[no-untyped-call]
+
+    async def execute_all(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Run commands in one round trip behind the breaker. A command that was wrong has its error as its answer."""
+
+        async def run() -> list[Any]:
+            async with self.client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                answers: list[Any] = await pipe.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception) and is_failure(answer):
+                    raise answer
+            return answers
+
+        return await self._guard(run)
+
+    async def _guard(self, work: Callable[[], Awaitable[T]]) -> T:
         ticket = self.breaker.admit()
         task = asyncio.current_task()
         cancelled = task.cancelling() if task is not None else 0
         try:
-            answer = await cast(Awaitable[Any], self.client.execute_command(*command))  # type: ignore[no-untyped-call]
+            answer = await work()
         except Exception as error:
             if is_failure(error):
                 ticket.failure(error)
