@@ -137,6 +137,9 @@ class Figures:
     servers: dict[str, ServerFigures] = field(
         default_factory=lambda: {"redis": ServerFigures(), "postgres": ServerFigures()}
     )
+    _up: dict[str, Gauge] = field(
+        default_factory=lambda: {name: server_up.labels(name) for name in ("redis", "postgres")}
+    )
 
     def of(self, shard: str) -> ShardFigures:
         return self.shards.setdefault(shard, ShardFigures())
@@ -144,12 +147,12 @@ class Figures:
     def answered(self, server: str) -> None:
         found = self.servers[server]
         found.reachable, found.error = True, ""
-        server_up.labels(server).set(1)
+        self._up[server].set(1)
 
     def failed(self, server: str, error: str) -> None:
         found = self.servers[server]
         found.reachable, found.error = False, error
-        server_up.labels(server).set(0)
+        self._up[server].set(0)
         failures.labels(server).inc()
 
     def lag(self) -> dict[str, Any]:
@@ -175,18 +178,25 @@ class Meter:
         self._receive_histogram = receive_to_commit.labels(exchange, market)
         self._behind = behind.labels(shard)
         behind_seconds.labels(shard).set_function(partial(_seconds_or_nan, self.figures))
-        self._rows = {table: rows.labels(table) for table in ("trades", "tickers", "book_snapshots")}
+        self._tables: dict[str, tuple[Counter, Counter]] = {}
+        """Table -> its counters of rows and of duplicates. Looking a label up costs more than counting."""
         self._observed = 0.0
 
     def committed(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
         figures = self.figures
         inserted = 0
         for table, count in outcome.stored.inserted.items():
+            doubled = outcome.stored.given[table] - count
+            if not count and not doubled:
+                continue
+            counters = self._tables.get(table)
+            if counters is None:
+                counters = self._tables[table] = (rows.labels(table), duplicates.labels(table))
             if count:
-                rows.labels(table).inc(count)
+                counters[0].inc(count)
                 inserted += count
-            if doubled := outcome.stored.given[table] - count:
-                duplicates.labels(table).inc(doubled)
+            if doubled:
+                counters[1].inc(doubled)
                 figures.duplicates += doubled
         for (table, reason), count in outcome.refused.items():
             refused.labels(table, reason).inc(count)
@@ -197,7 +207,7 @@ class Meter:
         if batch.loss is not None and batch.loss.certain:
             lost_commits.inc(max(1, batch.loss.last - batch.loss.first + 1))
         commits.inc()
-        size = len(batch.rows)
+        size = batch.count
         batch_rows.observe(size)
         commit_seconds.observe(seconds)
         figures.commits += 1
