@@ -77,6 +77,7 @@ async def test_the_unknown_stays_unknown(collector: Collector) -> None:
     assert found == FeedFigures("default/spot", "binance/Spot", "starting")
     shown = summary(status({"receiver-0": None}), [found])
     assert shown.startswith("0 of 1 feed flowing, ? frames/s in, ? rows/s stored, behind ?, p99 ?, open gaps ?")
+    assert shown.endswith("; spot: starting")
 
 
 async def test_states_in_words(collector: Collector) -> None:
@@ -96,6 +97,14 @@ def test_rates_survive_a_restarted_counter() -> None:
     assert rate.update(12.0, None) == 100
     assert rate.update(13.0, 0) is None
     assert rate.update(14.0, 30) == 30
+
+
+def test_a_value_shown_twice_is_no_standstill() -> None:
+    rate = _Rate()
+    rate.update(10.0, 100)
+    for _ in range(3):
+        assert rate.update(11.0, 200) == 100
+    assert rate.update(12.0, 300) == 100
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,34 @@ def test_a_connection_that_stands_from_the_start_is_not_news() -> None:
     assert Notices().look(status(service(health=connections(state="open", active=4)))) == []
 
 
+def test_what_the_exchange_refuses_is_told_once_for_all_replicas() -> None:
+    notices = Notices()
+    one = service(health=connections(state="open", active=3, rejected=["a@trade"]))
+    two = service(name="spot-receiver-0-1", health=connections(state="open", active=3, rejected=["a@trade"]))
+    assert notices.look(status(one, two)) == [
+        "default/spot: the exchange does not give a@trade: see the receiver's log for why"
+    ]
+    assert notices.look(status(one, two)) == []
+
+
+def test_what_stays_without_data_is_told_after_a_while() -> None:
+    notices = Notices()
+    ages = {f"{name}@trade": None for name in "abcdef"} | {"x@trade": 0.1, "r@trade": None}
+    section: dict[str, Any] = {"state": "open", "active": 7, "freshness": ages, "rejected": []}
+    assert notices.look(status(service(health=connections(**section, openSeconds=59.0)))) == []
+    (line,) = notices.look(status(service(health=connections(**section, openSeconds=61.0))))
+    assert line.startswith("default/spot: no data yet of a@trade, b@trade, c@trade, d@trade and 3 more, 60 s after")
+    assert notices.look(status(service(health=connections(**section, openSeconds=99.0)))) == []
+
+
+def test_a_problem_of_rest_is_told_once() -> None:
+    notices = Notices()
+    bad = service(health={"rest": {"problem": "HTTP 400 from h: Invalid symbol."}})
+    assert notices.look(status(bad)) == ["default/spot: REST: HTTP 400 from h: Invalid symbol."]
+    assert notices.look(status(service(health={"rest": {"problem": ""}}))) == []
+    assert notices.look(status(bad)) == []
+
+
 def test_ends_and_starts() -> None:
     notices = Notices()
     assert notices.look(status(service())) == []

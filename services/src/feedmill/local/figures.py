@@ -60,10 +60,13 @@ class _Rate:
     rate: float | None = None
 
     def update(self, at: float, value: float | None) -> float | None:
-        """Per second, smoothed over about three looks; a counter that went back starts anew."""
-        if value is None:
+        """Per second, smoothed over about three looks; a counter that went back starts anew.
+
+        ``at``: when ``value`` was asked for. The same one again, shown twice, is not taken for a standstill.
+        """
+        if value is None or at <= self.at:
             return self.rate
-        if self.at and at > self.at:
+        if self.at:
             if value < self.value:
                 self.rate = None
             else:
@@ -99,7 +102,7 @@ class Collector:
         _capture(found, [service for service in mine if service.role == "receiver"], status.phase)
         _dispatch(found, [service.health for service in mine if service.role == "distributor" and service.health])
         processors = [item.health for item in status.services if item.role == "processor" and item.health]
-        self._store(found, shards, processors)
+        self._store(found, shards, processors, status.looked_at)
         if self._gaps is not None:
             found.gaps = sum(self._gaps.get(shard, (0, 0))[0] for shard in shards)
             found.gaps_open = sum(self._gaps.get(shard, (0, 0))[1] for shard in shards)
@@ -107,7 +110,9 @@ class Collector:
             found.dead_letters = sum(self._letters.get(shard, 0) for shard in shards)
         return found
 
-    def _store(self, found: FeedFigures, shards: Sequence[str], documents: Sequence[dict[str, Any]]) -> None:
+    def _store(
+        self, found: FeedFigures, shards: Sequence[str], documents: Sequence[dict[str, Any]], looked_at: float
+    ) -> None:
         own = [
             document["shards"][shard]
             for document in documents
@@ -117,7 +122,7 @@ class Collector:
         rows = [item["rows"] for item in own if item.get("rows") is not None]
         found.rows = sum(rows) if rows else None
         rate = self._rates.setdefault(found.feed, _Rate())
-        found.rows_per_second = rate.update(time.monotonic(), found.rows)
+        found.rows_per_second = rate.update(looked_at, found.rows)
         lags = [item["lagSeconds"] for item in own if item.get("owned") and item.get("lagSeconds") is not None]
         found.lag_seconds = max(lags) if lags else None
         for document in documents:

@@ -98,6 +98,7 @@ class ServiceManager:
         self._began = time.monotonic()
         self._looker: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()
+        self._looked_at = 0.0
         self._forced = asyncio.Event()
 
     # reading
@@ -140,6 +141,7 @@ class ServiceManager:
             services=services,
             servers=servers,
             totals=total(services, servers),
+            looked_at=self._looked_at,
         )
 
     def _service_status(self, load: Workload, item: ServiceProcess) -> ServiceStatus:
@@ -268,6 +270,7 @@ class ServiceManager:
         ports = self.ports()
         found = await self.prober.health(ports.values())
         self._health = {name: found[port] for name, port in ports.items()}
+        self._looked_at = time.monotonic()
         for name, (_, item) in self._services.items():
             cpu = self._cpu.read(item.pid)
             before = self._usage.get(name, (None, None))[1]

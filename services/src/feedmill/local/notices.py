@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from feedmill.local.status import ManagerStatus, ServiceStatus
 
 RESTART_WORTH_TELLING = frozenset({"backoff", "failed"})
+QUIET_AFTER = 60.0
+"""Seconds after which a topic without any data is told of: some venues acknowledge symbols that they do not have."""
+SHOWN = 4
+"""Names in one line."""
 
 
 @dataclass(slots=True)
@@ -19,6 +24,8 @@ class Notices:
     _states: dict[str, str] = field(default_factory=dict)
     _servers: dict[str, tuple[str, int]] = field(default_factory=dict)
     _looping: set[str] = field(default_factory=set)
+    _told: set[tuple[str, str]] = field(default_factory=set)
+    """(feed, what) of that which is told once for good, however many receivers say it."""
 
     def look(self, status: ManagerStatus) -> list[str]:
         """Lines for what is new since the last look."""
@@ -26,7 +33,7 @@ class Notices:
         for service in status.services:
             lines += self._life(service, status.phase)
             if status.phase == "running":
-                lines += self._reach(service)
+                lines += self._reach(service) + self._refused(service)
         for server in status.servers:
             known = self._servers.get(server.name)
             self._servers[server.name] = (server.state, server.restarts)
@@ -61,6 +68,36 @@ class Notices:
                 lines.append(f"{service.name} runs again")
         return lines
 
+    def _refused(self, service: ServiceStatus) -> list[str]:
+        """What the exchange does not give, although it can be reached."""
+        health, name = service.health or {}, service.feed or service.name
+        lines: list[str] = []
+        connections = health.get("connections")
+        for section in connections.values() if isinstance(connections, dict) else ():
+            refused = self._new(name, "refused", section.get("rejected") or ())
+            if refused:
+                lines.append(f"{name}: the exchange does not give {_names(refused)}: see the receiver's log for why")
+            if (section.get("openSeconds") or 0.0) < QUIET_AFTER or not is_flowing(section):
+                continue
+            rejected = section.get("rejected") or ()
+            ages = section.get("freshness") or {}
+            quiet = [topic for topic, age in ages.items() if age is None and topic not in rejected]
+            if quiet := self._new(name, "quiet", quiet):
+                lines.append(
+                    f"{name}: no data yet of {_names(quiet)}, {QUIET_AFTER:g} s after subscribing: a quiet market, "
+                    "or a symbol that the exchange does not have"
+                )
+        problem = (health.get("rest") or {}).get("problem")
+        if problem and self._new(name, "rest", [problem]):
+            lines.append(f"{name}: REST: {problem}")
+        return lines
+
+    def _new(self, name: str, what: str, items: Iterable[str]) -> list[str]:
+        """Those that were not told before, told from now on."""
+        found = [item for item in items if (name, f"{what} {item}") not in self._told]
+        self._told.update((name, f"{what} {item}") for item in found)
+        return found
+
     def _reach(self, service: ServiceStatus) -> list[str]:
         """Exchanges that cannot be reached, with host and cause, and when they can be again."""
         connections = (service.health or {}).get("connections")
@@ -82,6 +119,11 @@ class Notices:
                     lines.append(f"{service.feed or service.name}: connection {name} is back")
                 self._connections[key] = ""
         return lines
+
+
+def _names(items: Sequence[str]) -> str:
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + more
 
 
 def connection_trouble(section: dict[str, Any]) -> str | None:

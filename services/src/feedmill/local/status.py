@@ -81,6 +81,8 @@ class ManagerStatus:
     services: list[ServiceStatus]
     servers: list[ServerStatus]
     totals: Totals
+    looked_at: float = 0.0
+    """When the services were asked for their health, by the monotonic clock of this machine; 0 = not yet."""
 
 
 def total(services: list[ServiceStatus], servers: list[ServerStatus]) -> Totals:

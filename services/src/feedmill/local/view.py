@@ -73,7 +73,8 @@ def summary(status: ManagerStatus, figures: Sequence[FeedFigures]) -> str:
         f"services {status.totals.ready}/{status.totals.services} ready",
         size(status.totals.rss_bytes),
     ]
-    return ", ".join(parts)
+    waiting = [f"{item.feed.removeprefix('default/')}: {item.state}" for item in figures if not item.flowing]
+    return "; ".join([", ".join(parts), *waiting])
 
 
 class PlainDisplay:
