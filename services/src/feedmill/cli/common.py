@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,16 @@ def _exit_code(error: Exception) -> int | None:
 
 def folder(data_dir: Path) -> Path:
     return data_dir.expanduser().absolute()
+
+
+def command() -> str:
+    """How to call this program again from here: its name where PATH has it, else the path of its script."""
+    own = Path(sys.executable).with_name("feedmill")
+    found = shutil.which("feedmill")
+    if not own.exists() or (found is not None and Path(found).samefile(own)):
+        return "feedmill"
+    here = Path.cwd()
+    return str(own.relative_to(here) if own.is_relative_to(here) else own)
 
 
 def api_port(data_dir: Path) -> int | None:

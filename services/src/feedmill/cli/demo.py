@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from feedmill.cli.common import FAILED, fail, folder, is_terminal, told
+from feedmill.cli.common import FAILED, command, fail, folder, is_terminal, told
 from feedmill.cli.up import own_log
 from feedmill.local.demo.run import Demo, Settings, fresh_folder
 from feedmill.local.view import Display, LiveDisplay, PlainDisplay
@@ -94,12 +94,13 @@ def _show(run: Demo, data_dir: Path) -> None:
 def hints(data_dir: Path) -> list[str]:
     """How to look at what is there now."""
     where = f"--data-dir {data_dir}"
+    call = command()
     per_symbol = "select symbol, count(*), min(price), max(price) from trades join instruments on id = instrument_id"
     return [
         "",
         "Look at it:",
-        f'  feedmill query {where} "{per_symbol} group by symbol"',
-        f'  feedmill query {where} "select * from candles order by open_time desc limit 5"',  # noqa: S608 (shown, not run)
-        f"  feedmill psql {where}",
+        f'  {call} query {where} "{per_symbol} group by symbol"',
+        f'  {call} query {where} "select * from candles order by open_time desc limit 5"',  # noqa: S608 (shown, not run)
+        f"  {call} psql {where}",
         f"The manifest it ran: {data_dir}/demo.yaml   Logs: {data_dir}/logs",
     ]

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from feedmill.cli.common import DATA_DIR, DataDir, folder, told
+from feedmill.cli.common import DATA_DIR, DataDir, command, folder, told
 from feedmill.local.doctor.check import Check, Grade
 
 STYLE = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
@@ -81,4 +81,4 @@ def _print_end(failed: int, warned: int) -> None:
     elif warned:
         typer.echo(f"\nWorks; {warned} to look at.")
     else:
-        typer.echo("\nAll is well. Next: feedmill demo")
+        typer.echo(f"\nAll is well. Next: {command()} demo")

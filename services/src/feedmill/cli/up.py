@@ -15,6 +15,7 @@ from feedmill.cli.common import (
     DATA_DIR,
     FAILED,
     DataDir,
+    command,
     fail,
     folder,
     human_seconds,
@@ -174,7 +175,7 @@ def ending(outcome: Outcome, data_dir: Path) -> list[str]:
         unfinished = f", {stored.open_gaps:,} open" if table == "gaps" and stored.open_gaps else ""
         lines.append(f"  {table.replace('_', ' '):<15} {about}{stored.rows[table]:>12,}{more}{unfinished}")
     where = "" if data_dir == DATA_DIR else f" --data-dir {data_dir}"
-    lines.append(f'look at it:  feedmill query{where} "select * from trades limit 10"')  # noqa: S608 (shown, not run)
+    lines.append(f'look at it:  {command()} query{where} "select * from trades limit 10"')  # noqa: S608 (shown, not run)
     return lines
 
 

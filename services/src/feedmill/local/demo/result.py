@@ -37,6 +37,7 @@ class Result:
     letters: list[Letters] = field(default_factory=list)
     open_gaps: int = 0
     drained: bool = True
+    recorded: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -138,7 +139,8 @@ def words(result: Result) -> list[str]:
         told = ", ".join(f"{count} {name}" for name, count in sorted(causes.items()))
         lines.append(f"  gap rows: {told}; {result.open_gaps} are open, as no data comes since the feeds were stopped")
     if not any(venue.candles.complete for venue in result.report.venues):
-        lines.append("  no candle is complete yet: that takes a whole minute and both its neighbours (--seconds 150)")
+        how = "longer than the recordings" if result.recorded else "--seconds 150"
+        lines.append(f"  no candle is complete yet: that takes a whole minute and both its neighbours ({how})")
     lines += [f"  {note}" for note in result.notes]
     lines += [f"  {item.feed}: {item.count:,} dead letters, {item.reason}: {item.example}" for item in result.letters]
     return lines

@@ -180,7 +180,7 @@ class Demo:
             report = await verify(self.settings.folder / "ledger", manager.servers.database_url)
         except (VerifyError, FileNotFoundError) as error:
             raise ManagerError(f"the comparison could not be made: {error}") from error
-        self.result = result.Result(report)
+        self.result = result.Result(report, recorded=self.settings.recordings is not None)
         self.result.messages = {venue: emitted(stats) for venue, stats in self._stats.items()}
         connection = await postgres.connect(manager.servers.database_url, name="feedmill-demo")
         try:
