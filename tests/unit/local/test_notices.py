@@ -79,6 +79,9 @@ def test_a_problem_of_rest_is_told_once() -> None:
     bad = service(health={"rest": {"problem": "HTTP 400 from h: Invalid symbol."}})
     assert notices.look(status(bad)) == ["default/spot: REST: HTTP 400 from h: Invalid symbol."]
     assert notices.look(status(service(health={"rest": {"problem": ""}}))) == []
+    failure = {"host": "h", "cause": "dns", "detail": ""}
+    away = connections(state="backoff", failure=failure) | {"rest": {"problem": "api: dns"}}
+    assert notices.look(status(service(health=away))) == ["default/spot: cannot reach h: dns; trying again"]
     assert notices.look(status(bad)) == []
 
 

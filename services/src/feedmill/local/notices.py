@@ -73,7 +73,8 @@ class Notices:
         health, name = service.health or {}, service.feed or service.name
         lines: list[str] = []
         connections = health.get("connections")
-        for section in connections.values() if isinstance(connections, dict) else ():
+        sections = list(connections.values()) if isinstance(connections, dict) else []
+        for section in sections:
             refused = self._new(name, "refused", section.get("rejected") or ())
             if refused:
                 lines.append(f"{name}: the exchange does not give {_names(refused)}: see the receiver's log for why")
@@ -88,7 +89,9 @@ class Notices:
                     "or a symbol that the exchange does not have"
                 )
         problem = (health.get("rest") or {}).get("problem")
-        if problem and self._new(name, "rest", [problem]):
+        # Where the streams cannot be reached either, that has been told already.
+        away = any(connection_trouble(section) is not None for section in sections)
+        if problem and not away and self._new(name, "rest", [problem]):
             lines.append(f"{name}: REST: {problem}")
         return lines
 
