@@ -9,7 +9,7 @@ import pytest
 from feedmill.processor.losses import MARGIN_NS, OWN
 from feedmill.processor.settings import ShardSettings, VenueRules
 from feedmill.shared.clock import MS, SECOND, now_ns
-from feedmill.shared.events import Flag, Gap, Ticker
+from feedmill.shared.events import BookSnapshot, Flag, Gap, Ticker
 
 from .conftest import BASE, REF, SYMBOL, Bench, Distributor, trade
 
@@ -196,6 +196,27 @@ async def test_a_gap_that_was_open_when_the_server_was_wiped(bench: Bench) -> No
     await bench.until_stored()
     row = "SELECT cause, state, from_seq, to_seq, revision > $2 FROM gaps WHERE id = $1"
     assert await bench.fetch(row, name, OWN) == [("disconnected", "closed", 9, 14, True)]
+
+
+async def test_a_book_that_was_broken_when_the_server_was_wiped(bench: Bench) -> None:
+    distributor = bench.distributor()
+    name = f"{REF}/{SYMBOL}/Book/40"
+    gap = Gap(name, SYMBOL, "Book", "sequence", "open", 40, -1, [], 1, 0, "", 1, 3)
+    await distributor.commit(trades=[trade(1)], gaps=[gap])
+    run = bench.start()
+    await bench.until_stored()
+    await wipe(distributor)
+    await distributor.commit(trades=[trade(2)])
+    await bench.until_stored()
+    await run.kill()
+    assert await bench.fetch("SELECT state, to_seq FROM gaps WHERE id = $1", name) == [("open", None)]
+    book = BookSnapshot(SYMBOL, BASE + SECOND, 77, BASE, BASE + MS, [("1", "2")], [("3", "4")])
+    await distributor.commit(books=[book])
+    bench.start()
+    await bench.until_stored()
+    found = await bench.fetch("SELECT cause, state, from_seq, to_seq, to_ns FROM gaps WHERE id = $1", name)
+    assert found == [("sequence", "closed", 40, 77, BASE + MS)]
+    assert await bench.fetch(WHAT) == []
 
 
 @pytest.mark.parametrize("bad", [131, 140])

@@ -3,7 +3,8 @@
 One row for the shard says when. And one for each instrument and channel says what: the numbers between the last one
 stored and the first one that comes after. They are written open in the transaction of the first commit after the loss,
 as nobody else knows any more where the old chain ended, and get their extent in the transaction of the instrument's
-first event; both survive whatever happens in between. One that turns out to miss nothing is removed.
+first event; both survive whatever happens in between. One that turns out to miss nothing is removed. A book's gap that
+was open ends with its next snapshot.
 
 These rows are the processor's own: their revisions begin at ``OWN``, so a row of the distributor under the same name,
 which knows less, never replaces them. What comes late is taken out of them here.
@@ -36,7 +37,7 @@ HOLES = timedelta(seconds=60)
 PATIENCE = "10s"
 """Longest search for the last tickers where no index helps."""
 
-TRADES, TICKER = ChannelName.TRADES.value, ChannelName.TICKER.value
+TRADES, TICKER, BOOK = ChannelName.TRADES.value, ChannelName.TICKER.value, ChannelName.BOOK.value
 _LATE = int(Flag.LATE | Flag.BACKFILL)
 
 Key = tuple[str, str]
@@ -85,6 +86,9 @@ class Watch:
                 notes.late.append((q.symbol, TICKER, number, q.exchange_ns))
             elif self.on and (q.symbol, TICKER) not in notes.firsts:
                 notes.firsts[q.symbol, TICKER] = First(number, q.exchange_ns, q.receive_ns)
+        if self.on:
+            for b in block.books:
+                notes.firsts.setdefault((b.symbol, BOOK), First(b.seq, b.exchange_ns, b.receive_ns))
         return notes
 
 
@@ -162,6 +166,12 @@ class Losses:
             for key, (symbol, channel, begin, _, _) in zip(keys, found, strict=True):
                 change.pending[symbol, channel] = Pending(key, begin)
             change.rows += len(found)
+        if not loss.certain or loss.last >= 0:
+            return change  # The distributor still knows what it opened.
+        symbols_of = {number: symbol for symbol, number in ids.items()}
+        for row in await self._connection.fetch(sql.ADOPT_BOOKS, self._name, list(symbols_of), OWN):
+            change.pending[symbols_of[row["instrument_id"]], BOOK] = Pending(row["id"], row["from_seq"])
+            change.rows += 1
         return change
 
     async def _ends(self, loss: Loss, ids: Mapping[str, int]) -> list[tuple[str, str, int, str, int]]:
@@ -208,9 +218,11 @@ class Losses:
         if dense:
             await self._connection.execute(sql.SETTLE_NUMBERS, *_settling(dense))
             await self._connection.execute(sql.REMOVE_EMPTY, [pending.id for _, pending, _ in dense])
-        if nothing := [pending.id for _, pending, first in others if first.number <= pending.from_seq]:
-            await self._connection.execute(sql.REMOVE, nothing)
-        if ended := [item for item in others if item[2].number > item[1].from_seq]:
+        # A book's numbers may begin anew; that it has a snapshot again ends the gap whatever its number.
+        nothing = [item for item in others if item[0][1] != BOOK and item[2].number <= item[1].from_seq]
+        if nothing:
+            await self._connection.execute(sql.REMOVE, [pending.id for _, pending, _ in nothing])
+        if ended := [item for item in others if item not in nothing]:
             await self._connection.execute(sql.SETTLE_EXTENT, *_settling(ended))
         for key, _, _ in came:
             del change.pending[key]

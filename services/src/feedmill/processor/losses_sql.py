@@ -63,6 +63,13 @@ ON CONFLICT (id) DO UPDATE SET
 """
 """One that is there already is a gap of the distributor that was open when the loss came, and becomes ours."""
 
+ADOPT_BOOKS = """
+UPDATE gaps SET revision = greatest(revision + 1, $3::int)
+WHERE shard = $1 AND instrument_id = ANY($2::int[]) AND channel = 'Book' AND state = 'open' AND to_seq IS NULL
+RETURNING id, instrument_id, coalesce(from_seq, -1) AS from_seq
+"""
+"""The distributor of the new chain knows nothing of them."""
+
 SETTLE_NUMBERS = """
 WITH extent AS (
     SELECT g.id, u.receive_ns,
