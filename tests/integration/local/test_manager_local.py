@@ -97,7 +97,7 @@ async def test_ordered_start_and_drained_stop(make: Make, tmp_path: Path) -> Non
     stages = ("receiver", "distributor", "processor")
     assert ends == [f"{role} {what}" for role in stages for what in ("term", "end")]
     assert manager.status().phase == "stopped"
-    assert said[0] == "starting Redis and PostgreSQL"
+    assert said[0] == "starting Redis, using PostgreSQL at postgresql://127.0.0.1:1/none"
     # What was captured is stored: look at the positions in the server's own data.
     servers = LocalServers(tmp_path / "data", NO_DATABASE)
     await servers.start()
@@ -167,6 +167,16 @@ async def test_refused_configuration_ends_the_start_with_its_words(make: Make) -
     assert all(item.pid is None for item in status.services)
     assert manager.servers.redis is not None
     assert not manager.servers.redis.running
+
+
+async def test_a_redis_out_of_reach_ends_the_start(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feedmill.local.manager.REDIS_WAIT", 0.2)
+    manager = make()
+    manager.servers = LocalServers(tmp_path / "data", NO_DATABASE | {"REDIS_URL": "redis://:hush-hush@127.0.0.1:1/0"})
+    with pytest.raises(ManagerError, match=r"Redis \(redis://127.0.0.1:1/0\) cannot be reached: .*refused|Error 111"):
+        await manager.start()
+    assert manager.status().phase == "stopped"
+    assert manager.redis is None
 
 
 async def test_a_second_manager_on_the_same_folder_is_refused(make: Make) -> None:

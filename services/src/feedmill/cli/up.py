@@ -25,7 +25,7 @@ from feedmill.cli.common import (
 )
 from feedmill.local.embedded.files import private_folder, rotate
 from feedmill.local.manager import ServiceManager
-from feedmill.local.secrets import environment_of
+from feedmill.local.secrets import environment_of, passed_over
 from feedmill.local.servers import LocalServers
 from feedmill.local.session import LocalSession, Outcome
 from feedmill.local.stored import TABLES
@@ -111,6 +111,8 @@ def up(
         fail("the manifest holds no feed to run: add an ExchangeFeed (see examples/) or end its suspend", BAD_CONFIG)
     home = folder(data_dir)
     environ = environment_of(resources.pipelines.values(), os.environ, secrets_dir)
+    for line in passed_over(resources.pipelines.values(), os.environ, secrets_dir):
+        typer.echo(line, err=True)
     live = is_terminal() and not is_plain
     display: Display = LiveDisplay(hint="Ctrl-C stops in order") if live else PlainDisplay()
 
@@ -165,7 +167,7 @@ def ending(outcome: Outcome, data_dir: Path) -> list[str]:
         early = "ended before all was started: nothing was captured"
         lines.append("what is stored is not known: PostgreSQL did not answer at the end" if outcome.seconds else early)
         return lines
-    lines.append(f"stored (in {data_dir}):" if outcome.drain.clean else f"stored so far (in {data_dir}):")
+    lines.append(f"stored{'' if outcome.drain.clean else ' so far'} (in {outcome.database or data_dir}):")
     for table in TABLES:
         if table not in stored.rows or not (stored.rows[table] or table in ("trades", "gaps", "dead_letters")):
             continue
@@ -174,7 +176,7 @@ def ending(outcome: Outcome, data_dir: Path) -> list[str]:
         more = "" if new is None or new == stored.rows[table] else f" ({new:,} of them in this run)"
         unfinished = f", {stored.open_gaps:,} open" if table == "gaps" and stored.open_gaps else ""
         lines.append(f"  {table.replace('_', ' '):<15} {about}{stored.rows[table]:>12,}{more}{unfinished}")
-    where = "" if data_dir == DATA_DIR else f" --data-dir {data_dir}"
+    where = "" if data_dir == DATA_DIR or outcome.database else f" --data-dir {data_dir}"
     lines.append(f'look at it:  {command()} query{where} "select * from trades limit 10"')  # noqa: S608 (shown, not run)
     return lines
 

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from feedmill.local.drain import Drain, DrainReport
 from feedmill.local.embedded.files import DirLock, private_folder
 from feedmill.local.errors import ManagerError
@@ -40,6 +42,8 @@ LOOK_STARTING, LOOK_RUNNING = 0.2, 1.0
 
 REDIS_TIMEOUT = 1.5
 """Seconds for Redis to answer the manager; less than health and drain wait, so that silence counts for the breaker."""
+REDIS_WAIT = 5.0
+"""Seconds in which Redis must be there at the start (it may be loading its data)."""
 
 Hook = Callable[[], Awaitable[None]]
 CommandOf = Callable[[Workload, Path], Sequence[str]]
@@ -188,9 +192,10 @@ class ServiceManager:
             private_folder(folder)
         self._lock.acquire(timeout=5.0)
         await self.prober.open()
-        self._tell("starting Redis and PostgreSQL")
+        self._tell(self.servers.intent())
         await self.servers.start()
         self.redis = redis_pool(self.servers.redis_url)
+        await self._reach_redis(self.redis)
         environment = {**self._environ, **self.servers.environment()}
         for name in ("REDIS_URL_FILE", "DATABASE_URL_FILE"):
             environment.pop(name, None)
@@ -213,6 +218,19 @@ class ServiceManager:
             self._refuse_failed(stage)
         self.phase = "running"
         self.step = ""
+
+    async def _reach_redis(self, pool: RedisPool) -> None:
+        """Whoever starts this should hear at once of a wrong address or password; later the services ride it out."""
+        until = time.monotonic() + REDIS_WAIT
+        while True:
+            try:
+                await pool.client.ping()
+            except (RedisError, OSError) as error:
+                if time.monotonic() > until:
+                    raise ManagerError(f"Redis ({pool.url}) cannot be reached: {error}") from error
+                await asyncio.sleep(0.2)
+            else:
+                return
 
     def _make_services(self, environment: Mapping[str, str]) -> None:
         for load in self.workloads:
@@ -293,7 +311,8 @@ class ServiceManager:
             await self.close()
         for _, item in self._services.values():
             if item.forced:
-                report.note(f"{item.name} did not stop within {self._grace:g} s and was killed")
+                why = "was told to stop now" if self._forced.is_set() else f"did not stop within {self._grace:g} s"
+                report.note(f"{item.name} {why} and was killed")
         return report
 
     async def _drain(self, report: DrainReport) -> None:

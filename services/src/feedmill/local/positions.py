@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from feedmill.shared.breaker import BreakerOpen
 from feedmill.shared.keys import ShardRef
 from feedmill.shared.redis.pool import RedisPool
 
@@ -54,6 +55,8 @@ class Positions:
         try:
             async with asyncio.timeout(READ_TIMEOUT):
                 return await self._read()
+        except BreakerOpen as error:
+            raise PositionsAway(f"Redis does not answer: {self._redis.breaker.last_error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             raise PositionsAway(f"Redis does not answer: {error}") from error
 

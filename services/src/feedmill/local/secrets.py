@@ -43,6 +43,20 @@ def environment_of(
     return found
 
 
+def passed_over(pipelines: Iterable[FeedPipeline], environ: Mapping[str, str], secrets_dir: Path | None) -> list[str]:
+    """For people: the references of which nothing comes, since there is no ``secrets_dir``."""
+    if secrets_dir is not None:
+        return []
+    return [
+        f"pipeline {pipeline.metadata.name}: spec.{part}.urlSecretRef needs --secrets-dir (or {variable}): "
+        "an embedded server is used instead"
+        for pipeline in pipelines
+        for part, variable in _PARTS
+        if getattr(pipeline.spec, part).url_secret_ref is not None
+        if not (environ.get(variable) or environ.get(f"{variable}_FILE"))
+    ]
+
+
 def _url(server: Redis | Postgres, part: str, secrets: SecretsDir) -> str:
     assert server.url_secret_ref is not None
     url = secrets.read(server.url_secret_ref.name, server.url_secret_ref.key).get_secret_value().strip()

@@ -37,10 +37,10 @@ class LocalServers:
         redis_url = config.read_setting(environ, "REDIS_URL")
         database_url = config.read_setting(environ, "DATABASE_URL")
         if not embedded and (redis_url is None or database_url is None):
-            missing = " and ".join(
-                name for name, value in (("REDIS_URL", redis_url), ("DATABASE_URL", database_url)) if value is None
-            )
-            raise config.ConfigError(f"--no-embedded: {missing} is not set: set it, or leave --no-embedded out")
+            values = (("REDIS_URL", redis_url), ("DATABASE_URL", database_url))
+            missing = [name for name, value in values if value is None]
+            not_set = "is not set: set it" if len(missing) == 1 else "are not set: set them"
+            raise config.ConfigError(f"--no-embedded: {' and '.join(missing)} {not_set}, or leave --no-embedded out")
         self._external_redis = redis_url.get_secret_value() if redis_url else None
         self._external_database = database_url.get_secret_value() if database_url else None
         if self._external_redis is not None:
@@ -63,6 +63,18 @@ class LocalServers:
     def database_url(self) -> str:
         """With its password: never print it."""
         return self._external_database if self.postgres is None else self.postgres.url  # type: ignore[return-value]
+
+    @property
+    def database_address(self) -> str:
+        """Of the user's own database, without credentials; empty where it is the embedded one."""
+        return self._external_address("postgres") if self.postgres is None else ""
+
+    def intent(self) -> str:
+        """For people: what ``start`` is going to do."""
+        both = (("Redis", "redis", self.redis), ("PostgreSQL", "postgres", self.postgres))
+        own = " and ".join(name for name, _, server in both if server is not None)
+        given = " and ".join(f"{name} at {self._external_address(key)}" for name, key, server in both if server is None)
+        return ", ".join(part for part in (own and f"starting {own}", given and f"using {given}") if part)
 
     def environment(self) -> dict[str, str]:
         return {"REDIS_URL": self.redis_url, "DATABASE_URL": self.database_url}

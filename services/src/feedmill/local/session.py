@@ -37,6 +37,8 @@ class Outcome:
     """The last ones while it was running."""
     interrupted: bool = False
     seconds: float = 0.0
+    database: str = ""
+    """Address of the user's own database, empty where it is the embedded one."""
 
 
 During = Callable[["LocalSession"], Awaitable[None]]
@@ -165,6 +167,7 @@ class LocalSession:
         self.outcome.before = await count(self.manager.servers.database_url)
 
     async def _finish(self, at_end: AtEnd | None) -> None:
+        self.outcome.database = self.manager.servers.database_address
         self.outcome.after = await count(self.manager.servers.database_url)
         if at_end is not None:
             await at_end()
