@@ -271,7 +271,7 @@ COLUMN_COMMENTS = {
     "gaps.to_ns": "Receive time of the first event after, ns since the epoch, UTC; null = not known.",
     "gaps.repaired_by": "Empty, or late, snapshot:id, backfill:command.",
     "gaps.detected_ns": "Receive time of the record that showed it, ns since the epoch, UTC.",
-    "dead_letters.session": "Session of the receiver; event for events refused by PostgreSQL.",
+    "dead_letters.session": "Session of the receiver; event:commit for events refused by PostgreSQL.",
     "dead_letters.batch": "Batch of the session; for events the number of the commit.",
     "dead_letters.idx": "Position in the batch, or in the commit.",
     "dead_letters.receive_ns": "ns since the epoch, UTC.",

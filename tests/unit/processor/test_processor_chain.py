@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedmill.processor.chain import BEGIN, Break, Chain, Link, Loss, id_of
+from feedmill.processor.chain import Break, Chain, Link, Loss
+from feedmill.shared.redis.ids import BEGIN, id_of
 
 
 def link(n: int, life: str = "a", before: str | None = None) -> Link:

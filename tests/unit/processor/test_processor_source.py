@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from feedmill.processor.batch import Batch
-from feedmill.processor.chain import BEGIN, Chain, Loss
+from feedmill.processor.chain import Chain, Loss
 from feedmill.processor.rows import Windows
 from feedmill.processor.source import MAX_COUNT, NotACommit, Source, parse_entry, read_link
 from feedmill.shared.events import EventBlock, Trade, encode
 from feedmill.shared.keys import ShardRef
+from feedmill.shared.redis.ids import BEGIN
 from feedmill.shared.redis.wire import WireError
 
 REF = ShardRef("test", "spot", 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BEGIN = "0-0"
+from feedmill.shared.redis.ids import BEGIN, id_of
 
 
 class Break(Exception):
@@ -40,12 +40,6 @@ class Loss:
     """Entry id of the commit that came instead."""
     certain: bool = True
     """False: perhaps a chain known before is only being read again; the numbers of its events will tell."""
-
-
-def id_of(stream_id: str) -> tuple[int, int]:
-    """A stream entry's id as numbers, for comparison."""
-    ms, _, seq = stream_id.partition("-")
-    return int(ms), int(seq or 0)
 
 
 class Chain:

@@ -21,11 +21,12 @@ import asyncpg
 
 from feedmill.exchanges.base import ChannelName
 from feedmill.processor import losses_sql as sql
-from feedmill.processor.chain import BEGIN, Loss, id_of
+from feedmill.processor.chain import Loss
 from feedmill.processor.settings import ShardSettings
 from feedmill.shared.clock import MS, SECOND
 from feedmill.shared.events import EventBlock, Flag
 from feedmill.shared.keys import ShardRef
+from feedmill.shared.redis.ids import BEGIN, id_of
 
 OWN = 1 << 20
 """First revision of a row that the processor keeps."""

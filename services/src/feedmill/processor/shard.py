@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from feedmill.exchanges.base import ChannelName
 from feedmill.processor import measures
 from feedmill.processor.batch import Batch
-from feedmill.processor.chain import Chain, id_of
+from feedmill.processor.chain import Chain
 from feedmill.processor.hints import Hints
 from feedmill.processor.measures import Figures, Meter
 from feedmill.processor.settings import ProcessorSettings, ShardSettings
@@ -25,6 +25,7 @@ from feedmill.shared.backoff import Backoff
 from feedmill.shared.breaker import Breaker, BreakerOpen
 from feedmill.shared.clock import SECOND, monotonic
 from feedmill.shared.lease import sleep_or
+from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
 

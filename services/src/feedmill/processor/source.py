@@ -11,12 +11,13 @@ import msgspec
 
 from feedmill import __version__
 from feedmill.processor.batch import Batch, Entry
-from feedmill.processor.chain import Break, Chain, Link, id_of
+from feedmill.processor.chain import Break, Chain, Link
 from feedmill.processor.losses import Watch
 from feedmill.processor.rows import STRANGER, Letter, Windows, event_session
 from feedmill.shared.clock import now_ns
 from feedmill.shared.events import EventBlock, decode_events
 from feedmill.shared.keys import ShardRef
+from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.wire import Wire, WireError
 
 CHECK_EVERY = 5.0
