@@ -119,18 +119,33 @@ def test_latencies(value: float | None, text: str) -> None:
     assert duration_ms(value) == text
 
 
-async def test_the_live_view_fits_a_terminal(collector: Collector) -> None:
+@pytest.mark.parametrize("width", [80, 120])
+async def test_the_live_view_fits_a_terminal(collector: Collector, width: int) -> None:
     health = {"receiver-0": receiver(100.5), "processor-0": processor(1000, 0.2)}
     found = status(health)
     figures = await collector.look(found)
     figures[0].books, figures[0].books_valid = 2, 1
     stream = io.StringIO()
-    Console(file=stream, width=100, force_terminal=False).print(render("feedmill up", "Ctrl-C", found, figures))
+    Console(file=stream, width=width, force_terminal=False).print(render("up", "Ctrl-C", found, figures, width))
     text = stream.getvalue()
-    assert max(len(line) for line in text.splitlines()) <= 100
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
     assert "1:05  all ready" in text
-    for part in ("spot", "flowing", "100", "0.2 s", "12 ms", "60 ms", "1/2", "receiver-0", "redis", "8 MiB"):
+    for part in ("spot", "flowing", "100", "0.2 s", "60 ms", "1/2", "receiver-0", "redis", "8 MiB"):
         assert part in text
+    assert ("12 ms" in text) == (width == 120)
+
+
+async def test_why_a_feed_waits_stands_below_the_table(collector: Collector) -> None:
+    failure = {"host": "stream.example:9443", "cause": "dns", "detail": "no such name"}
+    found = status({"receiver-0": receiver(0, 0, failure=failure)})
+    stream = io.StringIO()
+    figures = await collector.look(found)
+    Console(file=stream, width=80, force_terminal=False).print(render("up", "", found, figures, 80))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert "spot: cannot reach stream.example:9443: dns (no such name)" in lines
+    assert "receiver-0: 2 topics wait" in lines
+    assert any(line.startswith("spot  waiting ") for line in lines)
 
 
 def test_plain_lines_come_at_intervals() -> None:

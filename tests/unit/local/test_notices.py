@@ -89,12 +89,13 @@ def test_ends_and_starts() -> None:
     notices = Notices()
     assert notices.look(status(service())) == []
     down = service(state="backoff", last_exit="killed by SIGKILL", next_start_seconds=0.3)
-    assert notices.look(status(down)) == [
-        "spot-receiver-0-0 ended (killed by SIGKILL): killed by SIGKILL, again in 0.3 s"
-    ]
+    assert notices.look(status(down)) == ["spot-receiver-0-0 ended (killed by SIGKILL), again in 0.3 s"]
     assert notices.look(status(down)) == []
-    assert notices.look(status(service(restarts=1))) == ["spot-receiver-0-0 was started again (1 restarts)"]
+    assert notices.look(status(service(restarts=1))) == ["spot-receiver-0-0 was started again, restart 1"]
     assert notices.look(status(service(restarts=1))) == []
+    assert notices.look(status(service(restarts=2, last_exit="killed by SIGKILL"))) == [
+        "spot-receiver-0-0 was started again after its end (killed by SIGKILL), restart 2"
+    ]
 
 
 def test_a_crash_loop_is_told_once_and_then_quiet() -> None:

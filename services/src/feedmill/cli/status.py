@@ -61,11 +61,12 @@ def _show(document: Any) -> None:
         f"[bold]{state}[/] for {human_seconds(document['uptime_seconds'])}: {totals['ready']} of "
         f"{totals['services']} services ready, {human_bytes(totals['rss_bytes'])}, {totals['restarts']} restarts"
     )
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for column in ("service", "state"):
-        table.add_column(column, no_wrap=True)
-    for column in ("up", "restarts", "memory", "cpu"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("service", no_wrap=True, overflow="ellipsis")
+    # Least widths: on a narrow terminal a long name is cut, not a number.
+    table.add_column("state", no_wrap=True, min_width=8)
+    for column, least in (("up", 11), ("restarts", 8), ("memory", 7), ("cpu", 5)):
+        table.add_column(column, justify="right", no_wrap=True, min_width=least)
     below: list[str] = []
     for item in document["services"]:
         shown = "ready" if item["ready"] else ("crash loop" if item["crash_loop"] else item["state"])

@@ -48,15 +48,18 @@ class Notices:
         lines: list[str] = []
         quiet = service.name in self._looping
         if service.state in RESTART_WORTH_TELLING and before != service.state and phase == "running" and not quiet:
-            why = service.last_error or service.last_exit or "no reason known"
             if service.state == "failed":
+                why = service.last_error or service.last_exit or "no reason known"
                 lines.append(f"{service.name} refuses its configuration and is not started again: {why}")
             else:
+                why = f": {service.last_error}" if service.last_error else ""
                 again = f", again in {service.next_start_seconds:g} s" if service.next_start_seconds is not None else ""
-                lines.append(f"{service.name} ended ({service.last_exit}): {why}{again}")
+                lines.append(f"{service.name} ended ({service.last_exit or 'no reason known'}){why}{again}")
         if service.restarts > self._restarts.get(service.name, 0) and service.state in ("running", "starting"):
             if not quiet:
-                lines.append(f"{service.name} was started again ({service.restarts} restarts)")
+                # Its end may have come and gone between two looks.
+                ended = "" if before in RESTART_WORTH_TELLING else f" after its end ({service.last_exit or '?'})"
+                lines.append(f"{service.name} was started again{ended}, restart {service.restarts}")
             self._restarts[service.name] = service.restarts
         if service.crash_loop and service.name not in self._looping:
             self._looping.add(service.name)

@@ -19,6 +19,10 @@ from feedmill.local.status import ManagerStatus, ServiceStatus
 
 LINE_EVERY = 10.0
 """Seconds between two status lines of the plain display."""
+STATE_WIDTH = 10
+"""Characters of a feed's state in its table."""
+WIDE = 100
+"""Columns from which the median has its place too."""
 
 
 class Display(Protocol):
@@ -131,7 +135,7 @@ class LiveDisplay:
 
     def show(self, status: ManagerStatus, figures: Sequence[FeedFigures]) -> None:
         if self._live is not None:
-            self._live.update(render(self._title, self._hint, status, figures))
+            self._live.update(render(self._title, self._hint, status, figures, self.console.width))
 
     def stop(self) -> None:
         if self._live is not None:
@@ -139,8 +143,8 @@ class LiveDisplay:
             self._live = None
 
 
-def render(title: str, hint: str, status: ManagerStatus, figures: Sequence[FeedFigures]) -> Group:
-    """The whole live view."""
+def render(title: str, hint: str, status: ManagerStatus, figures: Sequence[FeedFigures], width: int = 120) -> Group:
+    """The whole live view. What takes more than a word stands below its table, so that 80 columns do."""
     minutes, rest = divmod(int(status.uptime_seconds), 60)
     doing = status.step or ("all ready" if status.ready else status.phase)
     head = Text.assemble(
@@ -149,25 +153,45 @@ def render(title: str, hint: str, status: ManagerStatus, figures: Sequence[FeedF
         (f"{status.totals.ready}/{status.totals.services} ready, {size(status.totals.rss_bytes)}", "dim"),
         (f"   {hint}" if hint else "", "dim"),
     )
-    return Group(Text(""), head, Text(""), feeds_table(figures), Text(""), services_table(status))
+    feeds = [Text(f"{_name(item)}: {item.state}", style="yellow") for item in figures if _word(item) != item.state]
+    waits = [(item.name, _waits(item)) for item in status.services]
+    waits += [(server.name, server.last_error or "") for server in status.servers]
+    below = [Text(f"{name}: {why}", no_wrap=True, overflow="ellipsis") for name, why in waits if why]
+    blank = Text("")
+    return Group(blank, head, blank, feeds_table(figures, width), *feeds, blank, services_table(status), *below)
 
 
-def feeds_table(figures: Sequence[FeedFigures]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("feed", no_wrap=True)
-    table.add_column("state", overflow="fold", max_width=48)
-    for column in ("frames/s", "rows/s", "behind", "p50", "p99", "books", "gaps", "dead"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _name(item: FeedFigures) -> str:
+    return item.feed.removeprefix("default/")
+
+
+def _word(item: FeedFigures) -> str:
+    return item.state if len(item.state) <= STATE_WIDTH else "waiting"
+
+
+def _table() -> Table:
+    return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+
+
+def feeds_table(figures: Sequence[FeedFigures], width: int) -> Table:
+    wide = width >= WIDE
+    table = _table()
+    table.add_column("feed", no_wrap=True, overflow="ellipsis")
+    table.add_column("state", no_wrap=True, min_width=7)
+    for column, least in (("in/s", 5), ("rows/s", 6), ("behind", 6), *([("p50", 7)] if wide else []), ("p99", 7)):
+        table.add_column(column, justify="right", no_wrap=True, min_width=least)
+    for column, least in (("books", 5), ("open gaps" if wide else "gaps", 4), ("dead", 4)):
+        table.add_column(column, justify="right", no_wrap=True, min_width=least)
     for item in figures:
         books = "-" if item.books is None else f"{number(item.books_valid)}/{number(item.books)}"
-        gaps = "?" if item.gaps is None else f"{item.gaps_open} open/{item.gaps}"
+        gaps = "?" if item.gaps is None else f"{item.gaps_open}/{item.gaps}"
         table.add_row(
-            item.feed.removeprefix("default/"),
-            Text(item.state, style="green" if item.flowing else "yellow"),
+            _name(item),
+            Text(_word(item), style="green" if item.flowing else "yellow"),
             number(item.frames_per_second),
             number(item.rows_per_second),
             number(item.lag_seconds, " s"),
-            duration_ms(item.p50_ms),
+            *([duration_ms(item.p50_ms)] if wide else []),
             duration_ms(item.p99_ms),
             books,
             Text(gaps, style="yellow" if item.gaps_open else ""),
@@ -177,14 +201,11 @@ def feeds_table(figures: Sequence[FeedFigures]) -> Table:
 
 
 def services_table(status: ManagerStatus) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", expand=True)
-    longest = max((len(item.name) for item in status.services), default=8)
-    # Least widths: a long reason must not squeeze the numbers away.
-    table.add_column("service", no_wrap=True, min_width=min(longest, 36))
+    table = _table()
+    table.add_column("service", no_wrap=True, overflow="ellipsis")
     table.add_column("state", no_wrap=True, min_width=8)
-    for column, width in (("memory", 7), ("cpu", 5), ("restarts", 8)):
-        table.add_column(column, justify="right", no_wrap=True, min_width=width)
-    table.add_column("waits for", overflow="ellipsis", no_wrap=True, ratio=1)
+    for column, least in (("memory", 7), ("cpu", 5), ("restarts", 8)):
+        table.add_column(column, justify="right", no_wrap=True, min_width=least)
     for service in status.services:
         table.add_row(
             service.name,
@@ -192,11 +213,10 @@ def services_table(status: ManagerStatus) -> Table:
             size(service.rss_bytes),
             "?" if service.cpu_percent is None else f"{service.cpu_percent:.0f} %",
             str(service.restarts),
-            _waits(service),
         )
     for server in status.servers:
         shown = Text(server.state, style="green" if server.state == "running" else "dim")
-        table.add_row(server.name, shown, size(server.rss_bytes), "", str(server.restarts), server.last_error or "")
+        table.add_row(server.name, shown, size(server.rss_bytes), "", str(server.restarts))
     return table
 
 
@@ -208,7 +228,7 @@ def _state(service: ServiceStatus) -> Text:
     return Text(service.state, style="red" if service.state in ("backoff", "failed") else "yellow")
 
 
-def _waits(service: ServiceStatus) -> Text:
+def _waits(service: ServiceStatus) -> str:
     if service.state in ("backoff", "failed"):
-        return Text(service.last_error or service.last_exit or "")
-    return Text("; ".join(service.waiting_for.values()))
+        return service.last_error or service.last_exit or ""
+    return "; ".join(service.waiting_for.values())
