@@ -194,6 +194,8 @@ async def _follow(url: RedisUrl, feeds: Sequence[str], wanted: Wanted, as_lines:
     client = make_client(url, name="feedmill-tail", max_connections=2, timeout=10.0)
     try:
         await _print_forever(client, feeds, wanted, as_lines, count)
+    except BrokenPipeError:
+        raise  # Whoever read our output has enough; a broken connection to Redis is redis-py's own error.
     except (RedisError, OSError) as error:
         fail(f"the Redis at {url} does not answer ({error}): is feedmill up running?")
     except asyncio.CancelledError:
