@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from feedmill.shared.config import ConfigError, check_database_url, read_setting
+from feedmill.cli.common import DATA_DIR, DataDir
+from feedmill.cli.query import database
+from feedmill.local.embedded import EmbeddedError
+from feedmill.shared.config import ConfigError
 from feedmill.shared.log import redact
 from feedmill.simulator.report import Report
 from feedmill.simulator.verify import VerifyError
@@ -22,6 +24,7 @@ _PAUSE = 1.0
 
 def verify(
     ledger: Annotated[Path, typer.Argument(metavar="LEDGER", help="The folder that feedmill simulate --ledger wrote.")],
+    data_dir: DataDir = DATA_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     wait: Annotated[
         float,
@@ -33,29 +36,30 @@ def verify(
     """Compare everything a simulator emitted with what the database holds; exit code 0 when equal, 1 when not,
     2 when it could not be compared.
 
-    The database is named by DATABASE_URL or DATABASE_URL_FILE. Stop the simulator's flow first (curl -X POST
-    http://127.0.0.1:PORT/_sim/stop, or end it), then let the pipeline catch up, or use --wait. Counts: LOST is emitted,
-    not stored and in no gap row; IN GAPS is covered by a gap row; DOUBLED is stored twice; PHANTOM was never emitted.
+    The database is that of --data-dir, running or not, or the one of DATABASE_URL. Stop the simulator's flow first
+    (curl -X POST http://127.0.0.1:PORT/_sim/stop, or end it), then let the pipeline catch up, or use --wait. Counts:
+    LOST is emitted, not stored and in no gap row; IN GAPS is covered by a gap row; DOUBLED is stored twice; PHANTOM was
+    never emitted.
     """
     try:
-        value = read_setting(os.environ, "DATABASE_URL")
-        if value is None:
-            raise ConfigError("no database: set DATABASE_URL to postgresql://user:password@host:5432/name")
-        report = asyncio.run(_until_ok(ledger, check_database_url(value.get_secret_value()), wait))
-    except (ConfigError, VerifyError, FileNotFoundError) as error:
+        with database(data_dir) as (url, _):
+            report = asyncio.run(_until_ok(ledger, url, wait))
+    except (ConfigError, EmbeddedError, VerifyError, FileNotFoundError) as error:
         typer.echo(f"feedmill verify: {redact(str(error))}", err=True)
         raise typer.Exit(2) from None
     if as_json:
         typer.echo(report.to_json())
     else:
-        console = Console()
-        console.print(report.table())
+        console = Console(highlight=False)
+        for line in report.lines():
+            console.print(line, soft_wrap=True)
+        console.print()
         for venue in report.venues:
             for note in venue.notes:
-                console.print(f"{venue.venue}: {note}", markup=False, highlight=False)
+                console.print(f"{venue.venue}: {note}", markup=False, soft_wrap=True)
             if venue.causes:
                 causes = ", ".join(f"{cause} {count}" for cause, count in venue.causes.items())
-                console.print(f"{venue.venue}: gap rows: {causes}", markup=False, highlight=False)
+                console.print(f"{venue.venue}: gap rows: {causes}", markup=False, soft_wrap=True)
     raise typer.Exit(0 if report.ok else 1)
 
 

@@ -1,12 +1,13 @@
-"""What verify found, as numbers, as JSON and as a table."""
+"""What verify found, as numbers, as JSON and as lines for people."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(slots=True)
@@ -114,35 +115,45 @@ class Report:
     def to_json(self) -> str:
         return json.dumps(self.as_dict(), indent=2)
 
-    def table(self) -> Table:
-        """For a terminal: one line a venue and channel."""
-        table = Table(title=f"ledger against database: {'equal' if self.ok else 'NOT EQUAL'}")
-        table.add_column("venue")
-        table.add_column("what")
-        for name in ("emitted", "stored", "lost", "in gaps", "gap rows", "doubled", "phantom", "wrong"):
-            table.add_column(name, justify="right")
-        table.add_column("")
+    def lines(self) -> list[Text]:
+        """For a terminal of 80 columns: a heading a venue, a line a kind."""
+        found = [Text(f"ledger against database: {'equal' if self.ok else 'NOT EQUAL'}", style="bold")]
+        found += [Text(), _line("", tuple(_COLUMNS), style="bold")]
         for venue in self.venues:
-            for what, flow in (("trades", venue.trades), ("tickers", venue.tickers)):
-                numbers = (flow.emitted, flow.stored, flow.lost, flow.in_gaps, flow.gap_rows)
-                rest = (flow.doubled, flow.phantom, flow.wrong + flow.gaps_wrong)
-                table.add_row(venue.venue, what, *(f"{n:,}" for n in numbers + rest), _mark(flow.ok))
-            books, candles = venue.books, venue.candles
-            table.add_row(
-                venue.venue, "book snapshots", "", f"{books.checked:,}", "", "", f"{books.gap_rows:,}", "",
-                f"{books.phantom:,}", f"{books.wrong:,}", _mark(books.ok),
-            )  # fmt: skip
-            table.add_row(
-                venue.venue, "candles 1m", "", f"{candles.stored:,} ({candles.complete:,} complete)",
-                f"{candles.missing:,}", "", "", "", "", f"{candles.wrong:,}", _mark(candles.ok),
-            )  # fmt: skip
-            table.add_row(
-                venue.venue, "venue candles", f"{candles.venue_emitted:,}",
-                f"{candles.venue_stored:,} ({candles.agree:,} agree)", "", "", "", "", "",
-                f"{candles.venue_wrong + candles.disagree:,}", _mark(candles.ok),
-            )  # fmt: skip
-        return table
+            heading = Text(venue.venue, style="bold")
+            heading.append("  ok" if venue.ok else "  WRONG", style="green" if venue.ok else "red")
+            found += [Text(), heading, *_rows(venue)]
+        return found
 
 
-def _mark(good: bool) -> str:
-    return "[green]ok[/green]" if good else "[red]WRONG[/red]"
+_LABEL = 14
+_COLUMNS = {
+    "emitted": 11, "stored": 11, "lost": 6, "in gaps": 8, "gap rows": 9, "doubled": 8, "phantom": 8, "wrong": 6,
+}  # fmt: skip
+"""Heading -> width with the blank before it."""
+
+
+def _rows(venue: VenueReport) -> list[Text]:
+    lines = [
+        _line(
+            what,
+            (flow.emitted, flow.stored, flow.lost, flow.in_gaps, flow.gap_rows, flow.doubled, flow.phantom,
+             flow.wrong + flow.gaps_wrong),
+        )
+        for what, flow in (("trades", venue.trades), ("tickers", venue.tickers))
+    ]  # fmt: skip
+    books, candles = venue.books, venue.candles
+    lines.append(_line("book snapshots", ("", books.checked, "", "", books.gap_rows, "", books.phantom, books.wrong)))
+    lines.append(_line("candles 1m", ("", candles.stored, candles.missing, "", "", "", "", candles.wrong)))
+    own, wrong = candles.venue_emitted, candles.venue_wrong + candles.disagree
+    lines.append(_line("venue candles", (own, candles.venue_stored, "", "", "", "", "", wrong)))
+    lines.append(Text(f"{candles.complete:,} candles complete, {candles.agree:,} of them equal the venue's own"))
+    return lines
+
+
+def _line(label: str, cells: Sequence[int | str], style: str = "") -> Text:
+    line = Text(label.ljust(_LABEL), style=style)
+    for cell, width in zip(cells, _COLUMNS.values(), strict=True):
+        text = cell if isinstance(cell, str) else f"{cell:,}"
+        line.append(" " * max(1, width - len(text)) + text)
+    return line

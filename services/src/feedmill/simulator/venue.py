@@ -341,7 +341,10 @@ class Venue(ABC):
 
     async def _admin_fault(self, request: web.Request) -> web.Response:
         try:
-            fields = await request.json()
+            try:
+                fields = await request.json()
+            except ValueError as error:
+                raise ConfigError(f"the body is not JSON ({error})") from None
             if not isinstance(fields, dict):
                 raise ConfigError(f"the body must be a JSON object with the key kind, not {type(fields).__name__}")
             hit = self.inject(fault_from(fields))
