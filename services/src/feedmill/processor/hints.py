@@ -21,8 +21,8 @@ return redis.call('HSET', KEYS[1], 'n', ARGV[1], 'id', ARGV[2], 'stream', ARGV[3
 """)
 """``allow-oom``: this hint is what lets a full server be emptied; refused, it would stay full for ever."""
 
-EVERY = 0.02
-"""Seconds between two writes at least."""
+EVERY = 0.25
+"""Seconds between two writes at least: each costs this process three wake-ups, and little is stored meanwhile."""
 ANSWER = 2.0
 """Seconds after which a Redis that does not answer counts as away."""
 AGAIN = 5.0

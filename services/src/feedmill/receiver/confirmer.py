@@ -25,7 +25,7 @@ from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
 
 WAIT_MS = 2000
-PAUSE = 0.25
+PAUSE = 0.5
 """Seconds between two rounds while little is held: each costs this process and the server three wake-ups."""
 SHORT_PAUSE = 0.02
 """The same while much is held, or when the receiver ends."""

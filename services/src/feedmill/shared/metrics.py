@@ -18,7 +18,7 @@ loop_lag = Histogram(
 loop_lag_max = Gauge("feedmill_process_loop_lag_max_seconds", "The largest event loop lag of the last minute.")
 
 
-async def watch_loop_lag(interval: float = 0.25) -> None:
+async def watch_loop_lag(interval: float = 0.5) -> None:
     """Measure the event loop's lag until cancelled (``interval``: seconds; a look costs an idle process 0.1 ms)."""
     worst: list[tuple[float, float]] = []
     while True:
