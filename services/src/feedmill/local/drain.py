@@ -26,7 +26,8 @@ class DrainReport:
 
     def note(self, text: str) -> None:
         self.clean = False
-        self.notes.append(text)
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 class Drain:

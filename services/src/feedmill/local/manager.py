@@ -310,9 +310,8 @@ class ServiceManager:
         finally:
             await self.close()
         for _, item in self._services.values():
-            if item.forced:
-                why = "was told to stop now" if self._forced.is_set() else f"did not stop within {self._grace:g} s"
-                report.note(f"{item.name} {why} and was killed")
+            if item.forced and not self._forced.is_set():
+                report.note(f"{item.name} did not stop within {self._grace:g} s and was killed")
         return report
 
     async def _drain(self, report: DrainReport) -> None:
