@@ -44,17 +44,28 @@ def environment_of(
 
 
 def passed_over(pipelines: Iterable[FeedPipeline], environ: Mapping[str, str], secrets_dir: Path | None) -> list[str]:
-    """For people: the references of which nothing comes, since there is no ``secrets_dir``."""
+    """For people: the references of which nothing comes, since there is no ``secrets_dir``.
+
+    Raises ConfigError where an embedded server cannot take the place: it has no TLS.
+    """
     if secrets_dir is not None:
         return []
-    return [
-        f"pipeline {pipeline.metadata.name}: spec.{part}.urlSecretRef needs --secrets-dir (or {variable}): "
-        "an embedded server is used instead"
-        for pipeline in pipelines
-        for part, variable in _PARTS
-        if getattr(pipeline.spec, part).url_secret_ref is not None
-        if not (environ.get(variable) or environ.get(f"{variable}_FILE"))
-    ]
+    lines: list[str] = []
+    for pipeline in pipelines:
+        for part, variable in _PARTS:
+            server: Redis | Postgres = getattr(pipeline.spec, part)
+            if server.url_secret_ref is None or environ.get(variable) or environ.get(f"{variable}_FILE"):
+                continue
+            where = f"pipeline {pipeline.metadata.name}: spec.{part}"
+            if server.tls is not None:
+                raise ConfigError(
+                    f"{where}.tls: needs your own server, and none is given: add --secrets-dir with what urlSecretRef "
+                    "and tls name, or remove tls to use an embedded server"
+                )
+            lines.append(
+                f"{where}.urlSecretRef needs --secrets-dir (or {variable}): an embedded server is used instead"
+            )
+    return lines
 
 
 def _url(server: Redis | Postgres, part: str, secrets: SecretsDir) -> str:
