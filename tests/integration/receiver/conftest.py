@@ -107,7 +107,12 @@ class ToyFeed(Feed):
 
 class ToyRest(Rest):
     def instruments(self, natives: Sequence[str]) -> list[RestRequest]:
-        return [RestRequest("instruments", f"{self.base}/instruments", {}, 20)]
+        return [RestRequest("instruments", f"{self.base}/instruments", {"symbols": ",".join(natives)}, 20)]
+
+    def halves(self, request: RestRequest) -> list[RestRequest]:
+        natives = request.params.get("symbols", "").split(",")
+        middle = len(natives) // 2
+        return [*self.instruments(natives[:middle]), *self.instruments(natives[middle:])] if middle else []
 
     def book_snapshot(self, symbol: str, native: str) -> RestRequest:
         return RestRequest("book_snapshot", f"{self.base}/depth", {"symbol": native}, 50, symbol, native)
@@ -131,6 +136,8 @@ class ToyVenue:
         self.acknowledge = True
         self.refuse: set[str] = set()
         self.leave_out: set[str] = set()
+        self.unknown = ""
+        """A symbol that REST does not know: a request that names it is refused as a whole."""
         self.close_after_subscribe = False
         self.refuse_http: int | None = None
         self.http_headers: dict[str, str] = {}
@@ -194,6 +201,8 @@ class ToyVenue:
     async def rest(self, request: web.Request) -> web.Response:
         self.rest_calls.append(request.path_qs)
         status = self.rest_status.pop(0) if self.rest_status else 200
+        if self.unknown and self.unknown in request.query.get("symbols", "").split(","):
+            status = 400
         headers = {"Retry-After": "0.2"} if status in (418, 429) else {"x-used-weight": "10"}
         return web.json_response({"path": request.path, "status": status}, status=status, headers=headers)
 

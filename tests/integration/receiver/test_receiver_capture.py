@@ -49,21 +49,36 @@ async def test_requests_are_chunked(venue: Any, launch: Any) -> None:
     await running.stop()
 
 
-async def test_missing_acknowledgement_is_retried_once_then_rejected(
+async def test_a_connection_without_acknowledgement_and_data_ends_as_a_failure(
     venue: Any, launch: Any, redis_server: Any, kit: Any
 ) -> None:
     venue.acknowledge = False
     running = launch(ack_timeout=0.2)
-    await kit.until(lambda: len(venue.requests) >= 4)
-    await kit.until(lambda: "rejected" in str(running.receiver.health.document()["connections"]["stream"]))
-    link = running.receiver.supervisor.links[0]
-    await kit.until(lambda: all(state.value == "rejected" for state in link.subscriber.states.values()))
+    await kit.until(lambda: venue.connects >= 3)
+    assert len(venue.requests) >= 4  # Each request was sent twice before the first connection was given up.
+    venue.acknowledge = True
+    await running.ready()
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
-    rejected = raw.controls(control.Rejected)
-    assert sum(len(record.topics) for record in rejected) == 4
-    assert "asked twice" in rejected[0].reason
-    assert len(venue.requests) == 4
+    assert not raw.controls(control.Rejected)
+    ended = [record for record in raw.controls(control.Disconnected) if record.cause == "error"]
+    assert len(ended) >= 2
+    assert "asked twice" in ended[0].detail
+
+
+async def test_data_proves_a_subscription_whose_acknowledgement_is_missing(
+    venue: Any, launch: Any, redis_server: Any, kit: Any
+) -> None:
+    venue.acknowledge = False
+    running = launch(ack_timeout=0.3)
+    await kit.until(lambda: len(venue.requests) >= 2)
+    for topic in ("btcusdt@trades", "btcusdt@ticker", "ethusdt@trades", "ethusdt@ticker"):
+        await venue.publish(3, topic)
+    await running.ready()
+    assert venue.connects == 1
+    await running.stop()
+    raw = await kit.read_raw(redis_server.url)
+    assert sum(len(record.topics) for record in raw.controls(control.Subscribed)) == 4
 
 
 async def test_refused_and_left_out_topics_are_rejected(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
@@ -178,3 +193,21 @@ async def test_rest_waits_out_a_429_and_gives_up_on_a_4xx(venue: Any, launch: An
     assert (failed.command, failed.symbol) == ("c2", "NO-SUCH")
     assert "HTTP 400" in failed.reason
     assert len(venue.rest_calls) == 5
+
+
+async def test_one_unknown_symbol_costs_only_its_own_metadata(
+    venue: Any, launch: Any, redis_server: Any, kit: Any
+) -> None:
+    venue.unknown = "ETHUSDT"
+    running = launch()
+    await running.ready()
+    desk = running.receiver.desk
+    await kit.until(lambda: venue.rest_calls and not desk.waiting)
+    desk.instruments(["BTCUSDT", "ETHUSDT", "SOLUSDT"], "c1")
+    await kit.until(lambda: not desk.waiting)
+    await running.stop()
+    raw = await kit.read_raw(redis_server.url)
+    assert len([answer for answer in raw.answers() if answer.command == "c1"]) == 2
+    assert "c1" in [record.command for record in raw.controls(control.RestFailed)]
+    assert any(call.endswith("symbols=BTCUSDT") for call in venue.rest_calls)
+    assert any(call.endswith("symbols=SOLUSDT") for call in venue.rest_calls)

@@ -49,6 +49,16 @@ def test_spot_metadata_is_asked_for_the_symbols_only_and_in_chunks() -> None:
     assert SPOT.rest("http://h").instruments([]) == []
 
 
+def test_refused_spot_metadata_is_asked_for_in_halves() -> None:
+    rest = SPOT.rest("http://h")
+    (whole,) = rest.instruments(["AUSDT", "BUSDT", "CUSDT"])
+    parts = rest.halves(whole)
+    assert [json.loads(part.params["symbols"]) for part in parts] == [["AUSDT"], ["BUSDT", "CUSDT"]]
+    assert rest.halves(parts[0]) == []
+    assert rest.halves(rest.book_snapshot("A-USDT", "AUSDT")) == []
+    assert USDM.rest("http://h").halves(USDM.rest("http://h").instruments(["BTCUSDT"])[0]) == []
+
+
 def test_usdm_metadata_comes_whole() -> None:
     assert USDM.rest("http://h").instruments(["BTCUSDT", "ETHUSDT"]) == [
         RestRequest("instruments", "http://h/fapi/v1/exchangeInfo", {}, 1)

@@ -31,7 +31,7 @@ ANSWER_NS = 10 * SECOND
 RENUMBERED_NS = 60 * SECOND
 """A number that falls back although its exchange time is this much later: the venue counts anew."""
 RETRY_NS = 200 * MS
-MAX_RETRY_NS = 10 * SECOND
+MAX_RETRY_NS = 60 * SECOND
 
 
 @dataclass(frozen=True, slots=True)

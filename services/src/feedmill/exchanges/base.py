@@ -168,6 +168,10 @@ class Rest(ABC):
     @abstractmethod
     def book_snapshot(self, symbol: str, native: str) -> RestRequest: ...
 
+    def halves(self, request: RestRequest) -> list[RestRequest]:
+        """A refused request as two smaller ones, so that one bad symbol costs only itself; empty = it is the least."""
+        return []
+
     @abstractmethod
     def read_limits(self, status: int, headers: Mapping[str, str], body: bytes) -> RestLimits: ...
 

@@ -147,6 +147,13 @@ RETURNING c.instrument_id, c.interval, c.open_time, c.venue_agrees
 """
 
 
+# Ours is exact. A venue that writes fewer decimals has cut each trade's product to them before it added them up.
+_SAME_TURNOVER = """
+    CASE WHEN scale(c.quote_volume) <= scale(v.quote_volume) THEN v.quote_volume = c.quote_volume
+         ELSE abs(v.quote_volume - c.quote_volume) <= greatest(c.trades, 1) * power(10::numeric, -scale(v.quote_volume))
+    END"""
+
+
 def compare(comparable: dict[str, object]) -> str:
     """The statement that sets ``venue_agrees`` of complete candles whose venue candle is closed; empty when no field
     is comparable. Answers what it set, with both candles.
@@ -156,6 +163,8 @@ def compare(comparable: dict[str, object]) -> str:
         how = comparable.get(name)
         if how == "raw" and name in _RAW:
             tests.append(f"v.{name} IS NOT DISTINCT FROM {_RAW[name]}")
+        elif how is True and name == "quote_volume":
+            tests.append(_SAME_TURNOVER)
         elif how is True:
             tests.append(f"v.{name} IS NOT DISTINCT FROM c.{name}")
     if not tests:

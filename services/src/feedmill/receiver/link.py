@@ -48,8 +48,9 @@ class Link:
         self._log = log.bind(connection=number, socket=plan.name)
         self.freshness = Freshness(topic.name for topic in plan.topics)
         self.subscriber = Subscriber(
-            number, feed, plan.topics, producer, self._send, ack_timeout=settings.ack_timeout, log=self._log
-        )
+            number, feed, plan.topics, producer, self._send, ack_timeout=settings.ack_timeout,
+            seen=self.freshness.has_seen, give_up=self._give_up, log=self._log,
+        )  # fmt: skip
         self.connection = Connection(
             number,
             producer,
@@ -152,6 +153,10 @@ class Link:
             self._log.exception("subscribe.failed")
             self.because("error", f"subscribing failed: {type(error).__name__}: {error}"[:200])
             self.connection.close(graceful=False)
+
+    def _give_up(self, reason: str) -> None:
+        self.because("error", reason)
+        self.connection.close(graceful=False)
 
     # silence
     @property

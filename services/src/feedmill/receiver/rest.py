@@ -141,6 +141,10 @@ class RestDesk:
                 break
             final, reason = await self._once(session, job, bucket)
             if final:
+                if reason and (parts := self._rest.halves(job.request)):
+                    for part in parts:
+                        self.ask(part, job.command)
+                    return
                 break
             await asyncio.sleep(backoff.next())
         if reason:

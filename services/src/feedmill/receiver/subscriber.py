@@ -1,7 +1,8 @@
 """Subscribes the topics of one connection: paced, and every acknowledgement checked.
 
 A refused request is asked for again in halves, so that one bad topic costs only itself. A request without its
-acknowledgement after ``ack_timeout`` is sent once more, then its topics are rejected. A venue that acknowledges unknown
+acknowledgement after ``ack_timeout`` is sent once more. If there is still none, data of one of its topics proves that
+it was carried out; without any the connection is no good and ends as a failure. A venue that acknowledges unknown
 topics in silence (Binance) is not found out here: such a topic stays without data, which freshness shows.
 """
 
@@ -58,8 +59,11 @@ class Subscriber:
         send: Callable[[bytes], None],
         *,
         ack_timeout: float = 10.0,
+        seen: Callable[[str], bool] = lambda topic: False,
+        give_up: Callable[[str], None],
         log: Any,
     ) -> None:
+        """``seen``: whether data of a topic came; ``give_up(reason)``: end the connection."""
         self.number = number
         self.topics = {topic.name: topic for topic in topics}
         self.states = {topic.name: TopicState.PENDING for topic in topics}
@@ -67,6 +71,8 @@ class Subscriber:
         self._producer = producer
         self._send = send
         self._ack_timeout = ack_timeout
+        self._seen = seen
+        self._give_up = give_up
         self._log = log
         self._pending: dict[int, _Request] = {}
         self._ids = itertools.count(1)
@@ -129,13 +135,20 @@ class Subscriber:
                     connection=self.number,
                     topics=len(request.message.topics),
                     seconds=self._ack_timeout,
-                    action="sent again" if again else "rejected",
+                    action="sent again" if again else "looking for data",
                 )
             if again:
                 await self._deliver(request)
         # The request stays known: an acknowledgement that comes later still after all makes its topics active.
-        if not request.unsubscribe:
-            self.reject(request.message.topics, f"no acknowledgement within {self._ack_timeout:g} s, asked twice")
+        if request.unsubscribe:
+            return
+        topics = request.message.topics
+        if any(self._seen(topic.name) for topic in topics):
+            self._settle(request, topics)
+        else:
+            self._give_up(
+                f"no acknowledgement of {len(topics)} topics within {self._ack_timeout:g} s, asked twice, and no data"
+            )
 
     async def _ask_halves(self, group: asyncio.TaskGroup, topics: Sequence[Topic]) -> None:
         middle = len(topics) // 2

@@ -21,4 +21,14 @@ class SpotRest(BinanceRest):
 
     def instruments(self, natives: Sequence[str]) -> list[RestRequest]:
         chunks = [natives[at : at + SYMBOLS_PER_REQUEST] for at in range(0, len(natives), SYMBOLS_PER_REQUEST)]
-        return [self.info({"symbols": msgspec.json.encode(list(chunk)).decode()}) for chunk in chunks]
+        return [self._of(chunk) for chunk in chunks]
+
+    def _of(self, natives: Sequence[str]) -> RestRequest:
+        return self.info({"symbols": msgspec.json.encode(list(natives)).decode()})
+
+    def halves(self, request: RestRequest) -> list[RestRequest]:
+        if request.kind != "instruments":
+            return []
+        natives = msgspec.json.decode(request.params["symbols"], type=list[str])
+        middle = len(natives) // 2
+        return [self._of(part) for part in (natives[:middle], natives[middle:])] if middle else []
