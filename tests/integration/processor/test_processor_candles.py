@@ -182,7 +182,7 @@ async def test_the_venues_candles_are_compared_when_both_are_final(bench: Bench)
 
 @pytest.mark.parametrize(("stated_turnover", "agrees"), [("0.31", True), ("0.30", True), ("0.33", False)])
 async def test_the_venues_turnover_has_fewer_decimals(bench: Bench, stated_turnover: str, agrees: bool) -> None:
-    """Ours is 1.23457 * 0.25 = 0.3086425: a venue that writes two decimals may be one of its last digits off a trade."""
+    """Ours is 1.23457 * 0.25 = 0.3086425: a venue of two decimals may be one of its last digits off a trade."""
     distributor = bench.distributor()
     trades = [at(1, 0), at(2, 1, "1.23457"), at(3, 2), at(4, 3)]
     await distributor.commit(trades=trades)
