@@ -15,7 +15,8 @@ from hypothesis import settings as hypothesis_settings
 
 from feedmill.distributor import checkpoint
 from feedmill.distributor.books import BookSettings
-from feedmill.distributor.engine import Engine, Taken
+from feedmill.distributor.engine import Engine
+from feedmill.distributor.output import Taken
 from feedmill.distributor.settings import DistributorSettings
 from feedmill.exchanges.base import Arbitration, BookUpdate, ChannelName, MapError, Mapper, VenueEvent
 from feedmill.exchanges.binance_spot.mapper import SpotBook

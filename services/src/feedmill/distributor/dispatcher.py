@@ -12,9 +12,10 @@ import secrets
 from typing import Any
 
 from feedmill.distributor import checkpoint, metrics
-from feedmill.distributor.engine import Engine, Taken
+from feedmill.distributor.engine import Engine
 from feedmill.distributor.gate import LOOK_EVERY, Gate
 from feedmill.distributor.metrics import Figures
+from feedmill.distributor.output import Taken
 from feedmill.distributor.replies import Answer, Waker
 from feedmill.distributor.scripts import COMMIT
 from feedmill.distributor.settings import DistributorSettings

@@ -7,7 +7,6 @@ commit, and is gone with the memory when that commit does not come about.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +18,8 @@ from feedmill.distributor.books import BookMeta, BookTrack
 from feedmill.distributor.candles import CandleTrack
 from feedmill.distributor.checkpoint import Checkpoint
 from feedmill.distributor.gaps import LATE
-from feedmill.distributor.output import Output
+from feedmill.distributor.images import ImageSchedule
+from feedmill.distributor.output import Output, Taken
 from feedmill.distributor.settings import DistributorSettings
 from feedmill.distributor.sources import Sources, source_of
 from feedmill.distributor.tickers import TickerTrack
@@ -33,35 +33,11 @@ from feedmill.shared.events import Candle, DeadLetter, DeltaBlock, EventBlock, I
 from feedmill.shared.frames import RawBatch, Run, RunKind, decode_batch
 from feedmill.shared.redis.ids import id_of
 
-IMAGES_AT_ONCE = 1024 * 1024
-"""Bytes of images in one commit, those of books built anew apart."""
 FLOOR_EVERY = 0.25
 """Seconds between two looks at what of the raw stream is needed no longer."""
 ASLEEP = 5.0
 """Seconds between two ticks after which this process, not the receivers, was silent."""
 _DETAIL = 300
-
-
-@dataclass(slots=True)
-class Taken:
-    """One commit, encoded."""
-
-    pos: str
-    floor: str
-    """Raw entries before it are needed no longer; empty = nothing new is free."""
-    en: int
-    """Number of the events entry; 0 = there is none."""
-    eid_before: str
-    events: bytes
-    deltas: bytes
-    fields: dict[str, bytes]
-    deleted: list[str]
-    images: dict[str, bytes]
-    commands: list[bytes]
-    block: EventBlock
-    duplicates: int
-    frames: int
-    oldest_ns: int
 
 
 class Engine:
@@ -90,9 +66,7 @@ class Engine:
         """Tracks with a hole that is not a gap yet."""
         self._now_ns = 0
         self._monotonic = 0.0
-        self._images_room = float(IMAGES_AT_ONCE)
-        """Bytes of images that may be made now: refilled by the settings' rate."""
-        self._refilled = 0.0
+        self._images = ImageSchedule(settings.image_interval, settings.image_bytes_per_second)
         self._ticked = 0.0
         self._floored = 0.0
         self._repair = LATE
@@ -433,17 +407,13 @@ class Engine:
             return False
         if self.replay_from() != self._floor:
             return True
-        interval = self.settings.image_interval
-        return any(
-            book.valid and book.meta.image_pos != self.pos and now - book.imaged >= interval
-            for book in self.books.values()
-        )
+        return self._images.any_due(self.books.values(), self.pos, now)
 
     def take(self) -> Taken:
         """Encode everything since the last call. The memory goes on from there."""
         out = self.out
         block, deltas = out.events, out.deltas
-        images = self._images()
+        images = self._images.take(self.books.values(), self.pos, self._monotonic)
         fields = {name: checkpoint.encode(state) for name, state in self._touched.items()}
         self._touched.clear()
         for symbol, book in self.books.items():
@@ -506,31 +476,6 @@ class Engine:
         unseen.touched.clear()
         unseen.gone.clear()
         return deleted
-
-    def _images(self) -> dict[str, bytes]:
-        """Images that are due: of new books at once, of the others the oldest first, as far as the rate allows."""
-        settings, now = self.settings, self._monotonic
-        room = self._images_room + (now - self._refilled) * settings.image_bytes_per_second
-        self._images_room, self._refilled = min(room, float(IMAGES_AT_ONCE)), now
-        found: dict[str, bytes] = {}
-        due: list[BookTrack] = []
-        for book in self.books.values():
-            if book.valid and not book.meta.image_pos:
-                self._take_image(book, found)
-            elif book.valid and now - book.imaged >= settings.image_interval:
-                due.append(book)
-        for book in sorted(due, key=lambda each: each.imaged):
-            if self._images_room <= 0:
-                break
-            self._take_image(book, found)
-        return found
-
-    def _take_image(self, book: BookTrack, found: dict[str, bytes]) -> None:
-        book.imaged = self._monotonic
-        image = book.take_image(self.pos)
-        if image is not None:
-            found[book.meta.symbol] = image
-            self._images_room -= len(image)
 
 
 def _image(payload: bytes | None) -> Image | None:

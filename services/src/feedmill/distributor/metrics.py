@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from feedmill.distributor.engine import Taken
+from feedmill.distributor.output import Taken
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.events import EventBlock
 from feedmill.shared.latency import Latencies, RecentLatency

@@ -30,3 +30,25 @@ class Output:
         number = secrets.token_hex(8)
         self.commands.append(Command(number, kind, symbol, native, channel, now_ns, reason))
         return number
+
+
+@dataclass(slots=True)
+class Taken:
+    """One commit, encoded."""
+
+    pos: str
+    floor: str
+    """Raw entries before it are needed no longer; empty = nothing new is free."""
+    en: int
+    """Number of the events entry; 0 = there is none."""
+    eid_before: str
+    events: bytes
+    deltas: bytes
+    fields: dict[str, bytes]
+    deleted: list[str]
+    images: dict[str, bytes]
+    commands: list[bytes]
+    block: EventBlock
+    duplicates: int
+    frames: int
+    oldest_ns: int
