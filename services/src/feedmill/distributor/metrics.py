@@ -55,7 +55,6 @@ class Figures:
     resyncs: int = 0
     position: str = ""
     lag_seconds: float | None = None
-    lag_entries: int | None = None
     held_back: str = ""
     error: str = ""
     books: dict[str, int] = field(default_factory=dict)

@@ -15,7 +15,7 @@ def install(distributor: Distributor) -> None:
     health, figures = distributor.health, distributor.figures
     health.condition("dispatching", lambda: dispatching(distributor))
     health.detail("dispatch", figures.document)
-    health.detail("lag", lambda: {"seconds": figures.lag_seconds, "entries": figures.lag_entries})
+    health.detail("lag", lambda: {"seconds": figures.lag_seconds})
     health.detail("sessions", lambda: {"known": figures.sessions, "connections": figures.connections})
     health.detail("books", lambda: books(figures.books, figures.resyncs))
     health.detail("redis", lambda: redis(distributor))

@@ -59,7 +59,6 @@ class Confirmer:
         self.aof: bool | None = None
         """Whether WAITAOF confirms; None before it is known."""
         self.problem = ""
-        self.confirmed_at = 0.0
 
     async def run(self) -> None:
         """Confirm until cancelled."""
@@ -118,7 +117,6 @@ class Confirmer:
         while self._proven and (at_once or now - self._proven[0][0] >= self._hold):
             _, session, n = self._proven.popleft()
             self._producer.confirm(session, n)
-            self.confirmed_at = now
 
     async def _on_disk(self, wire: Wire) -> bool:
         if self.aof is False and monotonic() < self._recheck_at:
