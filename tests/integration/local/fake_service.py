@@ -21,7 +21,8 @@ parser.add_argument("--trace", type=Path, required=True)
 parser.add_argument("--behave", default="")
 parser.add_argument("--shard", default="default.fake.0")
 options = parser.parse_args()
-stopping = threading.Event()
+# A plain flag: an Event set by a signal handler waits for ever when the signal came while the main thread held its lock.
+stopping = False
 
 
 def trace(what: str) -> None:
@@ -30,9 +31,10 @@ def trace(what: str) -> None:
 
 
 def on_term(*_: object) -> None:
+    global stopping
     trace("term")
     if options.behave != "stubborn":
-        stopping.set()
+        stopping = True
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -81,7 +83,8 @@ def take_next(stream: str, position_of: str, field: str) -> str | None:
     return answer[0][1][0][0] if answer else None
 
 
-while not stopping.wait(0.02):
+while not stopping:
+    time.sleep(0.02)
     if client is None or options.behave == "idle":
         continue
     if options.role == "distributor" and (entry := take_next(raw, checkpoint, "pos")):

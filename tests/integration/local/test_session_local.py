@@ -200,7 +200,7 @@ async def main():
         environ=environ, command_of=lambda load, port: [
             sys.executable, fake, load.role, "--port-file", str(port), "--trace", str(folder / "trace")])
     await manager.start()
-    assert await manager.service("receiver-0").up()
+    assert await manager.service("receiver-0").up() and await manager.service("processor-0").up()
     pids = [item.pid for item in manager.status().services] + [manager.servers.redis.pid]
     print(json.dumps(pids), flush=True)
     await asyncio.Event().wait()
@@ -229,8 +229,8 @@ def test_a_killed_manager_leaves_no_process_behind(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
     deadline = time.monotonic() + 30
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline
+    while left := [pid for pid in pids if alive(pid)]:
+        assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text().replace(chr(0), " ") for pid in left]
         time.sleep(0.01)
     # Asked to end in order, not cut; perhaps more than once, as each thread of the manager that ends asks.
     trace = (tmp_path / "trace").read_text()
