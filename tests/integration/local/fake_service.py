@@ -21,7 +21,7 @@ parser.add_argument("--trace", type=Path, required=True)
 parser.add_argument("--behave", default="")
 parser.add_argument("--shard", default="default.fake.0")
 options = parser.parse_args()
-# A plain flag: an Event set by a signal handler waits for ever when the signal came while the main thread held its lock.
+# A plain flag: an Event set in a signal handler waits for ever if the signal came while the main thread held its lock.
 stopping = False
 
 

@@ -230,7 +230,7 @@ def test_a_killed_manager_leaves_no_process_behind(tmp_path: Path) -> None:
     process.stdout.close()
     deadline = time.monotonic() + 30
     while left := [pid for pid in pids if alive(pid)]:
-        assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text().replace(chr(0), " ") for pid in left]
+        assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
         time.sleep(0.01)
     # Asked to end in order, not cut; perhaps more than once, as each thread of the manager that ends asks.
     trace = (tmp_path / "trace").read_text()
