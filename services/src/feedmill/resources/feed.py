@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from feedmill.exchanges.base import ChannelName
 from feedmill.resources.base import NAME_RULE, Boolean, Hint, Implied, Integer, Model, ObjectMeta, Rule
 from feedmill.resources.common import PipelineRef, PodTemplate, Replicas, ResourceRequirements, SecretRef
+from feedmill.resources.status import FeedStatus
 from feedmill.resources.types import (
     BatchingMode,
     Duration,
     Environment,
     InstrumentType,
     KeepFor,
+    LogLevel,
     Quantity,
     SampleInterval,
 )
@@ -246,6 +248,8 @@ class FeedSpec(Model):
     """The processes that hold the connections."""
     distributor: Distributor = Field(default_factory=Distributor)
     """The processes that order, complete and normalise."""
+    log_level: LogLevel = LogLevel.INFO
+    """Least weight of the log lines of the feed's processes. Changed without a restart."""
     suspend: Boolean = False
     """True stops the feed's processes; what is stored stays."""
 
@@ -263,7 +267,7 @@ class ExchangeFeed(Model):
     """Name and labels."""
     spec: FeedSpec
     """What is wanted."""
-    status: dict[str, Any] | None = None
+    status: FeedStatus | None = None
     """Written by the operator."""
 
     @property

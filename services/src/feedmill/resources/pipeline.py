@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from feedmill.resources.base import NAME_RULE, Boolean, Hint, Integer, Label, Model, ObjectMeta, Rule
-from feedmill.resources.common import CircuitBreaker, Replicas, SecretKeyRef, SecretRef, Tls
-from feedmill.resources.types import KeepFor, Quantity, Severity, Switch
+from feedmill.resources.common import (
+    CircuitBreaker,
+    PodTemplate,
+    Replicas,
+    ResourceRequirements,
+    SecretKeyRef,
+    SecretRef,
+    Tls,
+)
+from feedmill.resources.status import PipelineStatus
+from feedmill.resources.types import KeepFor, LogLevel, Quantity, Severity, Switch
 
 Interval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d"]
 
@@ -43,7 +52,7 @@ class ManagedRedis(Model):
     storage: Quantity = Quantity("2Gi")
     """Size of its volume."""
     memory: Quantity = Quantity("1Gi")
-    """Its maxmemory."""
+    """Its maxmemory; the container may take half as much again."""
 
 
 class ManagedPostgres(Model):
@@ -90,6 +99,10 @@ class Processor(Model):
 
     replicas: Replicas = 1
     """Processes; the shards of all feeds are spread over them."""
+    resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    """CPU and memory of the container."""
+    pod_template: PodTemplate | None = None
+    """Additions to the pods."""
 
 
 class Api(Model):
@@ -271,6 +284,10 @@ class PipelineSpec(Model):
     """Who is told when something is wrong."""
     monitoring: Monitoring = Field(default_factory=Monitoring)
     """Objects for the monitoring stack of the cluster."""
+    log_level: LogLevel = LogLevel.INFO
+    """Least weight of the log lines of the pipeline's processes. Changed without a restart."""
+    suspend: Boolean = False
+    """True stops the pipeline's processes, not those of its feeds; the servers made for it stay."""
 
 
 class FeedPipeline(Model):
@@ -286,7 +303,7 @@ class FeedPipeline(Model):
     """Name and labels."""
     spec: PipelineSpec
     """What is wanted."""
-    status: dict[str, Any] | None = None
+    status: PipelineStatus | None = None
     """Written by the operator."""
 
     @property

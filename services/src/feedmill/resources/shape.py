@@ -33,6 +33,9 @@ class Shape:
     hints: tuple[str, ...] = ()
     constraints: Mapping[str, Any] = field(default_factory=dict)
     """ge, le, min_length, max_length, pattern, unique."""
+    list_type: str = "atomic"
+    """Of a list: atomic, set or map, as server-side apply merges it."""
+    map_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,19 @@ def _constraints(metadata: Sequence[Any]) -> Iterator[tuple[str, Any]]:
         if isinstance(item, FieldInfo):
             yield from _constraints(item.metadata)
             extra = item.json_schema_extra
-            if isinstance(extra, dict) and extra.get("x-kubernetes-list-type") == "set":
-                yield "unique", True
+            if isinstance(extra, dict) and "x-kubernetes-list-type" in extra:
+                yield "unique", extra["x-kubernetes-list-type"] == "set"
+                yield "list_type", extra["x-kubernetes-list-type"]
+                yield "map_keys", tuple(str(key) for key in _items(extra.get("x-kubernetes-list-map-keys")))
             continue
         for name in ("ge", "le", "min_length", "max_length", "pattern"):
             value = getattr(item, name, None)
             if value is not None and not isinstance(item, type):
                 yield name, value
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
 
 
 def shape_of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
@@ -79,7 +88,9 @@ def shape_of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
     hints = tuple(item.text for item in metadata if isinstance(item, Hint))
     constraints = dict(_constraints(metadata))
     if get_origin(annotation) is list:
-        return Shape("list", item=shape_of(get_args(annotation)[0]), hints=hints, constraints=constraints)
+        kind, keys = constraints.pop("list_type", "atomic"), constraints.pop("map_keys", ())
+        item_shape = shape_of(get_args(annotation)[0])
+        return Shape("list", item=item_shape, hints=hints, constraints=constraints, list_type=kind, map_keys=keys)
     if get_origin(annotation) is dict:
         value = get_args(annotation)[1]
         return Shape("free") if value is Any else Shape("map", item=shape_of(value), hints=hints)

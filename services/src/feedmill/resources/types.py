@@ -134,6 +134,15 @@ class Severity(StrEnum):
     CRITICAL = "Critical"
 
 
+class LogLevel(StrEnum):
+    """Least weight of a log line."""
+
+    DEBUG = "Debug"
+    INFO = "Info"
+    WARNING = "Warning"
+    ERROR = "Error"
+
+
 class Switch(StrEnum):
     """Auto = when the cluster knows the kind of object."""
 
