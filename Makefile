@@ -67,7 +67,7 @@ format: venv-dev ## Let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: venv-dev ## Regenerate the reference pages from the models
+docs: venv-dev ## Regenerate the reference and the CRDs from the models
 	$(RUN) docs
 
 bench: venv-dev ## Measure against cryptofeed on this machine (ARGS="--quick", "--only NAME")

@@ -113,11 +113,13 @@ def _endpoint(feed: ExchangeFeed, kind: str, venue_of: VenueOf) -> str:
 def plan(resources: Resources) -> list[Workload]:
     """All processes the resources ask for, consumers before producers.
 
-    A suspended feed has none; neither has a shard no instrument falls into.
+    A suspended feed or pipeline has none (a feed of a suspended pipeline goes on: its events wait in the streams);
+    neither has a shard no instrument falls into.
     """
     workloads: list[Workload] = []
     for _, pipeline in sorted(resources.pipelines.items()):
-        workloads.extend(_of_pipeline(pipeline))
+        if not pipeline.spec.suspend:
+            workloads.extend(_of_pipeline(pipeline))
     feeds = [feed for _, feed in sorted(resources.feeds.items()) if not feed.spec.suspend]
     for feed in feeds:
         workloads.extend(_distributors(feed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,11 +68,20 @@ def test_a_misspelt_command_is_guessed() -> None:
     assert "No such command 'stats'. Did you mean 'status'?" in result.output
 
 
-def test_the_reference_can_be_checked(tmp_path: Any) -> None:
-    page = tmp_path / "resources.md"
-    result = runner.invoke(app, ["docs", "--check", "--output", str(page)])
+def test_what_is_generated_can_be_checked(tmp_path: Any) -> None:
+    check = ["docs", "--check", "--root", str(tmp_path)]
+    result = runner.invoke(app, check)
     assert result.exit_code == 1
-    assert "is not up to date: run feedmill docs" in result.output
-    assert not page.exists()
-    assert runner.invoke(app, ["docs", "--output", str(page)]).exit_code == 0
-    assert runner.invoke(app, ["docs", "--check", "--output", str(page)]).exit_code == 0
+    assert "docs/reference/resources.md is not up to date: run `make docs`" in result.output
+    assert "crds/exchangefeeds.yaml is not up to date" in result.output
+    assert not any(tmp_path.iterdir())
+    assert runner.invoke(app, ["docs", "--root", str(tmp_path)]).exit_code == 0
+    assert runner.invoke(app, check).exit_code == 0
+    (tmp_path / "crds" / "exchangefeeds.yaml").write_text("edited")
+    assert runner.invoke(app, check).exit_code == 1
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    root = Path(__file__).parents[3]
+    result = runner.invoke(app, ["docs", "--check", "--root", str(root)])
+    assert result.exit_code == 0, result.output

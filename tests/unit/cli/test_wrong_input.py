@@ -129,7 +129,7 @@ def test_all_that_is_wrong_with_the_files_before_anything_connects(
         '  feed.yaml:8: spec.channels[0].name: "Trade" is not known: did you mean Trades? '
         "(Trades, Book, Ticker, Candles)\n"
         '  feed.yaml:9: spec.colour: unknown key "colour": remove it (known here: pipelineRef, exchange, instruments, '
-        "channels, receiver, distributor, suspend)\n"
+        "channels, receiver, distributor, logLevel, suspend)\n"
     )
 
 

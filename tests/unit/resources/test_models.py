@@ -46,6 +46,7 @@ FEED_DEFAULTS = {
     "spec.distributor.replicas": 1,
     "spec.distributor.gapGrace": "2s",
     "spec.distributor.imageInterval": "5s",
+    "spec.logLevel": "Info",
     "spec.suspend": False,
 }
 PIPELINE_DEFAULTS = {
@@ -72,6 +73,8 @@ PIPELINE_DEFAULTS = {
     "spec.monitoring.prometheusRule": "Auto",
     "spec.monitoring.dashboards": True,
     "spec.monitoring.tracing.samplingPercent": 1,
+    "spec.logLevel": "Info",
+    "spec.suspend": False,
 }
 MINIMAL_FEED: dict[str, Any] = {
     "metadata": {"name": "spot"},
@@ -89,7 +92,7 @@ def _scalars(model: type[Model]) -> dict[str, Any]:
     return {
         show_path(path): prop.default
         for path, prop in known_paths(model)
-        if prop.default is not None and prop.default != {} and path not in (("apiVersion",), ("kind",))
+        if prop.default is not None and prop.default != {} and path[0] not in ("apiVersion", "kind", "status")
     }
 
 

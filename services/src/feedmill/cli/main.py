@@ -52,7 +52,13 @@ COMMANDS: dict[str, Lazy] = {
     "run": Lazy("feedmill.cli.run", "app", "Run one service process (feedmill up does it for you).", OPERATE),
     "migrate": Lazy("feedmill.cli.migrate", "command", "Bring a database's schema up to date.", OPERATE),
     "verify": Lazy("feedmill.cli.verify", "verify", "Compare a database with a simulator's ledger.", OPERATE),
-    "docs": Lazy("feedmill.cli.docs", "docs", "Generate pages of the documentation.", OPERATE, hidden=True),
+    "docs": Lazy(
+        "feedmill.cli.docs",
+        "docs",
+        "Generate the resource reference, the CRDs and the chart's copies.",
+        OPERATE,
+        hidden=True,
+    ),
     "version": Lazy("feedmill.cli.common", "version", "Print the version.", OPERATE),
 }
 

@@ -52,7 +52,8 @@ def parse_document(document: Document) -> tuple[Loaded | None, list[Problem]]:
     model = MODELS[kind]
     problems = list(document.problems)
     broken = [path for path in document.lines if path and _value(data, path) is None]
-    cleaned = _without_nulls(data)
+    # What an operator wrote, perhaps a newer one, is nobody's to check here.
+    cleaned = {name: value for name, value in _without_nulls(data).items() if name != "status"}
     resource: Resource | None = None
     try:
         resource = model.model_validate(cleaned, by_alias=True, by_name=False)
