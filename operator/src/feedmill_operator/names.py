@@ -1,0 +1,87 @@
+"""Every label, annotation and name the operator gives. Change one here and docs/labels.md with it."""
+
+from __future__ import annotations
+
+import hashlib
+
+GROUP, VERSION = "feedmill.dev", "v1alpha1"
+FIELD_MANAGER = "feedmill-operator"
+
+# Labels of every object the operator makes.
+NAME, INSTANCE, COMPONENT, PART_OF, MANAGED_BY = (
+    f"app.kubernetes.io/{word}" for word in ("name", "instance", "component", "part-of", "managed-by")
+)
+MANAGER = "feedmill-operator"
+"""Value of MANAGED_BY: what the operator watches, owns and prunes."""
+PIPELINE = f"{GROUP}/pipeline"
+"""Name of the FeedPipeline an object belongs to."""
+FEED = f"{GROUP}/feed"
+"""Name of the ExchangeFeed an object belongs to; absent on a pipeline's objects."""
+SHARD = f"{GROUP}/shard"
+WATCH = f"{GROUP}/watch"
+"""Set to "true" by the user on a Secret of his own: its change is noticed at once, not at the next resync."""
+
+# Annotations on the user's objects.
+PAUSE = f"{GROUP}/pause"
+""""true": the operator observes and reports, and changes nothing."""
+RESTART = f"{GROUP}/restart"
+"""Any new value rolls the pods once."""
+
+# Annotations on the operator's objects.
+CONFIG_HASH = f"{GROUP}/config-hash"
+"""On ConfigMaps and pods: of the configuration. Changing it on a pod makes the kubelet refresh its volumes at once."""
+RESTARTED = f"{GROUP}/restarted"
+"""On pod templates: the value of RESTART that was carried out."""
+
+CONFIG_DIR = "/etc/feedmill/config"
+SECRETS_DIR = "/etc/feedmill/secrets"
+SPILL_DIR = "/var/lib/feedmill/spill"
+HEALTH_PORT = 8080
+
+RECEIVER, DISTRIBUTOR, PROCESSOR = "receiver", "distributor", "processor"
+MIGRATION, MAINTENANCE, BACKUP = "migration", "maintenance", "backup"
+REDIS, POSTGRES = "redis", "postgres"
+
+
+def short_hash(text: str, length: int = 8) -> str:
+    """Of a text, for names: lower-case hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def feed_config(feed: str) -> str:
+    return f"{feed}-feed-config"
+
+
+def pipeline_config(pipeline: str) -> str:
+    return f"{pipeline}-pipeline-config"
+
+
+def receiver(feed: str, shard: int) -> str:
+    return f"{feed}-receiver-{shard}"
+
+
+def distributor(feed: str, shard: int) -> str:
+    return f"{feed}-distributor-{shard}"
+
+
+def processor(pipeline: str) -> str:
+    return f"{pipeline}-processor"
+
+
+def maintenance(pipeline: str) -> str:
+    return f"{pipeline}-maintenance"
+
+
+def migration(pipeline: str, key: str) -> str:
+    """``key``: what the migration is of (image and database)."""
+    return f"{pipeline}-migration-{short_hash(key)}"
+
+
+def account(pipeline: str) -> str:
+    """ServiceAccount of a pipeline's processes and its feeds'."""
+    return f"{pipeline}-feedmill"
+
+
+def managed(pipeline: str, server: str) -> str:
+    """StatefulSet, Service and Secret of a managed server (redis, postgres)."""
+    return f"{pipeline}-{server}"
