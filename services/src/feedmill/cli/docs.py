@@ -39,7 +39,8 @@ def _chart(definition: dict[str, Any]) -> str:
     head, name, rest = text.partition(f"metadata:\n  name: {definition['metadata']['name']}\n")
     labels = '  labels:\n    {{- include "feedmill.labels" . | nindent 4 }}\n'
     keep = f"  {{{{- if .Values.crds.keep }}}}\n  annotations:\n    {_KEEP}\n  {{{{- end }}}}\n"
-    return f"{{{{- /* {_GENERATED} */ -}}}}\n{{{{- if .Values.crds.install }}}}\n{head}{name}{labels}{keep}{rest}{{{{- end }}}}\n"
+    top = f"{{{{- /* {_GENERATED} */ -}}}}\n{{{{- if .Values.crds.install }}}}\n"
+    return f"{top}{head}{name}{labels}{keep}{rest}{{{{- end }}}}\n"
 
 
 def docs(

@@ -55,7 +55,7 @@ COMMANDS: dict[str, Lazy] = {
     "docs": Lazy(
         "feedmill.cli.docs",
         "docs",
-        "Generate the resource reference, the CRDs and the chart's copies.",
+        "Generate the reference and the CRDs.",
         OPERATE,
         hidden=True,
     ),
