@@ -9,8 +9,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+
+# No example is judged by its speed: a busy machine is slow now and then.
+settings.register_profile("feedmill", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("feedmill")
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ async def test_a_gate_that_holds_lets_an_orderly_stop_through(stage: Stage, smal
     await _fill(stage, 1)
     running = stage.start(memory_share=0.5)
     await stage.until(lambda: running.figures.held_back)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running.end()
     (await stage.events()).assert_chain()
 

@@ -225,7 +225,7 @@ def test_without_pdeathsig_the_pipe_ends_the_child(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while Path(f"/proc/{pid}/comm").read_text().strip() != "sleep" or not descendants(pid):
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -244,7 +244,7 @@ def test_a_stopped_child_takes_its_watcher_with_it(tmp_path: Path) -> None:
             environment={},
             force_watch=True,
         )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (watcher := descendants(started.process.pid)):
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -137,7 +137,7 @@ async def test_the_second_signal_ends_at_once(make: Make) -> None:
     began = time.monotonic()
     session.interrupt()
     outcome = await asyncio.wait_for(run, 30)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20  # Less than the grace of 25 seconds.
     assert not outcome.drain.clean
 
 

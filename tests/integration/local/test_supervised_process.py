@@ -95,7 +95,7 @@ async def test_waits_grow_and_are_jittered(make: Callable[..., ServiceProcess]) 
     service.start()
     await until(lambda: service.state is State.BACKOFF)
     assert service.next_start is not None
-    await asyncio.wait_for(service.stop(), 5)
+    await asyncio.wait_for(service.stop(), 30)
     assert service.state is State.STOPPED
 
 
@@ -116,7 +116,7 @@ async def test_a_stubborn_child_is_killed_after_its_grace(make: Callable[..., Se
     assert await service.up()
     pid = service.pid
     assert pid is not None
-    await asyncio.wait_for(service.stop(grace=0.2), 10)
+    await asyncio.wait_for(service.stop(grace=0.2), 30)
     assert service.forced
     assert service.last_exit == "killed by SIGKILL"
     assert gone(pid)
@@ -131,7 +131,7 @@ async def test_hurry_cuts_the_grace_short(make: Callable[..., ServiceProcess], t
     await until(lambda: "term" in (tmp_path / "trace").read_text())
     assert service.state is State.STOPPING
     service.hurry()
-    await asyncio.wait_for(stop, 5)
+    await asyncio.wait_for(stop, 30)
     assert service.forced
 
 
@@ -156,7 +156,7 @@ async def test_cancelling_the_supervisor_leaves_no_process(make: Callable[..., S
     task = service._task
     assert task is not None
     task.cancel()
-    await asyncio.wait({task}, timeout=5)
+    await asyncio.wait({task}, timeout=30)
     assert task.done()
     assert service.state is State.STOPPED
     assert pid is None or gone(pid)

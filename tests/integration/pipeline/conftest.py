@@ -92,9 +92,18 @@ class Bed:
     """Venue -> name of its feed."""
 
     # what the exchanges do
+    async def stats(self) -> dict[str, dict[str, Any]]:
+        """Counts of every exchange; one that was too busy to answer is asked again."""
+
+        async def all_there() -> dict[str, Any] | None:
+            found = await self.simulation.stats()
+            return None if None in found.values() else found
+
+        found: dict[str, dict[str, Any]] = await until(all_there)
+        return found
+
     async def emitted(self) -> int:
-        stats = await self.simulation.stats()
-        return sum(emitted(found) for found in stats.values() if found is not None)
+        return sum(map(emitted, (await self.stats()).values()))
 
     async def until_emitted(self, more: int, timeout: float = 60.0) -> None:
         """Until the exchanges have sent this many more messages."""
@@ -113,6 +122,23 @@ class Bed:
             hit = document["hit"]
             assert isinstance(hit, int)
             return hit
+
+    async def connects(self, venue: str) -> int:
+        """Connections the exchange has accepted so far."""
+        stats = (await self.simulation.stats())[venue]
+        assert stats is not None
+        accepted = stats["connects"]["accepted"]
+        assert isinstance(accepted, int)
+        return accepted
+
+    async def until_connected(self, venue: str, before: int) -> None:
+        """Until the exchange has accepted more than ``before`` connections and the feed flows."""
+
+        async def again() -> bool:
+            return await self.connects(venue) > before
+
+        await until(again)
+        await self.until_flowing()
 
     async def faults_done(self, venue: str, count: int) -> None:
         """Until the exchange has written this many faults into its ledger's counts."""

@@ -16,13 +16,13 @@ MOST_CONNECTS = 30
 
 async def test_a_close_after_every_subscribe_makes_no_storm(start_bed: Any) -> None:
     bed = await start_bed(*VENUES, rate=300, backoff="10s")
-    before = await bed.simulation.stats()
+    before = await bed.stats()
     for venue in VENUES:
         await bed.fault(venue, kind="close", every="subscribe")
         assert await bed.fault(venue, kind="close") >= 1
     began = time.monotonic()
     await bed.until_emitted(int(3 * 300 * STORM_SECONDS))
-    after = await bed.simulation.stats()
+    after = await bed.stats()
     for venue in VENUES:
         connects = after[venue]["connects"]
         assert connects.get("refused", 0) == 0
@@ -42,9 +42,10 @@ async def test_a_close_after_every_subscribe_makes_no_storm(start_bed: Any) -> N
 async def test_an_ended_connection_is_one_gap_a_channel(start_bed: Any, kit: Any, kind: str) -> None:
     bed = await start_bed("binance/Spot", rate=600)
     await bed.until_emitted(600)
+    before = await bed.connects("binance/Spot")
     await bed.fault("binance/Spot", kind=kind)
     await bed.until_emitted(100)
-    await bed.until_flowing()
+    await bed.until_connected("binance/Spot", before)
     await bed.until_emitted(1200)
     report = await bed.settled()
     assert report.ok, bed.explain(report)

@@ -166,7 +166,7 @@ async def test_redis_that_loses_everything_leaves_gap_rows(start_bed: Any, venue
     finally:
         os.kill(stopped, signal.SIGCONT)
     await bed.until_emitted(3000)
-    report = await bed.settled(timeout=5)
+    report = await bed.settled()
     assert report.ok, bed.explain(report)
     assert report.venues[0].trades.in_gaps > 0
     # Not only by the row of the whole shard: those of the instruments say exactly what.

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import random
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -96,8 +97,8 @@ class OtherBinance:
             names.difference_update(request["params"])
         else:
             result = sorted(names)
+        self.known |= names  # Before anything is awaited: from here on it is sent.
         await client.send(json.dumps({"result": result, "id": request["id"]}))
-        self.known |= names
 
     async def _emit(self, name: str, data: dict[str, Any]) -> None:
         for client, (names, combined) in list(self.clients.items()):
@@ -108,9 +109,11 @@ class OtherBinance:
                     pass
 
     async def cut(self) -> None:
-        """Abort all connections."""
+        """Abort all connections; each symbol has a trade before anybody can be back."""
         for client in list(self.clients):
             client.transport.abort()
+        for symbol in SYMBOLS:
+            await self._trade(symbol)
 
     async def _market(self) -> None:
         while True:
@@ -197,11 +200,11 @@ spec:
 """
 
 
-async def up(kit: Any, folder: Path, manifest: str, seconds: int, **environment: str) -> Any:
+async def up(kit: Any, folder: Path, manifest: str, *arguments: str, **environment: str) -> Any:
     path = folder / "other.yaml"
     path.write_text(manifest)
     folders = ("--data-dir", str(folder / "data"))
-    return await kit.feedmill("up", "-f", str(path), *folders, "--for", f"{seconds}s", "--api-port", "0", **environment)
+    return await kit.feedmill("up", "-f", str(path), *folders, "--api-port", "0", *arguments, **environment)
 
 
 async def compare(url: str, venue: OtherBinance, *, gaps: bool) -> None:
@@ -239,8 +242,8 @@ async def compare(url: str, venue: OtherBinance, *, gaps: bool) -> None:
         await connection.close()
 
 
-async def play(venue: OtherBinance, kit: Any, *, cut: bool) -> None:
-    """Let it emit 600 trades a symbol after the first subscription, with one cut on the way, then fall silent."""
+async def play(venue: OtherBinance, kit: Any, process: Any, *, cut: bool) -> None:
+    """Let it emit 600 trades a symbol after the first subscription, with one cut on the way, then end the process."""
     await kit.until(lambda: len(venue.trades) > 400, timeout=60)
     if cut:
         before = venue.handshakes
@@ -250,21 +253,29 @@ async def play(venue: OtherBinance, kit: Any, *, cut: bool) -> None:
     goal = len(venue.trades) + 800
     await kit.until(lambda: len(venue.trades) > goal, timeout=60)
     venue.emitting = False
+    for client in list(venue.clients):
+        await (await client.ping())  # Answered once all that was sent before it is read.
+    process.send_signal(signal.SIGINT)
 
 
 async def test_with_embedded_servers(tmp_path: Path, kit: Any) -> None:
     venue = OtherBinance()
     async with venue.running():
-        process = await up(kit, tmp_path, MANIFEST.format(stream=venue.stream, rest=venue.rest), 14)
-        player = asyncio.create_task(play(venue, kit, cut=False))
+        manifest = MANIFEST.format(stream=venue.stream, rest=venue.rest)
+        process = await up(kit, tmp_path, manifest)
+        player = asyncio.create_task(play(venue, kit, process, cut=False))
         output = await kit.ended(process)
         assert process.returncode == 0, output
         await player
-    assert "ran for 14 s" in output
-    assert venue.handshakes == 1
-    assert all(message["method"] == "SUBSCRIBE" for message in venue.messages)
-    with EmbeddedPostgres(tmp_path / "data" / "postgres") as server:
-        await compare(server.url, venue, gaps=False)
+        assert venue.handshakes == 1
+        assert all(message["method"] == "SUBSCRIBE" for message in venue.messages)
+        with EmbeddedPostgres(tmp_path / "data" / "postgres") as server:
+            await compare(server.url, venue, gaps=False)
+        # By itself it ends in order, too.
+        process = await up(kit, tmp_path, manifest, "--for", "1s")
+        output = await kit.ended(process)
+    assert process.returncode == 0, output
+    assert "ran for 1 s" in output
 
 
 async def test_with_servers_by_url_and_a_cut(
@@ -274,8 +285,8 @@ async def test_with_servers_by_url_and_a_cut(
     async with venue.running():
         # The base may end in the venue's own path.
         manifest = MANIFEST.format(stream=f"{venue.stream}/stream", rest=venue.rest)
-        process = await up(kit, tmp_path, manifest, 16, REDIS_URL=redis_server.url, DATABASE_URL=database_url)
-        player = asyncio.create_task(play(venue, kit, cut=True))
+        process = await up(kit, tmp_path, manifest, REDIS_URL=redis_server.url, DATABASE_URL=database_url)
+        player = asyncio.create_task(play(venue, kit, process, cut=True))
         output = await kit.ended(process)
         assert process.returncode == 0, output
         await player

@@ -28,27 +28,33 @@ async def test_kill_9_of_the_manager_and_a_new_start(tmp_path: Path, kit: Any) -
         manifest.write_text(kit.manifest(simulation, [VENUE]))
         data = ("--data-dir", str(tmp_path / "data"), "--api-port", "0")
 
+        async def stats() -> dict[str, Any] | None:
+            return (await simulation.stats())[VENUE]
+
         async def until_emitted(count: int) -> None:
             async def reached() -> bool:
-                stats = (await simulation.stats())[VENUE]
-                return stats is not None and emitted(stats) >= count
+                found = await stats()
+                return found is not None and emitted(found) >= count
 
             await kit.until(reached, timeout=60)
-
-        async def connected() -> bool:
-            stats = (await simulation.stats())[VENUE]
-            return stats is not None and stats["connections"] == 1 and sum(stats["subscribes"].values()) % 12 == 0
 
         first = await kit.feedmill("up", "-f", str(manifest), *data)
         await until_emitted(2000)
         first.send_signal(signal.SIGKILL)
         await first.communicate()  # Ends only when no child of it holds its output any more.
+        before = await kit.until(stats)
+        subscribed = sum(before["subscribes"].values())
+
+        async def connected() -> Any:
+            """The second receiver: the first one's connection may still be there, with all its subscriptions."""
+            found = await stats()
+            all_asked = found and sum(found["subscribes"].values()) >= subscribed + 12
+            return found if all_asked and found["connections"] == 1 else None
+
         second = await kit.feedmill("up", "-f", str(manifest), *data)
         output = asyncio.create_task(kit.ended(second))
-        await kit.until(connected, timeout=60)
-        stats = (await simulation.stats())[VENUE]
-        assert stats is not None
-        await until_emitted(emitted(stats) + 2000)
+        found = await kit.until(connected, timeout=60)
+        await until_emitted(emitted(found) + 2000)
         await simulation.end_of_flow()
         second.send_signal(signal.SIGINT)
         text = await output

@@ -66,9 +66,13 @@ async def test_shards_are_shared_and_taken_over(bench: Bench) -> None:
     for ref in REFS:
         await bench.until_stored(bench.distributor(ref))
     assert await bench.value("SELECT count(*) FROM trades") == 200
-    leases = second.document()["leases"]
-    assert (leases["replicasAlive"], leases["allowed"], leases["held"]) == (2, 2, 2)
-    assert set(leases["holders"].values()) == {"r0", "r1"}
+
+    def shared() -> bool:
+        leases = second.document()["leases"]
+        counts = (leases["replicasAlive"], leases["allowed"], leases["held"])
+        return counts == (2, 2, 2) and set(leases["holders"].values()) == {"r0", "r1"}
+
+    await bench.until(shared)
     await first.kill()
     for ref in REFS:
         await bench.distributor(ref).trades(51, 80, symbol=f"S{ref.shard}-USDT")
@@ -84,9 +88,9 @@ async def test_shards_are_shared_and_taken_over(bench: Bench) -> None:
 
 async def test_postgres_restarted_under_load(bench: Bench) -> None:
     run = bench.start()
-    load = asyncio.create_task(feed(bench.distributor(), 1, 600))
-    for end in (bench.postgres.stop, bench.postgres.kill):
+    for first, end in ((1, bench.postgres.stop), (301, bench.postgres.kill)):
         stored = run.shard().rows
+        load = asyncio.create_task(feed(bench.distributor(), first, first + 299))
         await bench.until(lambda seen=stored: run.shard().rows > seen + 50)
         await asyncio.to_thread(end)
         await bench.until(lambda: run.document()["postgres"]["reachable"] is False)
@@ -94,33 +98,34 @@ async def test_postgres_restarted_under_load(bench: Bench) -> None:
         assert "not connected" in run.document()["waitingFor"]["shards"]
         await asyncio.to_thread(bench.postgres.start)
         await bench.until(lambda: run.document()["ready"])
-    await load
+        await load
     await check(bench, 600)
     assert run.shard().rereads == 0
 
 
 async def test_redis_restarted_under_load(bench: Bench) -> None:
     run = bench.start()
-    load = asyncio.create_task(feed(bench.distributor(), 1, 600))
-    for end in (bench.redis.stop, bench.redis.kill):
+    for first, end in ((1, bench.redis.stop), (301, bench.redis.kill)):
         stored = run.shard().rows
+        load = asyncio.create_task(feed(bench.distributor(), first, first + 299))
         await bench.until(lambda seen=stored: run.shard().rows > seen + 50)
         await asyncio.to_thread(end)
         await bench.until(lambda: run.document()["redis"]["reachable"] is False)
         await asyncio.to_thread(bench.redis.start)
         await bench.until(lambda: run.document()["ready"])
-    await load
+        await load
     await check(bench, 600)
 
 
 async def test_processors_killed_again_and_again_under_load(bench: Bench) -> None:
-    load = asyncio.create_task(feed(bench.distributor(), 1, 600))
     for number in range(4):
+        # A load for each: one for all would be at its end before the last is killed where the machine is slow.
+        load = asyncio.create_task(feed(bench.distributor(), number * 150 + 1, number * 150 + 150))
         run = bench.start(replica=f"r{number}")
         await bench.until(lambda seen=run: seen.shard().rows > 30)
         await run.kill()
+        await load
     bench.start(replica="last")
-    await load
     await check(bench, 600)
 
 
@@ -152,7 +157,7 @@ async def test_it_ends_in_time_while_redis_hangs(bench: Bench) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await run.end()
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -216,8 +221,8 @@ async def test_a_standby_is_ready_and_says_who_works(bench: Bench) -> None:
     await bench.until(lambda: first.document()["ready"])
     second = bench.start(replica="r1")
     await bench.until(lambda: second.document()["ready"])
+    await bench.until(lambda: second.document()["leases"]["holders"] == {str(REF): "r0"})
     document = second.document()
-    assert document["leases"]["holders"] == {str(REF): "r0"}
     assert document["shards"][str(REF)]["owned"] is False
     assert document["shards"][str(REF)]["lagSeconds"] is None
     assert document["redis"] == {"reachable": True, "lastError": ""}

@@ -15,7 +15,8 @@ async def test_records_stand_in_order_and_stop_drains(venue: Any, launch: Any, r
     running = launch()
     await running.ready()
     await venue.publish(500)
-    await kit.until(lambda: running.receiver.supervisor.links[0].connection.received >= 500)
+    # Acknowledgements are counted, too.
+    await kit.until(lambda: running.receiver.supervisor.links[0].connection.received == 500 + len(venue.requests))
     await running.stop()
 
     raw = await kit.read_raw(redis_server.url)
@@ -70,7 +71,7 @@ async def test_data_proves_a_subscription_whose_acknowledgement_is_missing(
     venue: Any, launch: Any, redis_server: Any, kit: Any
 ) -> None:
     venue.acknowledge = False
-    running = launch(ack_timeout=0.3)
+    running = launch(ack_timeout=1.0)
     await kit.until(lambda: len(venue.requests) >= 2)
     for topic in ("btcusdt@trades", "btcusdt@ticker", "ethusdt@trades", "ethusdt@ticker"):
         await venue.publish(3, topic)

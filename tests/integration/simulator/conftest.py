@@ -70,10 +70,15 @@ class Client:
 
     async def drain(self) -> None:
         """Take what is there until nothing came for a while or the connection ended."""
+        quiet = 0
         try:
-            while True:
-                self._take(await asyncio.wait_for(self.socket.recv(), 0.2))
-        except (TimeoutError, websockets.ConnectionClosed):
+            while quiet < 2:  # Twice in turn: a process that was held up finds its time over before it has read.
+                try:
+                    self._take(await asyncio.wait_for(self.socket.recv(), 0.1))
+                    quiet = 0
+                except TimeoutError:
+                    quiet += 1
+        except websockets.ConnectionClosed:
             pass
 
     async def closed(self) -> tuple[int | None, str]:

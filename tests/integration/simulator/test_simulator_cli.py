@@ -108,7 +108,7 @@ async def test_abort_is_a_reset_on_the_loop_of_the_command(tmp_path: Path) -> No
                 pass
 
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(to_the_end(), 5)
+            await asyncio.wait_for(to_the_end(), 30)
         writer.close()
     finally:
         process.send_signal(signal.SIGTERM)

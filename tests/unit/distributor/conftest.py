@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import settings as hypothesis_settings
 
 from feedmill.distributor import checkpoint
 from feedmill.distributor.books import BookSettings
@@ -36,9 +35,6 @@ from feedmill.shared.events import (
 )
 from feedmill.shared.frames import RawBatch, Run, RunKind, encode_batch
 from feedmill.shared.keys import ShardRef
-
-hypothesis_settings.register_profile("distributor", deadline=None, print_blob=True)
-hypothesis_settings.load_profile("distributor")
 
 SECOND = 1_000_000_000
 T0 = 1_750_000_000 * SECOND

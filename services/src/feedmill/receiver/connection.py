@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import ssl
 import time
 from collections.abc import Callable
@@ -26,6 +27,15 @@ MAX_CONTROL_FRAME = 125
 """Bytes: RFC 6455. Longer frames are never ping, pong or close."""
 
 Judge = Callable[[bytes], tuple[bool, Callable[[], None] | None]]
+
+
+def hung_up(descriptor: int) -> bool:
+    """Whether the system says that the socket had an error or that both directions have ended."""
+    if descriptor < 0:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
 
 
 class Connection(WSListener):
@@ -271,6 +281,19 @@ class Connection(WSListener):
     @property
     def held(self) -> bool:
         return self._held
+
+    def revive(self) -> None:
+        """Begin reading anew on a socket that was reset; to be called now and then.
+
+        uvloop gives a reader one last turn when a socket reports an error, then drops it. If that turn found data, the
+        error after it is never read: the connection would look quiet until the silence timeout.
+        """
+        if self.transport is None or self.closed.is_set() or self._held or self._resting is not None:
+            return
+        if hung_up(self._descriptor):
+            underlying: Any = self.transport.underlying_transport
+            underlying.pause_reading()
+            underlying.resume_reading()
 
     def _rest(self, seconds: float) -> None:
         if self._resting is not None or self._held or self.closed.is_set():

@@ -18,6 +18,9 @@ from feedmill.receiver.subscriber import Subscriber
 from feedmill.shared import control
 from feedmill.shared.clock import monotonic
 
+LOOK_EVERY = 0.25
+"""Seconds between two looks at whether a socket was reset unnoticed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Socket:
@@ -95,6 +98,7 @@ class Link:
         helpers = [
             asyncio.create_task(self._subscribe(), name=f"subscribe-{self.number}"),
             asyncio.create_task(self._watch_silence(), name=f"silence-{self.number}"),
+            asyncio.create_task(self._watch_reset(), name=f"reset-{self.number}"),
         ]
         try:
             await connection.closed.wait()
@@ -176,6 +180,11 @@ class Link:
                 connection.close(graceful=False)
                 return
             await asyncio.sleep(left + 0.001)
+
+    async def _watch_reset(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self.connection.revive()
 
     # frames without data prefix
     def _judge(self, payload: bytes) -> tuple[bool, Callable[[], None] | None]:
