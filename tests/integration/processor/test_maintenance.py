@@ -16,6 +16,7 @@ from feedmill.shared import partitions, postgres
 from feedmill.shared.health import Health
 from feedmill.shared.log import get_logger
 from feedmill.shared.partitions import BOOKS, DAY_NS, TICKERS, TRADES
+from feedmill.shared.postgres import DatabaseUrl
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.service import ServiceContext
 
@@ -165,7 +166,7 @@ async def test_the_service_waits_for_the_schema_and_for_the_server(
     })  # fmt: skip
     health = Health("maintenance")
     context = ServiceContext(
-        "maintenance", health, RedisUrl.parse("redis://127.0.0.1:1/0"), database_url, log=get_logger()
+        "maintenance", health, RedisUrl.parse("redis://127.0.0.1:1/0"), DatabaseUrl(database_url), log=get_logger()
     )
     task = asyncio.create_task(maintenance.main(context, pipeline))
 

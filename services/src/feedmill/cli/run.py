@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
@@ -12,7 +13,7 @@ import typer
 
 from feedmill.plan import PlanError, shard_symbols
 from feedmill.resources.feed import ExchangeFeed
-from feedmill.resources.load import Key, ResourceError, Resources, load_files
+from feedmill.resources.load import Key, ResourceError, Resources, Texts, load_read, read_files
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.problems import choose
 from feedmill.shared.config import ConfigError, resolve_urls
@@ -90,7 +91,18 @@ HealthPort = Annotated[
 PortFile = Annotated[
     Path | None, typer.Option("--port-file", metavar="FILE", help="File to write the health server's port to.")
 ]
-Level = Annotated[LogLevel, typer.Option("--log-level", help="Least weight of a log line.")]
+Level = Annotated[
+    LogLevel | None,
+    typer.Option(
+        "--log-level",
+        help="Least weight of a log line, whatever spec.logLevel says.",
+        show_default="spec.logLevel",
+    ),
+]
+Reload = Annotated[
+    bool,
+    typer.Option("--reload/--no-reload", help="Follow changes of the files and of the Secrets while it runs."),
+]
 
 
 def _refuse(message: str) -> NoReturn:
@@ -105,9 +117,10 @@ def _key(text: str, option: str) -> Key:
     return namespace or "default", name
 
 
-def _load(config: list[Path]) -> Resources:
+def _load(config: list[Path]) -> tuple[Texts, Resources]:
+    read = read_files(config)
     try:
-        return load_files(config, local=True)
+        return read, load_read(read, local=True)
     except ResourceError as error:
         _refuse(str(error))
 
@@ -126,35 +139,59 @@ def _check_replica(replica: str) -> str:
     return replica
 
 
-def _run(
-    role: str,
-    main: Main,
-    pipeline: FeedPipeline,
-    secrets_dir: Path | None,
-    host: str,
-    port: int,
-    port_file: Path | None,
-    level: LogLevel,
-) -> NoReturn:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What all services are given alike."""
+
+    config: list[Path]
+    secrets_dir: Path | None
+    host: str
+    port: int
+    port_file: Path | None
+    level: LogLevel | None
+    reload: bool
+
+
+def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: ExchangeFeed | FeedPipeline,
+         pipeline: FeedPipeline) -> NoReturn:  # fmt: skip
+    """``worked_for``: whose log level counts."""
     try:
-        redis_url, database_url = resolve_urls(pipeline, os.environ, secrets_dir)
+        redis_url, database_url = resolve_urls(pipeline, os.environ, options.secrets_dir)
     except ConfigError as error:
         _refuse(str(error))
+    key = worked_for.key
+
+    def level_of(resources: Resources) -> str:
+        found = resources.feeds[key] if isinstance(worked_for, ExchangeFeed) else resources.pipelines[key]
+        return found.spec.log_level.value.lower()
+
+    from feedmill.shared.reload import Origin, same_pipeline
+
+    origin = Origin(
+        paths=tuple(options.config),
+        read=read,
+        pipeline=pipeline,
+        pipeline_of=lambda resources: same_pipeline(resources, pipeline.key),
+        level_of=level_of if options.level is None else None,
+        environment=os.environ,
+        secrets_dir=options.secrets_dir,
+        follow=options.reload,
+    )
     code = run_service(
         role,
         main,
         redis_url=redis_url,
         database_url=database_url,
-        host=host,
-        port=port,
-        port_file=port_file,
-        log_level=level.value,
+        host=options.host,
+        port=options.port,
+        port_file=options.port_file,
+        log_level=(options.level.value if options.level is not None else worked_for.spec.log_level.value.lower()),
+        origin=origin,
     )
     raise typer.Exit(code)
 
 
-def _feed_and_pipeline(config: list[Path], feed: str, shard: int) -> tuple[ExchangeFeed, FeedPipeline]:
-    resources = _load(config)
+def _feed_and_pipeline(resources: Resources, feed: str, shard: int) -> tuple[ExchangeFeed, FeedPipeline]:
     found = _pick(resources.feeds, feed, "--feed")
     try:
         shard_symbols(found, shard)
@@ -175,10 +212,12 @@ def receiver(
     health_host: HealthHost = "127.0.0.1",
     health_port: HealthPort = 0,
     port_file: PortFile = None,
-    log_level: Level = LogLevel.INFO,
+    log_level: Level = None,
+    reload: Reload = True,
 ) -> None:
     """Capture: exchange WebSocket to the raw stream."""
-    found, pipeline = _feed_and_pipeline(config, feed, shard)
+    read, resources = _load(config)
+    found, pipeline = _feed_and_pipeline(resources, feed, shard)
     name = _check_replica(replica)
 
     from feedmill.receiver.main import main as receive
@@ -186,7 +225,8 @@ def receiver(
     async def main(context: ServiceContext) -> None:
         await receive(context, found, pipeline, shard, name)
 
-    _run("receiver", main, pipeline, secrets_dir, health_host, health_port, port_file, log_level)
+    options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
+    _run("receiver", main, options, read, found, pipeline)
 
 
 @app.command()
@@ -198,17 +238,20 @@ def distributor(
     health_host: HealthHost = "127.0.0.1",
     health_port: HealthPort = 0,
     port_file: PortFile = None,
-    log_level: Level = LogLevel.INFO,
+    log_level: Level = None,
+    reload: Reload = True,
 ) -> None:
     """Order, complete and normalise: raw stream to events stream."""
-    found, pipeline = _feed_and_pipeline(config, feed, shard)
+    read, resources = _load(config)
+    found, pipeline = _feed_and_pipeline(resources, feed, shard)
 
     from feedmill.distributor.main import main as distribute
 
     async def main(context: ServiceContext) -> None:
         await distribute(context, found, pipeline, shard)
 
-    _run("distributor", main, pipeline, secrets_dir, health_host, health_port, port_file, log_level)
+    options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
+    _run("distributor", main, options, read, found, pipeline)
 
 
 @app.command()
@@ -222,10 +265,11 @@ def processor(
     health_host: HealthHost = "127.0.0.1",
     health_port: HealthPort = 0,
     port_file: PortFile = None,
-    log_level: Level = LogLevel.INFO,
+    log_level: Level = None,
+    reload: Reload = True,
 ) -> None:
     """Store: events streams of the pipeline to PostgreSQL."""
-    resources = _load(config)
+    read, resources = _load(config)
     found = _pick(resources.pipelines, pipeline, "--pipeline")
     feeds = resources.feeds_of(found)
     name = _check_replica(replica)
@@ -235,25 +279,33 @@ def processor(
     async def main(context: ServiceContext) -> None:
         await process(context, found, feeds, name)
 
-    _run("processor", main, found, secrets_dir, health_host, health_port, port_file, log_level)
+    options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
+    _run("processor", main, options, read, found, found)
 
 
 @app.command()
 def maintenance(
     config: Config,
     pipeline: PipelineName,
+    once: Annotated[
+        bool, typer.Option("--once", help="One run, then end: exit code 0, or 1 with the reason in the log.")
+    ] = False,
     secrets_dir: SecretsFolder = None,
     health_host: HealthHost = "127.0.0.1",
     health_port: HealthPort = 0,
     port_file: PortFile = None,
-    log_level: Level = LogLevel.INFO,
+    log_level: Level = None,
+    reload: Reload = True,
 ) -> None:
     """Keep PostgreSQL in order: partitions ahead, old ones dropped."""
-    found = _pick(_load(config).pipelines, pipeline, "--pipeline")
+    read, resources = _load(config)
+    found = _pick(resources.pipelines, pipeline, "--pipeline")
 
     from feedmill.general.maintenance import main as maintain
+    from feedmill.general.maintenance import once as maintain_once
 
     async def main(context: ServiceContext) -> None:
-        await maintain(context, found)
+        await (maintain_once if once else maintain)(context, found)
 
-    _run("maintenance", main, found, secrets_dir, health_host, health_port, port_file, log_level)
+    options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload and not once)
+    _run("maintenance", main, options, read, found, found)

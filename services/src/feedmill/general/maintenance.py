@@ -16,11 +16,13 @@ import asyncpg
 from prometheus_client import Counter, Gauge
 
 from feedmill.processor.settings import retention_of
+from feedmill.resources.collection import Resources
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared import partitions, postgres
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.clock import now_ns
 from feedmill.shared.partitions import DAY_NS
+from feedmill.shared.reload import same_pipeline
 from feedmill.shared.service import ServiceContext
 
 EVERY = 600.0
@@ -105,6 +107,12 @@ async def main(context: ServiceContext, pipeline: FeedPipeline) -> None:
     """Run until ``context.stop`` is set."""
     state = _State()
     retention = retention_of(pipeline)
+
+    async def reconfigure(resources: Resources) -> None:
+        nonlocal retention
+        retention = retention_of(same_pipeline(resources, pipeline.key))
+
+    context.reconfigure = reconfigure
     context.health.condition("maintenance", state.ready)
     context.health.detail("maintenance", state.document)
     context.health.detail("postgres", lambda: {"reachable": state.reachable, "lastError": state.error})
@@ -125,6 +133,29 @@ async def main(context: ServiceContext, pipeline: FeedPipeline) -> None:
                 await context.stop.wait()
         except TimeoutError:
             pass
+
+
+class MaintenanceFailed(RuntimeError):
+    """A single run did not come about; the message says why."""
+
+
+async def once(context: ServiceContext, pipeline: FeedPipeline) -> None:
+    """One run. Raises MaintenanceFailed, also when it was asked to stop before its end."""
+    state = _State()
+    run = asyncio.ensure_future(_run(context, retention_of(pipeline), state))
+    stop = asyncio.ensure_future(context.stop.wait())
+    try:
+        await asyncio.wait({run, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not run.done():
+            raise MaintenanceFailed("asked to stop before the run was over")
+        await run
+    except (*postgres.RETRYABLE, postgres.SchemaBehind) as error:
+        runs.labels("failed").inc()
+        raise MaintenanceFailed(postgres.describe(error)) from None
+    finally:
+        for task in (run, stop):
+            task.cancel()
+        await asyncio.gather(run, stop, return_exceptions=True)
 
 
 async def _run(context: ServiceContext, retention: Mapping[str, int], state: _State) -> None:

@@ -250,7 +250,8 @@ class ServiceManager:
 
     def _command(self, load: Workload, port_file: Path) -> list[str]:
         files = [part for path in self._config for part in ("--config", str(path))]
-        own = ["--port-file", str(port_file), "--log-level", self._log_level]
+        # What this process started and what its services work by must not drift apart: changes wait for the next start.
+        own = ["--port-file", str(port_file), "--log-level", self._log_level, "--no-reload"]
         return [sys.executable, "-m", "feedmill.cli.main", *load.args, *files, *own, *self._extra_args]
 
     def _of(self, *roles: str) -> list[ServiceProcess]:

@@ -49,7 +49,14 @@ class CandleFinisher:
     """One per processor process, for the shards it owns."""
 
     def __init__(
-        self, database_url: str, intervals: Sequence[str], *, database: Breaker, every: float, timeout: float, log: Any
+        self,
+        database_url: postgres.Url,
+        intervals: Sequence[str],
+        *,
+        database: Breaker,
+        every: float,
+        timeout: float,
+        log: Any,
     ) -> None:
         self._database_url = database_url
         self._sources = sources(intervals)

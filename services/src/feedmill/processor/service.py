@@ -13,6 +13,7 @@ from feedmill.processor.hints import Hints
 from feedmill.processor.measures import Figures
 from feedmill.processor.settings import ProcessorSettings, ShardSettings
 from feedmill.processor.shard import ShardWorker
+from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.health import Health
@@ -54,7 +55,7 @@ class Processor:
     """``run`` it once."""
 
     def __init__(
-        self, settings: ProcessorSettings, redis_url: RedisUrl, database_url: str, health: Health, log: Any
+        self, settings: ProcessorSettings, redis_url: RedisUrl, database_url: postgres.Url, health: Health, log: Any
     ) -> None:
         self.settings = settings
         self.health = health

@@ -64,7 +64,7 @@ class ShardWorker:
         settings: ProcessorSettings,
         shard: ShardSettings,
         redis_url: RedisUrl,
-        database_url: str,
+        database_url: postgres.Url,
         *,
         redis: Breaker,
         database: Breaker,

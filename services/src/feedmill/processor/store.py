@@ -104,7 +104,7 @@ class Store:
     @classmethod
     async def open(
         cls,
-        database_url: str,
+        database_url: postgres.Url,
         shard: ShardSettings,
         retention_ns: dict[str, int],
         *,

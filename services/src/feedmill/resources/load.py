@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from feedmill.exchanges import registry
@@ -16,10 +17,39 @@ from feedmill.resources.parse import Loaded, parse_document
 from feedmill.resources.pipeline import default_pipeline
 from feedmill.resources.problems import Problem, ResourceError
 
-__all__ = ["MAX_FILE_BYTES", "Key", "ResourceError", "Resources", "load_files", "load_texts"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "Key",
+    "ResourceError",
+    "Resources",
+    "Texts",
+    "load_files",
+    "load_read",
+    "load_texts",
+    "read_files",
+]
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_FILES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What files held at one moment. Equal when they hold the same, wherever the symlinks lead."""
+
+    texts: dict[str, str]
+    """Name as shown in messages -> YAML."""
+    problems: tuple[Problem, ...] = ()
+    """Of files that could not be read."""
+
+    @property
+    def by_name(self) -> dict[str, str]:
+        """File name -> text, as ``config_hash`` takes it (of two files of one name the second keeps its path)."""
+        found: dict[str, str] = {}
+        for shown, text in self.texts.items():
+            name = Path(shown).name
+            found[shown if name in found else name] = text
+        return found
 
 
 def installed_venues() -> Venues:
@@ -35,13 +65,23 @@ def load_files(
     Relative paths count from the working directory; symlinks are followed. ``local``: feeds without any pipeline in the
     files get a default one. Raises ResourceError that lists every problem of every file.
     """
+    return load_read(read_files(paths), local=local, venues=venues)
+
+
+def read_files(paths: Iterable[str | os.PathLike[str]]) -> Texts:
+    """The first half of :func:`load_files`: only the reading."""
     problems: list[Problem] = []
     texts: dict[str, str] = {}
     for shown, real in _files(paths, problems):
         text = _read(shown, real, problems)
         if text is not None:
             texts[shown] = text
-    return _load(texts, problems, local=local, venues=venues or installed_venues())
+    return Texts(texts, tuple(problems))
+
+
+def load_read(read: Texts, *, local: bool = False, venues: Venues | None = None) -> Resources:
+    """The second half of :func:`load_files`: parse and check."""
+    return _load(read.texts, list(read.problems), local=local, venues=venues or installed_venues())
 
 
 def load_texts(texts: dict[str, str], *, local: bool = False, venues: Venues | None = None) -> Resources:

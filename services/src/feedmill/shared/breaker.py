@@ -84,6 +84,7 @@ class Breaker(pybreaker.CircuitBreakerListener):
             fail_max=fail_max, reset_timeout=reset_timeout, name=name, throw_new_error_on_trip=False, listeners=[self]
         )
         self._longest = reset_timeout
+        self._first_reset = first_reset
         self._first = min(reset_timeout if first_reset is None else first_reset, reset_timeout)
         self._rest = self._first
         self._on_change = on_change
@@ -92,6 +93,14 @@ class Breaker(pybreaker.CircuitBreakerListener):
         self._probing = False
         self._changed = asyncio.Event()
         self.last_error = ""
+
+    def limit(self, fail_max: int, reset_timeout: float) -> None:
+        """Other thresholds from now on. A rest that runs ends as it was begun, unless it would be too long now."""
+        self._machine.fail_max = fail_max
+        self._machine.reset_timeout = reset_timeout
+        self._longest = reset_timeout
+        self._first = min(reset_timeout if self._first_reset is None else self._first_reset, reset_timeout)
+        self._rest = min(self._rest, reset_timeout) if self.state == "open" else self._first
 
     @property
     def state(self) -> State:

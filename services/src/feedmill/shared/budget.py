@@ -97,6 +97,7 @@ class ByteBudget:
         if limit <= 0 or not 0 < resume <= 1:
             raise ValueError(f"a byte budget needs limit > 0 and 0 < resume <= 1, not {limit} and {resume}")
         self.limit = limit
+        self._resume = resume
         self.low = int(limit * resume)
         self.used = 0
         self.peak = 0
@@ -110,6 +111,16 @@ class ByteBudget:
     def unlisten(self, changed: Callable[[bool], None]) -> None:
         if changed in self._listeners:
             self._listeners.remove(changed)
+
+    def resize(self, limit: int) -> None:
+        """Another limit from now on; what that makes of :attr:`full` is told at once."""
+        if limit <= 0:
+            raise ValueError(f"a byte budget needs limit > 0, not {limit}")
+        self.limit, self.low = limit, int(limit * self._resume)
+        if self.full and self.used <= self.low:
+            self._change(False)
+        elif not self.full and self.used >= self.limit:
+            self._change(True)
 
     def add(self, size: int) -> None:
         self.used += size

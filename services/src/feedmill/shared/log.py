@@ -30,6 +30,9 @@ _userinfo = re.compile(
 _NAMES = "signature|listenKey|access_token|refresh_token|client_secret|apiKey|token|password"
 _signed = re.compile(rf"(?P<key>\b(?:{_NAMES})=)[^&\s\"']+")
 _quoted = re.compile(rf"(?P<key>[\"'](?:{_NAMES})[\"']:\s*)(?P<quote>[\"'])(?:(?!(?P=quote)).)*(?P=quote)")
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_threshold = 20
+"""Least level of the lines written; see :func:`set_level`."""
 _OURS = "feedmill"
 """Logger of lines that structlog has rendered already."""
 
@@ -100,18 +103,32 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
         renderer,
     ]
     root.handlers = [_DroppingQueueHandler(lines, processors)]
-    root.setLevel(level.upper())
+    set_level(level)
     for noisy in ("asyncio", "aiohttp.access", "alembic.runtime.plugins"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        processors=[_drop_below, *processors],
+        # The wrapper's level is fixed when a logger is bound: what may change is the processor's.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=lambda *_: logging.getLogger(_OURS),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(service=service)
     return finish
+
+
+def set_level(level: str) -> None:
+    """From now on lines below ``level`` (debug, info, warning, error) are dropped, of all loggers there are."""
+    global _threshold
+    _threshold = _LEVELS[level]
+    logging.getLogger().setLevel(_threshold)
+
+
+def _drop_below(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _LEVELS.get(method, 50) < _threshold:
+        raise structlog.DropEvent
+    return event
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from enum import Enum
 
 import asyncpg
+from pydantic import SecretStr
 
 HEAD = "0001"
 """The migration this code was written for. Revisions are in text order; a later one is fine (expand, then contract)."""
@@ -78,20 +80,75 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}{f' ({state})' if state else ''}: {text}"[:300]
 
 
+class DatabaseUrl:
+    """A database URL that never shows itself. Shared by all that connect: :meth:`become` changes it for all."""
+
+    __slots__ = ("_value", "life")
+
+    def __init__(self, value: str) -> None:
+        self._value = SecretStr(value)
+        self.life = 0
+        """How often it became another: a connection made in an earlier life is due to be made anew."""
+
+    def get(self) -> str:
+        """The URL with its password: never log it."""
+        return self._value.get_secret_value()
+
+    def become(self, value: str) -> None:
+        """Whoever connects from now on uses ``value``."""
+        self._value = SecretStr(value)
+        self.life += 1
+
+    def __repr__(self) -> str:
+        return "DatabaseUrl(**********)"
+
+
+Url = str | DatabaseUrl
+
+_open: weakref.WeakKeyDictionary[asyncpg.Connection, tuple[DatabaseUrl, int]] = weakref.WeakKeyDictionary()
+"""Connections made by :func:`connect`, with the URL (the object) and which life of it."""
+
+
+def made_before(url: DatabaseUrl) -> list[asyncpg.Connection]:
+    """Open connections made with ``url`` before it last became another."""
+    return [
+        connection
+        for connection, (holder, life) in list(_open.items())
+        if holder is url and life != url.life and not connection.is_closed()
+    ]
+
+
+def recycle(url: DatabaseUrl) -> int:
+    """Cut what :func:`made_before` names; answers how many. A transaction under way is rolled back or its answer lost:
+    their owners are written for that, the position tells what was stored."""
+    found = made_before(url)
+    for connection in found:
+        connection.terminate()
+    return len(found)
+
+
 async def connect(
-    database_url: str, *, name: str, timeout: float = 5.0, command_timeout: float | None = 30.0
+    database_url: Url, *, name: str, timeout: float = 5.0, command_timeout: float | None = 30.0
 ) -> asyncpg.Connection:
     """Open a session; ``name`` appears in pg_stat_activity. Raises asyncpg errors, OSError or TimeoutError.
 
     ``command_timeout`` (seconds) bounds every statement: a server that hangs is a server that is away.
     """
+    holder = database_url if isinstance(database_url, DatabaseUrl) else None
+    life = holder.life if holder is not None else 0
     async with asyncio.timeout(timeout):
-        return await asyncpg.connect(
-            database_url,
+        connection = await asyncpg.connect(
+            database_url.get() if isinstance(database_url, DatabaseUrl) else database_url,
             timeout=timeout,
             command_timeout=command_timeout,
             server_settings={**SETTINGS, "application_name": name},
         )
+    if holder is not None:
+        if life != holder.life:
+            connection.terminate()
+            raise ConnectionError("the database URL changed while connecting")
+        _open[connection] = (holder, life)
+    return connection
 
 
 async def close(connection: asyncpg.Connection | None, *, timeout: float = 1.0) -> None:

@@ -13,14 +13,19 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from feedmill import __version__
 from feedmill.shared import log, metrics
 from feedmill.shared.health import Health, HealthServer
+from feedmill.shared.postgres import DatabaseUrl
 from feedmill.shared.redis.url import RedisUrl
+
+if TYPE_CHECKING:
+    from feedmill.resources.collection import Resources
+    from feedmill.shared.reload import Origin
 
 FAILED, BAD_CONFIG = 1, 2
 """Exit codes; 0 = stopped in order."""
@@ -28,14 +33,17 @@ FAILED, BAD_CONFIG = 1, 2
 
 @dataclass(slots=True)
 class ServiceContext:
-    """What a service is given. ``redis_url`` and ``database_url`` are secrets: never log them."""
+    """What a service is given. ``redis_url`` and ``database_url`` are secrets: never log them. Both may become another
+    while the process runs: hand the objects on, not what they hold."""
 
     service: str
     health: Health
     redis_url: RedisUrl
-    database_url: str = field(repr=False)
+    database_url: DatabaseUrl
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     log: Any = None
+    reconfigure: Callable[[Resources], Awaitable[None]] | None = None
+    """Set by the service: takes newer resources up while it works, or raises a ValueError and has changed nothing."""
 
 
 Main = Callable[[ServiceContext], Awaitable[None]]
@@ -58,9 +66,10 @@ async def _run(
     port_file: Path | None,
     grace: float,
     finish_log: Callable[[], None],
+    origin: Origin | None,
 ) -> int:
     health = Health(service)
-    context = ServiceContext(service, health, redis_url, database_url, log=log.get_logger())
+    context = ServiceContext(service, health, redis_url, DatabaseUrl(database_url), log=log.get_logger())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, context.stop.set)
@@ -75,7 +84,11 @@ async def _run(
         context.log.error("health.failed", listen=where, reason=str(error), remedy=remedy)
         await server.stop()
         return BAD_CONFIG
-    lag = asyncio.create_task(metrics.watch_loop_lag(), name="loop-lag")
+    aside = [asyncio.create_task(metrics.watch_loop_lag(), name="loop-lag")]
+    if origin is not None:
+        from feedmill.shared.reload import Reloader
+
+        aside.append(asyncio.create_task(Reloader(origin, context).run(), name="reload"))
     work = asyncio.ensure_future(main(context))
     stopped = asyncio.create_task(context.stop.wait(), name="stop")
     try:
@@ -102,7 +115,8 @@ async def _run(
         return 0
     finally:
         stopped.cancel()
-        lag.cancel()
+        for task in aside:
+            task.cancel()
         await server.stop()
 
 
@@ -117,15 +131,18 @@ def run_service(
     port_file: Path | None = None,
     log_level: str = "info",
     grace: float = 20.0,
+    origin: Origin | None = None,
 ) -> int:
     """Run ``main`` to its end and return the process's exit code.
 
     0 = it returned, 1 = it raised, or did not return within ``grace`` seconds of a signal, 2 = the health server cannot
-    listen there.
+    listen there. ``origin``: where the settings came from, to follow their changes.
     """
     finish_log = log.configure(service, level=log_level)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
-        code = runner.run(_run(service, main, redis_url, database_url, host, port, port_file, grace, finish_log))
+        code = runner.run(
+            _run(service, main, redis_url, database_url, host, port, port_file, grace, finish_log, origin)
+        )
     sys.stderr.flush()
     return code

@@ -12,10 +12,23 @@ from typing import Any, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
 
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.redis.url import RedisUrl
+
+
+class _Credentials(CredentialProvider):
+    """Of the URL as it is when a connection is made."""
+
+    def __init__(self, url: RedisUrl) -> None:
+        self._url = url
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._url.password or ""
+        return (self._url.username, password) if self._url.username else (password,)
+
 
 T = TypeVar("T")
 Word = str | bytes | int | float
@@ -47,8 +60,7 @@ def make_client(
     """
     options: dict[str, Any] = {
         "db": url.db,
-        "username": url.username,
-        "password": url.password,
+        "credential_provider": _Credentials(url) if url.password is not None else None,
         "client_name": name,
         "socket_timeout": timeout,
         "socket_connect_timeout": connect_timeout,

@@ -11,8 +11,13 @@ class RedisUrlError(ValueError):
     """The URL cannot be used; the message never repeats its password."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RedisUrl:
+    """Where a Redis is, and how to log in.
+
+    One object is shared by all that connect: :meth:`become` changes it for all of them.
+    """
+
     host: str
     port: int
     db: int = 0
@@ -22,6 +27,15 @@ class RedisUrl:
     path: str | None = None
     """Unix socket, instead of host and port."""
     ca_file: str | None = None
+    life: int = field(default=0, compare=False, repr=False)
+    """How often it became another: a connection made in an earlier life is due to be made anew."""
+
+    def become(self, other: RedisUrl) -> None:
+        """Take the values of ``other``: whoever connects from now on uses them."""
+        self.host, self.port, self.db = other.host, other.port, other.db
+        self.username, self.password = other.username, other.password
+        self.tls, self.path, self.ca_file = other.tls, other.path, other.ca_file
+        self.life += 1
 
     @classmethod
     def parse(cls, url: str) -> RedisUrl:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import weakref
 from collections import deque
+from dataclasses import replace
 from typing import Any, Protocol
 
 import hiredis
@@ -62,6 +64,8 @@ class Wire(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.run_id = ""
         """The server's run_id when the connection was made: another one means another life of the server."""
+        self.made_with: tuple[RedisUrl, int] | None = None
+        """The URL (the object) and which life of it."""
 
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,6 +121,11 @@ class Wire(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._error is None
 
+    @property
+    def idle(self) -> bool:
+        """No command waits for its answer."""
+        return not self._waiting
+
     def send(self, *args: Arg) -> asyncio.Future[Any]:
         """Send one command; the future has its answer (bytes, int, list, None) or WireError / WireClosed."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -157,11 +166,46 @@ class Wire(asyncio.Protocol):
         self._fail(WireClosed("closed by us"))
 
 
+_open: weakref.WeakSet[Wire] = weakref.WeakSet()
+"""Connections made by :func:`connect`."""
+PATIENCE = 1.0
+"""Seconds :func:`recycle` waits for a connection to be between two commands."""
+
+
+def made_before(url: RedisUrl) -> list[Wire]:
+    """Open connections made with ``url`` before it last became another."""
+    return [
+        wire
+        for wire in _open
+        if wire.is_open and wire.made_with is not None and wire.made_with[0] is url and wire.made_with[1] != url.life
+    ]
+
+
+async def recycle(url: RedisUrl) -> int:
+    """End what :func:`made_before` names, each between two commands where that comes soon; answers how many.
+
+    Their owners make new ones: they are written for connections that end at any moment.
+    """
+    left = made_before(url)
+    count = len(left)
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while left:
+        overdue = asyncio.get_running_loop().time() >= deadline
+        for wire in left:
+            if wire.idle or overdue:
+                wire.abort()
+        left = [wire for wire in left if wire.is_open]
+        if left:
+            await asyncio.sleep(0.005)
+    return count
+
+
 async def connect(url: RedisUrl, *, name: str, timeout: float = 5.0) -> Wire:
     """Open a connection, authenticate, select the database and read the server's run_id.
 
     Raises OSError, TimeoutError or WireError. ``name`` appears in CLIENT LIST.
     """
+    holder, url = url, replace(url)  # One that becomes another meanwhile must not be read half and half.
     loop = asyncio.get_running_loop()
     wire: Wire | None = None
     try:
@@ -184,6 +228,10 @@ async def connect(url: RedisUrl, *, name: str, timeout: float = 5.0) -> Wire:
             for line in info.splitlines():
                 if line.startswith(b"run_id:"):
                     wire.run_id = line[7:].decode()
+            if url.life != holder.life:
+                raise WireClosed("the URL changed while connecting")
+            wire.made_with = (holder, url.life)
+            _open.add(wire)
             return wire
     except BaseException:
         if wire is not None:

@@ -1,0 +1,333 @@
+"""Changes while a process runs: of its manifests, and of the Secrets with its servers' URLs.
+
+Both are looked at once a second, in a thread, and compared by content: a mounted ConfigMap or Secret changes by the
+swap of a symlink, which no watch of a file sees. A manifest that is wrong, or asks for what a running process cannot
+do, is refused: the work goes on as before, and health says why. A new URL is taken up only once it is proven to work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import Counter, Gauge
+
+from feedmill.exchanges.registry import UnknownVenue
+from feedmill.resources.collection import Key, Resources
+from feedmill.resources.confighash import config_hash
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.load import Texts, load_read, read_files
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill.shared import log, postgres
+from feedmill.shared.config import ConfigError, resolve_urls
+from feedmill.shared.redis import wire
+from feedmill.shared.redis.url import RedisUrl
+
+if TYPE_CHECKING:
+    from feedmill.shared.service import ServiceContext
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+PROVE_AGAIN = 3.0
+"""Seconds after which a URL that did not work is tried again."""
+_SHOWN = 2000
+
+reloads = Counter("feedmill_config_reloads_total", "Changed configurations, by outcome.", ["outcome"])
+last_reload = Gauge("feedmill_config_last_reload_timestamp_seconds", "When the configuration was last taken up.")
+rotations = Counter("feedmill_secret_rotations_total", "Changed URLs taken up, by server.", ["server"])
+
+
+class Refused(ValueError):
+    """A running process cannot take this configuration up; the message names the key and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a process's settings come from."""
+
+    paths: tuple[Path, ...]
+    """Files and folders of ``--config``."""
+    read: Texts
+    """What they held when the process was started."""
+    pipeline: FeedPipeline
+    """Of what they held: names the Secrets."""
+    pipeline_of: Callable[[Resources], FeedPipeline]
+    """The same of newer resources. Raises Refused."""
+    level_of: Callable[[Resources], str] | None
+    """Least weight of a log line; None = the command line said it, whatever the manifests say."""
+    environment: Mapping[str, str] = field(repr=False)
+    secrets_dir: Path | None
+    follow: bool = True
+    """False = changes are not looked for."""
+
+
+def same_pipeline(resources: Resources, key: Key) -> FeedPipeline:
+    """The pipeline of that name in newer resources. Raises Refused."""
+    found = resources.pipelines.get(key)
+    if found is None:
+        raise Refused(f"FeedPipeline {'/'.join(key)} is no longer in the files: put it back, or stop this process")
+    return found
+
+
+def same_feed(resources: Resources, feed: ExchangeFeed) -> tuple[ExchangeFeed, FeedPipeline]:
+    """``feed`` as newer resources have it, and its pipeline. Raises Refused where it changed what it may not."""
+    name = f"ExchangeFeed {'/'.join(feed.key)}"
+    found = resources.feeds.get(feed.key)
+    if found is None:
+        raise Refused(f"{name} is no longer in the files: put it back, or stop this process")
+    fixed = {
+        "spec.pipelineRef.name": (feed.spec.pipeline_ref.name, found.spec.pipeline_ref.name),
+        "spec.exchange.name": (feed.spec.exchange.name, found.spec.exchange.name),
+        "spec.exchange.market": (feed.spec.exchange.market, found.spec.exchange.market),
+        "spec.exchange.environment": (feed.spec.exchange.environment.value, found.spec.exchange.environment.value),
+        "spec.receiver.shards": (feed.spec.receiver.shards, found.spec.receiver.shards),
+    }
+    for path, (before, now) in fixed.items():
+        if before != now:
+            raise Refused(
+                f"{name}: {path} changed from {before} to {now}, which a running process does not follow:"
+                " restart it, or undo the change"
+            )
+    return found, resources.pipeline_of(found)
+
+
+class ConfigWatch:
+    """Follows the manifests. ``apply`` is the service's: it takes up all of the new resources, or raises Refused,
+    PlanError, UnknownVenue or ValueError and has changed nothing."""
+
+    def __init__(
+        self, paths: tuple[Path, ...], read: Texts, apply: Callable[[Resources], Awaitable[None]], logger: Any
+    ) -> None:
+        self._paths = paths
+        self._working = read
+        self._seen = read
+        self._apply = apply
+        self._log = logger
+        self._unreadable = 0
+        self.hash = config_hash(read.by_name)
+        self.loaded_at = _now()
+        self.error = ""
+        """Why the newer one is refused."""
+        self.pending = False
+        """A newer one was seen and is being taken up."""
+
+    def document(self) -> dict[str, Any]:
+        """The section ``config`` of ``/health``."""
+        return {"hash": self.hash, "loadedAt": self.loaded_at, "error": self.error, "pending": self.pending}
+
+    async def look(self) -> None:
+        """Take up what changed since the last look."""
+        read = await asyncio.to_thread(read_files, self._paths)
+        if read.problems and not self._unreadable:
+            self._unreadable = 1  # A symlink may have been swapped between two files: look once more.
+            return
+        self._unreadable = len(read.problems)
+        if read == self._seen:
+            return
+        self._seen = read
+        if read == self._working:
+            self.error = ""
+            self._log.info("config.as_before", hash=self.hash)
+            return
+        self.pending = True
+        try:
+            resources = await asyncio.to_thread(load_read, read, local=True)
+            await self._apply(resources)
+        except (ValueError, UnknownVenue) as error:
+            self._refused("refused", str(error))
+        except Exception as error:
+            self._refused("failed", f"{type(error).__name__}: {error}")
+            self._log.exception("config.fault")
+        else:
+            self._working, self.error = read, ""
+            self.hash, self.loaded_at = config_hash(read.by_name), _now()
+            reloads.labels("applied").inc()
+            last_reload.set_to_current_time()
+            self._log.info("config.applied", hash=self.hash)
+        finally:
+            self.pending = False
+
+    def _refused(self, outcome: str, why: str) -> None:
+        self.error = log.redact(why)[:_SHOWN]
+        reloads.labels(outcome).inc()
+        self._log.error("config.refused", reason=self.error, effect=f"the one of {self.loaded_at} stays in force")
+
+
+@dataclass(slots=True)
+class SecretState:
+    """Of one server's URL. ``state``: current | proving | refused (the new one does not work) | unreadable."""
+
+    state: str = "current"
+    changed_at: str | None = None
+    """When a new URL was last taken up."""
+    error: str = ""
+    try_at: float = 0.0
+
+    def document(self) -> dict[str, Any]:
+        return {"state": self.state, "changedAt": self.changed_at, "error": self.error}
+
+
+class SecretsWatch:
+    """Follows the URLs of Redis and PostgreSQL, as far as they come from files."""
+
+    def __init__(
+        self,
+        pipeline: FeedPipeline,
+        environment: Mapping[str, str],
+        secrets_dir: Path | None,
+        redis_url: RedisUrl,
+        database_url: postgres.DatabaseUrl,
+        logger: Any,
+    ) -> None:
+        self.pipeline = pipeline
+        self._environment = environment
+        self._secrets_dir = secrets_dir
+        self._redis_url = redis_url
+        self._database_url = database_url
+        self._log = logger
+        self.redis = SecretState()
+        self.postgres = SecretState()
+
+    @property
+    def from_files(self) -> bool:
+        """Whether anything can change."""
+        named = any(self._environment.get(f"{name}_FILE") for name in ("REDIS_URL", "DATABASE_URL"))
+        return named or self._secrets_dir is not None
+
+    def document(self) -> dict[str, Any]:
+        """The section ``secrets`` of ``/health``."""
+        return {"redis": self.redis.document(), "postgres": self.postgres.document()}
+
+    async def look(self) -> None:
+        """Take up what changed since the last look and works."""
+        try:
+            redis_url, database_url = await asyncio.to_thread(
+                resolve_urls, self.pipeline, self._environment, self._secrets_dir
+            )
+        except ConfigError as error:
+            for state in (self.redis, self.postgres):
+                if state.state != "unreadable" or state.error != str(error):
+                    self._log.warning("secret.unreadable", reason=str(error), effect="the one in use stays")
+                state.state, state.error = "unreadable", str(error)
+            return
+        await asyncio.gather(self._follow_redis(redis_url), self._follow_postgres(database_url))
+
+    async def _follow_redis(self, new: RedisUrl) -> None:
+        if self._due("redis", self.redis, new != self._redis_url) and await self._proven(
+            "redis", self.redis, _prove_redis(new)
+        ):
+            self._redis_url.become(new)
+            self._taken_up("redis", self.redis, await wire.recycle(self._redis_url))
+
+    async def _follow_postgres(self, new: str) -> None:
+        if self._due("postgres", self.postgres, new != self._database_url.get()) and await self._proven(
+            "postgres", self.postgres, _prove_postgres(new)
+        ):
+            self._database_url.become(new)
+            self._taken_up("postgres", self.postgres, postgres.recycle(self._database_url))
+
+    def _due(self, server: str, state: SecretState, changed: bool) -> bool:
+        """Whether to try a new URL now."""
+        if not changed:
+            state.state, state.error, state.try_at = "current", "", 0.0
+            return False
+        if state.state in ("current", "unreadable"):
+            state.state, state.try_at = "proving", 0.0
+            self._log.info("secret.changed", server=server)
+        return asyncio.get_running_loop().time() >= state.try_at
+
+    async def _proven(self, server: str, state: SecretState, proof: Awaitable[None]) -> bool:
+        try:
+            await proof
+        except (*postgres.RETRYABLE, wire.WireError) as error:
+            why = log.redact(postgres.describe(error))
+            if state.error != why:
+                self._log.warning(
+                    "secret.does_not_work", server=server, error=why, effect="the one in use stays, this is tried again"
+                )
+            state.state, state.error = "refused", why
+            state.try_at = asyncio.get_running_loop().time() + PROVE_AGAIN
+            return False
+        return True
+
+    def _taken_up(self, server: str, state: SecretState, recycled: int) -> None:
+        state.state, state.error, state.changed_at = "current", "", _now()
+        rotations.labels(server).inc()
+        self._log.info("secret.taken_up", server=server, connections_made_anew=recycled)
+
+
+async def _prove_redis(url: RedisUrl) -> None:
+    made = await wire.connect(url, name="feedmill-prove")
+    try:
+        async with asyncio.timeout(5.0):
+            await made.call("PING")
+    finally:
+        made.abort()
+
+
+async def _prove_postgres(url: str) -> None:
+    connection = await postgres.connect(url, name="feedmill prove", command_timeout=5.0)
+    try:
+        await connection.fetchval("SELECT 1")
+    finally:
+        await postgres.close(connection)
+
+
+class Reloader:
+    """Both watches of one process."""
+
+    def __init__(self, origin: Origin, context: ServiceContext) -> None:
+        self._origin = origin
+        self._context = context
+        self.config = ConfigWatch(origin.paths, origin.read, self._apply, context.log)
+        self.secrets = SecretsWatch(
+            origin.pipeline,
+            origin.environment,
+            origin.secrets_dir,
+            context.redis_url,
+            context.database_url,
+            context.log,
+        )
+        context.health.detail("config", self.config.document)
+        context.health.detail("secrets", self.secrets.document)
+
+    async def _apply(self, resources: Resources) -> None:
+        origin, context = self._origin, self._context
+        pipeline = origin.pipeline_of(resources)
+        assert context.reconfigure is not None
+        await context.reconfigure(resources)
+        if origin.level_of is not None:
+            log.set_level(origin.level_of(resources))
+        self.secrets.pipeline = pipeline
+
+    async def run(self) -> None:
+        """Look once a second until cancelled."""
+        if not self._origin.follow:
+            return
+        looks: list[Callable[[], Awaitable[None]]] = [self._config_look]
+        if self.secrets.from_files:
+            looks.append(self.secrets.look)
+        async with asyncio.TaskGroup() as group:
+            for look in looks:
+                group.create_task(self._again_and_again(look), name="reload")
+
+    async def _config_look(self) -> None:
+        if self._context.reconfigure is not None:
+            await self.config.look()
+
+    async def _again_and_again(self, look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            try:
+                await look()
+            except Exception:
+                # Whatever it is, the work goes on, and so does the watch.
+                self._context.log.exception("reload.fault")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
