@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 Manifest = dict[str, Any]
 
@@ -39,6 +41,15 @@ class ApiError(Exception):
         """Seconds, where the server said so."""
 
 
+class Version(msgspec.Struct, frozen=True, gc=False):
+    """Which version of an object the API server has."""
+
+    name: str
+    uid: str
+    resource_version: str = msgspec.field(name="resourceVersion")
+    namespace: str = ""
+
+
 class KubeApi(Protocol):
     """All methods are coroutines that never block the loop, and raise ApiError (404 of ``get`` and ``delete``: see
     there)."""
@@ -48,6 +59,12 @@ class KubeApi(Protocol):
 
     async def list(self, kind: Kind, namespace: str | None, *, labels: str = "") -> list[Manifest]:
         """All namespaces when ``namespace`` is None; ``labels``: a selector. Pages through long lists."""
+
+    async def versions(self, kind: Kind, namespace: str | None, *, labels: str = "") -> Sequence[Version]:
+        """As ``list``, of each object only which version it is."""
+
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server knows the kind (by discovery: everybody may ask)."""
 
     async def apply(self, kind: Kind, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Server-side apply, forced, as our field manager; gives the object as stored."""
