@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clusterkit.cluster import Cluster, running
+from clusterkit.extras import STORAGE_CLASS, monitoring_crds, remove_volumes
+from clusterkit.operator import Operator, operating, prepare
+from clusterkit.proxy import FaultProxy, proxying
 from clusterkit.tool import NoCluster
+
+ALLOWED_ERRORS: tuple[str, ...] = ()
+"""What the operator may log as an error in any test: nothing. A test that breaks something on purpose adds its own with
+the marker ``allowed_errors``."""
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +29,11 @@ def api_cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def kwok_cluster() -> Iterator[Cluster]:
     """All controllers and simulated nodes, on which pods become Ready and run nothing."""
-    yield from _session("kwok")
+    for cluster in _session("kwok"):
+        cluster.apply(STORAGE_CLASS, *monitoring_crds())
+        prepare(cluster)
+        yield cluster
+        remove_volumes(cluster)
 
 
 def _session(mode: str) -> Iterator[Cluster]:
@@ -42,3 +56,59 @@ def namespace(kwok_cluster: Cluster) -> Iterator[str]:
     name = kwok_cluster.namespace()
     yield name
     kwok_cluster.drop_namespace(name)
+
+
+@pytest.fixture(scope="module")
+def shared_operator(kwok_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """One operator for all tests of a file; it watches every namespace."""
+    with operating(kwok_cluster, tmp_path_factory.mktemp("operator")) as operator:
+        yield operator
+
+
+def allowed_errors(request: pytest.FixtureRequest) -> list[str]:
+    found = list(ALLOWED_ERRORS)
+    for marker in request.node.iter_markers("allowed_errors"):
+        found += marker.args
+    return found
+
+
+@pytest.fixture
+def operator(shared_operator: Operator, request: pytest.FixtureRequest) -> Iterator[Operator]:
+    """The file's operator. The test fails when it logs an error meanwhile."""
+    mark = shared_operator.mark()
+    yield shared_operator
+    errors = shared_operator.errors(mark, allowed_errors(request))
+    assert errors == [], f"the operator logged errors: {errors}"
+    assert shared_operator.alive()
+
+
+Start = Callable[..., Operator]
+
+
+@pytest.fixture
+def start_operator(
+    kwok_cluster: Cluster, namespace: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Start]:
+    """``start_operator(name="a", server=proxy.url)`` -> one of the test's own, for its namespace only, ready. The test
+    fails when one logs an error."""
+    with ExitStack() as stack:
+        started: list[Operator] = []
+
+        def start(*, wait: bool = True, **options: Any) -> Operator:
+            found = Operator(kwok_cluster, tmp_path, **({"namespace": namespace} | options))
+            started.append(found)
+            stack.callback(lambda: found.stop() if found.alive() else None)
+            found.start()
+            return found.ready() if wait else found
+
+        yield start
+    for operator in started:
+        errors = operator.errors(0, allowed_errors(request))
+        assert errors == [], f"the operator {operator.name} logged errors: {errors}"
+
+
+@pytest.fixture
+def proxy(kwok_cluster: Cluster) -> Iterator[FaultProxy]:
+    """Counts and breaks what goes through it."""
+    with proxying(kwok_cluster.api) as found:
+        yield found

@@ -1,0 +1,116 @@
+"""How much the operator asks of the API server: one status patch a real change, nothing when nothing changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from clusterkit.cluster import Cluster
+from clusterkit.operator import Operator
+from clusterkit.proxy import FaultProxy
+from clusterkit.waiting import holds, until
+from clusterkit.world import World
+
+pytestmark = [pytest.mark.slow]
+WRITING = ("create", "update", "patch", "apply", "delete")
+
+
+@pytest.fixture
+def world(kwok_cluster: Cluster, namespace: str) -> World:
+    world = World(kwok_cluster, namespace)
+    world.secrets()
+    return world
+
+
+@pytest.fixture
+def behind(proxy: FaultProxy, start_operator: object) -> Operator:
+    assert callable(start_operator)
+    found = start_operator(server=proxy.url)
+    assert isinstance(found, Operator)
+    return found
+
+
+def written(counted: Counter[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Writes but the Lease's renewals."""
+    return {key: number for key, number in counted.items() if key[0] in WRITING and key[1] != "leases"}
+
+
+def quiet(world: World, proxy: FaultProxy) -> Counter[tuple[str, str]]:
+    """Counts once the operator has come to rest."""
+    world.settled()
+    last = [proxy.mark()]
+
+    def still() -> bool:
+        now = proxy.mark()
+        same = not written(now - last[0])
+        last[0] = now
+        return same
+
+    until(still, 30, every=3.0, what="the operator to come to rest")
+    return last[0]
+
+
+def test_nothing_is_written_when_nothing_changes(world: World, behind: Operator, proxy: FaultProxy) -> None:
+    world.pipeline(redis={"managed": {}}, postgres={"managed": {}})
+    world.feed()
+    world.ready("fpl/main", "xf/spot")
+    mark = quiet(world, proxy)
+    # Longer than two looks at the services' health (15 s).
+    holds(lambda: written(proxy.since(mark)) == {}, 40, every=2.0, what="silence")
+    world.patch("xf/spot", {"metadata": {"labels": {"nobody": "cares"}}})
+    holds(lambda: written(proxy.since(mark)) == {}, 5, what="silence after a label")
+    assert behind.alive()
+
+
+def test_a_full_look_at_everything_writes_nothing(world: World, behind: Operator, proxy: FaultProxy) -> None:
+    """A restart reconciles all there is."""
+    world.pipeline(redis={"managed": {}}, postgres={"managed": {}})
+    world.feed()
+    world.ready("fpl/main", "xf/spot")
+    mark = quiet(world, proxy)
+    assert behind.stop() == 0
+    behind.start().ready()
+    holds(lambda: written(proxy.since(mark)) == {}, 8, what="silence after a restart")
+    assert proxy.since(mark)["get", "exchangefeeds"] + proxy.since(mark)["list", "exchangefeeds"] > 0
+
+
+def test_a_hot_change_costs_two_config_maps_and_one_status_patch_each(
+    world: World, behind: Operator, proxy: FaultProxy
+) -> None:
+    world.pipeline()
+    world.feed()
+    world.ready("fpl/main", "xf/spot")
+    mark = quiet(world, proxy)
+    world.patch("xf/spot", {"spec": {"instruments": {"symbols": ["BTC-USDT"]}}})
+    until(lambda: world.status("xf/spot").get("instruments") == 1)
+    quiet(world, proxy)
+    found = written(proxy.since(mark))
+    # The feed's ConfigMap and the pipeline's; the annotation on each pod, so that its volume is refreshed at once.
+    assert found.pop(("apply", "configmaps")) == 2
+    pods = sum(1 for pod in world.pods() if pod["status"]["phase"] == "Running")
+    assert found.pop(("patch", "pods")) <= pods
+    assert found.pop(("patch", "exchangefeeds/status")) == 1
+    # Its configuration changed: its hash is in the status.
+    assert found.pop(("patch", "feedpipelines/status")) == 1
+    found.pop(("create", "events"), 0)
+    assert found == {}
+
+
+def test_a_scale_costs_one_apply_and_a_status_patch_a_step(world: World, behind: Operator, proxy: FaultProxy) -> None:
+    world.pipeline()
+    world.ready("fpl/main")
+    mark = quiet(world, proxy)
+    world.cluster.kubectl("scale", "fpl/main", "--replicas=3", "-n", world.namespace)
+    until(lambda: world.status("fpl/main")["processor"]["ready"] == 3)
+    quiet(world, proxy)
+    found = written(proxy.since(mark))
+    assert found.pop(("apply", "deployments")) == 1
+    # Its configuration tells the processors how many there are; the budget for disruptions is new.
+    found.pop(("apply", "configmaps"), 0)
+    found.pop(("patch", "pods"), 0)
+    found.pop(("apply", "poddisruptionbudgets"), 0)
+    # Wanted 3, then pods as they become ready: each of it is a real change of what is seen.
+    assert found.pop(("patch", "feedpipelines/status")) <= 4
+    found.pop(("create", "events"), 0)
+    assert found == {}
