@@ -1,0 +1,168 @@
+"""One process's ``/health``, cut down to what conditions speak of, in steps coarse enough to be compared. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from feedmill.shared.log import redact
+
+FRESH = 60.0
+"""Seconds without any data on a connection after which it is stale."""
+LONGEST = 200
+MOST = 50
+"""Connections and rejected topics that are kept of one process."""
+
+_BUCKETS = ((1.0, "<1s"), (10.0, "<10s"), (60.0, "<1m"), (600.0, "<10m"))
+_OLDEST = ">=10m"
+
+
+def lag_bucket(seconds: float | None) -> str | None:
+    """How far behind, in steps that rarely change; None = not known, which is never 0."""
+    if seconds is None:
+        return None
+    return next((name for most, name in _BUCKETS if seconds < most), _OLDEST)
+
+
+def age_bucket(seconds: float) -> str:
+    """``1m``, ``10m``, ``1h``, ``1d``: at least so long."""
+    steps = ((86400.0, "1 day"), (3600.0, "1 hour"), (600.0, "10 minutes"), (60.0, "1 minute"))
+    return next((name for least, name in steps if seconds >= least), "some seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One WebSocket of a receiver."""
+
+    name: str
+    open: bool = False
+    host: str = ""
+    """Where it could not connect to; empty = there was no failure."""
+    cause: str = ""
+    detail: str = ""
+    last_end: str = ""
+    fresh: bool | None = None
+    """Data came lately; None = it is too young to say."""
+    age: str = ""
+    """Since when not, where not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How a process finds Redis or PostgreSQL."""
+
+    reachable: bool | None = None
+    """None = it has not tried, or has no use for it now."""
+    problem: str = ""
+    breaker: str = ""
+    """closed, half-open, open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one process said. Equal answers are no news."""
+
+    ready: bool = False
+    waiting_for: str = ""
+    standby: bool = False
+    """It works on no shard now; others do."""
+    config_hash: str = ""
+    """The configuration it works with; empty = it did not say."""
+    config_error: str = ""
+    redis: Server = Server()
+    postgres: Server = Server()
+    lag: str | None = None
+    connections: tuple[Connection, ...] = ()
+    rejected: tuple[str, ...] = ()
+
+
+def read_answer(document: Mapping[str, Any]) -> Answer:
+    """Read a ``/health`` document of any service; what it lacks or has in another form is unknown."""
+    dispatch, lease = _map(document.get("dispatch")), _map(document.get("lease"))
+    waits = dispatch.get("standby") is True and lease.get("held") is not True
+    standby = waits or _map(document.get("leases")).get("held") == 0
+    # One that waits for a lease has not loaded anything, which says nothing about Redis.
+    redis = Server() if waits else _server(document, "redis")
+    # A distributor that cannot ask knows no lag; a processor's grows on meanwhile.
+    knows_lag = not standby and not (dispatch and redis.reachable is False)
+    config = _map(document.get("config"))
+    connections = _map(document.get("connections"))
+    return Answer(
+        ready=document.get("ready") is True,
+        waiting_for=_sentence(_map(document.get("waitingFor"))),
+        standby=standby,
+        config_hash=_text(config.get("hash"))[:64],
+        config_error=_text(config.get("error")),
+        redis=redis,
+        postgres=_server(document, "postgres"),
+        lag=lag_bucket(_number(_map(document.get("lag")).get("seconds"))) if knows_lag else None,
+        connections=tuple(_connection(name, _map(item)) for name, item in sorted(connections.items())[:MOST]),
+        rejected=tuple(sorted(_rejected(connections.values())))[:MOST],
+    )
+
+
+def _server(document: Mapping[str, Any], name: str) -> Server:
+    section = _map(document.get(name))
+    breaker = _map(document.get("breaker"))
+    # The processor has a breaker a server, the others one for Redis.
+    own = _map(breaker.get(name)) if name in breaker else breaker if name == "redis" else {}
+    problem = _text(section.get("problem") or section.get("lastError"))
+    reachable = section.get("reachable")
+    if not isinstance(reachable, bool):
+        state = section.get("state")
+        reachable = True if state in ("up", "connected") else False if state == "away" and problem else None
+    return Server(reachable, problem if reachable is False else "", _text(own.get("state")))
+
+
+def _connection(name: str, section: Mapping[str, Any]) -> Connection:
+    failure = _map(section.get("failure"))
+    opened, last = _number(section.get("openSeconds")), _number(section.get("lastDataSeconds"))
+    fresh: bool | None = None
+    age = ""
+    if opened is not None:
+        silent = opened if last is None else last
+        if last is not None and last < FRESH:
+            fresh = True
+        elif silent >= FRESH:
+            fresh, age = False, age_bucket(silent)
+    elif failure:
+        fresh = False
+    return Connection(
+        name=str(name)[:64],
+        open=opened is not None,
+        host=_text(failure.get("host")),
+        cause=_text(failure.get("cause")),
+        detail=_text(failure.get("detail")),
+        last_end=_text(section.get("lastEnd")) if failure or fresh is False else "",
+        fresh=fresh,
+        age=age,
+    )
+
+
+def _rejected(connections: Iterable[Any]) -> set[str]:
+    return {
+        _text(topic)[:128]
+        for section in connections
+        for topic in (_map(section).get("rejected") or ())
+        if isinstance(topic, str) and topic
+    }
+
+
+def _sentence(waiting_for: Mapping[str, Any]) -> str:
+    return _text("; ".join(str(why) or str(name) for name, why in sorted(waiting_for.items())))
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        return ""
+    text = " ".join(redact(value).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -1,0 +1,103 @@
+"""What was seen, as the conditions need it: everything looked up, nothing judged. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from feedmill_operator.reconcile.answer import Answer
+from feedmill_operator.reconcile.pods import PodFacts
+from feedmill_operator.reconcile.troubles import Trouble
+from feedmill_operator.reconcile.validity import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A Deployment or StatefulSet that should be there, and how far its controller is."""
+
+    name: str
+    namespace: str = ""
+    shard: int | None = None
+    wanted: int = 1
+    """Pods."""
+    exists: bool = False
+    current: bool = False
+    """Its controller has seen the newest template and number."""
+    replicas: int = 0
+    updated: int = 0
+    ready: int = 0
+    complete: bool = False
+    """All pods of the newest template were able to work at one time; losing one later does not undo that."""
+    refused: str = ""
+    """Why its controller cannot make pods (quota, Pod Security); empty = it can."""
+    stalled: str = ""
+    """Its controller has given up waiting for progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """All processes of one kind that belong to one custom resource."""
+
+    rollouts: Sequence[Rollout] = ()
+    pods: Sequence[PodFacts] = ()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """Pod -> what it last said, where that is not too long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What both kinds have."""
+
+    generation: int
+    before: Mapping[str, Any]
+    """The status as it stands."""
+    refusal: Refusal | None = None
+    suspended: bool = False
+    paused: bool = False
+    problems: Sequence[Trouble] = ()
+    """Objects the API server refuses: somebody has to change something."""
+    failure: str = ""
+    """What else kept the reconcile from being finished; it is tried again."""
+    image: str = ""
+    config_hash: str = ""
+    """Of the configuration the pods should work with."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFacts(Common):
+    """Of an ExchangeFeed."""
+
+    instruments: int | None = None
+    receiver: Role = Role()
+    distributor: Role = Role()
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """The migration of the database that the wanted image needs."""
+
+    name: str = ""
+    """Of the Job."""
+    done: bool = True
+    failed: str = ""
+    """Its last words; empty = it did not fail."""
+    trouble: Trouble | None = None
+    """Why its pod does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFacts(Common):
+    """Of a FeedPipeline."""
+
+    processor: Role = Role()
+    selector: str = ""
+    redis: Role | None = None
+    """The managed server; None = the user's own."""
+    postgres: Role | None = None
+    migration: Migration = Migration()
+    migrated: str = ""
+    """Job of the last migration that succeeded."""
+    feeds: int | None = None
+    backup: bool = False
+    """spec.backup is set."""

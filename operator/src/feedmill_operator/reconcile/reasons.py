@@ -1,0 +1,119 @@
+"""Every condition and every reason the operator writes. docs/conditions.md explains each; a test compares the two."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Type(StrEnum):
+    """Types of conditions."""
+
+    READY = "Ready"
+    ACCEPTED = "Accepted"
+    PROGRESSING = "Progressing"
+    RECEIVER_AVAILABLE = "ReceiverAvailable"
+    DISTRIBUTOR_AVAILABLE = "DistributorAvailable"
+    PROCESSOR_AVAILABLE = "ProcessorAvailable"
+    REDIS_REACHABLE = "RedisReachable"
+    POSTGRES_REACHABLE = "PostgresReachable"
+    DATA_FRESH = "DataFresh"
+    BACKUP_HEALTHY = "BackupHealthy"
+    SUSPENDED = "Suspended"
+    PAUSED = "Paused"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions: stable words for programs."""
+
+    # The object itself.
+    VALID = "Valid"
+    SPEC_INVALID = "SpecInvalid"
+    EXCHANGE_UNKNOWN = "ExchangeUnknown"
+    INSTRUMENT_INVALID = "InstrumentInvalid"
+    CHANNEL_UNSUPPORTED = "ChannelUnsupported"
+    NOT_YET_SUPPORTED = "NotYetSupported"
+    PIPELINE_NOT_FOUND = "PipelineNotFound"
+    PIPELINE_NOT_ACCEPTED = "PipelineNotAccepted"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
+    SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105 - a reason
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
+
+    # Carrying it out.
+    RECONCILED = "Reconciled"
+    RECONCILE_FAILED = "ReconcileFailed"
+    OBJECT_REFUSED = "ObjectRefused"
+    ROLLING_OUT = "RollingOut"
+    ROLLOUT_STALLED = "RolloutStalled"
+    CONFIG_PENDING = "ConfigPending"
+    CONFIG_REJECTED = "ConfigRejected"
+    MIGRATING = "Migrating"
+    MIGRATION_FAILED = "MigrationFailed"
+    NOT_ACCEPTED = "NotAccepted"
+
+    # Pods.
+    AVAILABLE = "Available"
+    STARTING = "Starting"
+    NOT_READY = "NotReady"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CRASH_LOOPING = "CrashLooping"
+    OUT_OF_MEMORY = "OutOfMemory"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    UNSCHEDULABLE = "Unschedulable"
+    VOLUME_PENDING = "VolumePending"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    PODS_REFUSED = "PodsRefused"
+    EVICTED = "Evicted"
+
+    # What the processes say.
+    ALL_AVAILABLE = "AllAvailable"
+    REACHABLE = "Reachable"
+    UNREACHABLE = "Unreachable"
+    BREAKER_OPEN = "BreakerOpen"
+    SERVER_NOT_READY = "ServerNotReady"
+    NOBODY_ANSWERED = "NobodyAnswered"
+    FRESH = "Fresh"
+    STALE = "Stale"
+    EXCHANGE_UNREACHABLE = "ExchangeUnreachable"
+    TOPICS_REJECTED = "TopicsRejected"
+
+    # Wanted states.
+    SUSPENDED = "Suspended"
+    NOT_SUSPENDED = "NotSuspended"
+    PAUSED = "Paused"
+    NOT_PAUSED = "NotPaused"
+    NOT_CONFIGURED = "NotConfigured"
+
+
+WARN = frozenset(
+    {
+        Reason.SPEC_INVALID,
+        Reason.EXCHANGE_UNKNOWN,
+        Reason.INSTRUMENT_INVALID,
+        Reason.CHANNEL_UNSUPPORTED,
+        Reason.NOT_YET_SUPPORTED,
+        Reason.PIPELINE_NOT_FOUND,
+        Reason.PIPELINE_NOT_ACCEPTED,
+        Reason.SECRET_NOT_FOUND,
+        Reason.SECRET_KEY_MISSING,
+        Reason.SECRET_INVALID,
+        Reason.OBJECT_REFUSED,
+        Reason.RECONCILE_FAILED,
+        Reason.ROLLOUT_STALLED,
+        Reason.CONFIG_REJECTED,
+        Reason.MIGRATION_FAILED,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CRASH_LOOPING,
+        Reason.OUT_OF_MEMORY,
+        Reason.CONTAINER_CONFIG_ERROR,
+        Reason.UNSCHEDULABLE,
+        Reason.VOLUME_PENDING,
+        Reason.QUOTA_EXCEEDED,
+        Reason.PODS_REFUSED,
+        Reason.EVICTED,
+        Reason.UNREACHABLE,
+        Reason.SERVER_NOT_READY,
+        Reason.EXCHANGE_UNREACHABLE,
+        Reason.TOPICS_REJECTED,
+    }
+)
+"""Reasons that are told by an Event of type Warning too."""
