@@ -19,7 +19,8 @@ FEED = f"{GROUP}/feed"
 """Name of the ExchangeFeed an object belongs to; absent on a pipeline's objects."""
 SHARD = f"{GROUP}/shard"
 WATCH = f"{GROUP}/watch"
-"""Set to "true" by the user on a Secret of his own: its change is noticed at once, not at the next resync."""
+"""Set to "true" by the user on a Secret of his own: its change is noticed at once, not at the next resync. Also on every
+Secret the operator makes: the one label by which Secrets are watched (no others are ever seen)."""
 
 # Annotations on the user's objects.
 PAUSE = f"{GROUP}/pause"
@@ -30,6 +31,8 @@ RESTART = f"{GROUP}/restart"
 # Annotations on the operator's objects.
 CONFIG_HASH = f"{GROUP}/config-hash"
 """On ConfigMaps and pods: of the configuration. Changing it on a pod makes the kubelet refresh its volumes at once."""
+RELOAD = f"{GROUP}/reload"
+"""On pods: when `kubectl feedmill reload` last asked the kubelet to refresh the volumes."""
 RESTARTED = f"{GROUP}/restarted"
 """On pod templates: the value of RESTART that was carried out."""
 

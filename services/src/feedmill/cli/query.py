@@ -38,6 +38,40 @@ class Format(StrEnum):
     JSON = "json"
 
 
+Manifests = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Manifests: ask the PostgreSQL that a pipeline in them names (as in a pod; with --secrets-dir).",
+        show_default=False,
+    ),
+]
+PipelineName = Annotated[
+    str | None,
+    typer.Option(
+        "--pipeline", metavar="NAMESPACE/NAME", help="Which pipeline of --config.", show_default="the only one"
+    ),
+]
+SecretsFolder = Annotated[
+    Path | None, typer.Option("--secrets-dir", metavar="DIR", help="Folder of Secrets (SECRET/KEY), for --config.")
+]
+
+
+def pipeline_database(config: list[Path], pipeline: str | None, secrets_dir: Path | None) -> str:
+    """The URL that a pipeline's processes use: a secret. Raises ResourceError, ConfigError."""
+    from feedmill.resources.load import load_files
+    from feedmill.resources.problems import choose
+    from feedmill.shared.config import resolve_urls
+
+    found = {"/".join(key): item for key, item in load_files(config, local=True).pipelines.items()}
+    name = pipeline if pipeline is not None or len(found) != 1 else next(iter(found))
+    if name is None or name not in found:
+        fail(f"--pipeline {name or ''}: {choose(name or '', sorted(found))}", 2)
+    return str(resolve_urls(found[name], os.environ, secrets_dir)[1])
+
+
 @contextlib.contextmanager
 def database(data_dir: Path) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
     """(URL, embedded server or None): DATABASE_URL, else the folder's PostgreSQL, started for the time if it must be.
@@ -80,11 +114,14 @@ def query(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Seconds a statement may take.")
     ] = 60.0,
+    config: Manifests = None,
+    pipeline: PipelineName = None,
+    secrets_dir: SecretsFolder = None,
 ) -> None:
     """Ask the stored data in SQL. Read only: nothing can be changed.
 
     Works while feedmill up runs and while it does not (then PostgreSQL is started for the time of the question).
-    With DATABASE_URL set, that database is asked.
+    With DATABASE_URL set, that database is asked; with --config that of a pipeline.
 
     \b
     feedmill query "select symbol, count(*) from trades join instruments i on i.id = instrument_id group by 1"
@@ -94,6 +131,9 @@ def query(
     """
     text = sys.stdin.read() if sql == "-" else sql
     shape = output if output is not Format.AUTO else (Format.TABLE if is_terminal() else Format.CSV)
+    if config:
+        asyncio.run(_ask(pipeline_database(config, pipeline, secrets_dir), text, shape, limit, timeout))
+        return
     with database(data_dir) as (url, _):
         asyncio.run(_ask(url, text, shape, limit, timeout))
 
