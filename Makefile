@@ -16,10 +16,10 @@ SOURCE ?=
 SECONDS ?=
 RATE ?=
 
-.PHONY: help venv venv-dev demo up test test-fast soak lint format types docs bench clean
+.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak lint format types docs bench bench-operator clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo "  Variables: FILE=manifest.yaml DATA_DIR=dir (up), SOURCE=recordings-dir SECONDS=20 RATE=msgs-per-second (demo, soak), ARGS=... (test, bench)"
 
 $(VENV)/pyvenv.cfg:
@@ -52,6 +52,12 @@ test: venv-dev ## All tests
 test-fast: venv-dev ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
+test-cluster: venv-dev ## The tests on a real API server with simulated nodes (needs the cluster tool or kind)
+	$(BIN)/python -m pytest tests/cluster -m "not e2e" $(ARGS)
+
+e2e: venv-dev ## The chart on a real node: examples applied, pods deleted, ledger compared (root; not part of make test)
+	FEEDMILL_E2E=1 $(BIN)/python -m pytest -s tests/cluster -m e2e $(ARGS)
+
 soak: venv-dev ## Hold a load and watch memory (RATE=10000 messages a second, SECONDS=60)
 	FEEDMILL_SOAK_RATE=$(or $(RATE),10000) FEEDMILL_SOAK_SECONDS=$(or $(SECONDS),60) \
 		$(BIN)/python -m pytest -s tests/integration/pipeline/test_pipeline_soak.py $(ARGS)
@@ -72,6 +78,9 @@ docs: venv-dev ## Regenerate the reference and the CRDs from the models
 
 bench: venv-dev ## Measure against cryptofeed on this machine (ARGS="--quick", "--only NAME")
 	$(BIN)/python -m bench $(ARGS)
+
+bench-operator: venv-dev ## 1,000 feeds on a real API server: time, memory, API calls (ARGS="--feeds 200")
+	$(BIN)/python -m bench.operator $(ARGS)
 
 clean: ## Remove venvs, caches and build output (not your data in .feedmill)
 	rm -rf $(VENV) .venv-cryptofeed build dist bench/out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

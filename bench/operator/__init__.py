@@ -1,0 +1,1 @@
+"""How quickly, how leanly and how quietly the operator keeps many feeds: ``make bench-operator``."""

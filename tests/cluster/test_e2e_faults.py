@@ -1,0 +1,241 @@
+"""A real node, the chart, the examples, simulated exchanges with a ledger; and then pods are deleted, scaled, rolled, and
+secrets rotated while messages flow. Nothing may be lost, nothing doubled.
+
+``make e2e`` runs it; the order is the file's, since all tests share one running pipeline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from clusterkit.bed import FEEDS, Bed, is_ready, manifests
+from clusterkit.cluster import Cluster
+from clusterkit.exchange import Exchange, Judgement
+from clusterkit.install import Installed, install, services_images
+from clusterkit.waiting import until
+from clusterkit.world import World
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+RATE = 60.0
+"""Messages a second of each exchange: enough that every pause of a second would show."""
+READY_WITHIN = 90.0
+
+
+@pytest.fixture(scope="module")
+def installed(node_cluster: Cluster) -> Iterator[Installed]:
+    with install(node_cluster) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def bed(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    cluster = installed.cluster
+    exchange = Exchange(tmp_path_factory.mktemp("exchange"), cluster.addresses["host"], RATE)
+    exchange.start()
+    namespace = cluster.namespace("feeds")
+    bed = Bed(cluster, World(cluster, namespace), exchange, services_images())
+    try:
+        for document in manifests(exchange, bed.images[0], namespace):
+            cluster.kubectl("apply", "-f", "-", text=__import__("json").dumps(document))
+        yield bed
+        print("\n" + "\n".join(bed.told))
+    finally:
+        exchange.stop()
+
+
+def nothing_lost(found: Judgement) -> None:
+    assert found.lost == 0, found.notes
+    assert found.doubled == 0, found.notes
+    assert found.wrong == 0, found.notes
+    assert found.dead_letters == 0, found.notes
+
+
+def no_gap(found: Judgement) -> None:
+    """Where no exchange was cut off there is nothing to tell either."""
+    nothing_lost(found)
+    assert found.trades > 0
+    assert found.tickers > 0
+    assert (found.trades_in_gaps, found.tickers_in_gaps) == (0, 0), found.notes
+
+
+def test_all_is_ready_within_90_seconds(bed: Bed) -> None:
+    took = bed.ready(READY_WITHIN)
+    bed.told.append(f"all Ready after {took:.1f} s")
+    print(bed.told[-1])
+
+
+def test_trades_are_committed_and_equal_to_the_ledger(bed: Bed) -> None:
+    bed.exchange.until_emitted(3000)
+    # The first messages went out before every receiver had subscribed to all: they are no part of the flow.
+    found = bed.settled("start")
+    nothing_lost(found)
+    assert found.trades > 100
+
+
+def test_status_tells_the_truth(bed: Bed) -> None:
+    for name in FEEDS:
+        bed.world.wait(f"xf/{name}", "DataFresh", timeout=60)
+        bed.world.wait(f"xf/{name}", "RedisReachable", timeout=60)
+        status = until(lambda name=name: s if (s := bed.world.status(f"xf/{name}"))["config"]["acknowledged"] else None)
+        assert status["config"]["acknowledged"] == status["config"]["pods"]
+        assert status["data"] == "Fresh"
+        assert status["lag"] in ("<1s", "<10s")
+    bed.world.wait("fpl/main", "PostgresReachable", timeout=60)
+
+
+def test_a_deleted_distributor_pod_costs_nothing(bed: Bed) -> None:
+    for feed in FEEDS:
+        pod = bed.pod("distributor", feed)
+        bed.cluster.kubectl("delete", "pod", pod["metadata"]["name"], "-n", bed.namespace, "--wait=false")
+    no_gap(bed.settled("distributor pods deleted"))
+    bed.ready()
+
+
+def test_a_deleted_receiver_pod_of_two_costs_nothing(bed: Bed) -> None:
+    """With a second receiver of the shard; the other feed, with one, has gap rows for what nobody was there to see."""
+    bed.world.patch("xf/binance-spot", {"spec": {"receiver": {"replicas": 2}}})
+    bed.ready()
+    until(lambda: len([pod for pod in bed.pods("receiver", "binance-spot") if is_ready(pod)]) == 2, 60)
+    bed.settled("second receiver")
+    pod = bed.pod("receiver", "binance-spot")
+    bed.cluster.kubectl("delete", "pod", pod["metadata"]["name"], "-n", bed.namespace, "--wait=false")
+    no_gap(bed.settled("one of two receiver pods deleted"))
+    bed.ready()
+
+
+def test_a_deleted_only_receiver_pod_is_told_and_nothing_else(bed: Bed) -> None:
+    pod = bed.pod("receiver", "deribit")
+    bed.cluster.kubectl("delete", "pod", pod["metadata"]["name"], "-n", bed.namespace, "--wait=false")
+    nothing_lost(bed.settled("the only receiver pod of deribit deleted"))
+    bed.ready()
+
+
+def test_processors_scaled_up_and_down_cost_nothing(bed: Bed) -> None:
+    bed.cluster.kubectl("scale", "fpl/main", "--replicas=3", "-n", bed.namespace)
+    until(lambda: len([pod for pod in bed.pods("processor") if is_ready(pod)]) == 3, 90)
+    no_gap(bed.settled("processor scaled to 3"))
+    # The shards are spread over them.
+    bed.cluster.kubectl("scale", "fpl/main", "--replicas=1", "-n", bed.namespace)
+    until(lambda: len(bed.pods("processor")) == 1, 90)
+    no_gap(bed.settled("processor scaled to 1"))
+    bed.ready()
+
+
+def test_config_is_reloaded_while_it_flows(bed: Bed) -> None:
+    pods = {pod["metadata"]["uid"] for pod in bed.pods("receiver", "binance-spot") + bed.pods("distributor")}
+    symbols = ["BTC-USDT", "ETH-USDT", "SOL-USDT"]
+    started = time.monotonic()
+    bed.world.patch("xf/binance-spot", {"spec": {"instruments": {"symbols": symbols}}})
+
+    def acknowledged() -> bool:
+        status = bed.world.status("xf/binance-spot")
+        return status.get("instruments") == 3 and status["config"]["acknowledged"] == status["config"]["pods"] > 0
+
+    until(acknowledged, 120, what="all pods to say that they work with the new configuration")
+    bed.told.append(f"config acknowledged by all pods after {time.monotonic() - started:.1f} s")
+    no_gap(bed.settled("instrument added"))
+    now = {pod["metadata"]["uid"] for pod in bed.pods("receiver", "binance-spot") + bed.pods("distributor")}
+    assert now == pods, "pods were restarted"
+    import asyncio
+
+    import asyncpg
+
+    async def stored() -> int:
+        connection = await asyncpg.connect(bed.database_url())
+        try:
+            found: int = await connection.fetchval(
+                "SELECT count(*) FROM trades t JOIN instruments i ON i.id = t.instrument_id WHERE i.symbol = 'SOL-USDT'"
+            )
+            return found
+        finally:
+            await connection.close()
+
+    until(lambda: asyncio.run(stored()) > 0, 30, every=1.0, what="trades of the new instrument")
+
+
+def test_a_rolling_update_of_the_image_costs_nothing(bed: Bed) -> None:
+    pods = {pod["metadata"]["uid"] for pod in bed.world.pods()}
+    bed.world.patch("fpl/main", {"spec": {"image": bed.images[1]}})
+    until(lambda: not pods & {pod["metadata"]["uid"] for pod in bed.world.pods()
+                              if pod["metadata"]["labels"]["app.kubernetes.io/component"]
+                              in ("receiver", "distributor", "processor")}, 180, what="all to be rolled")  # fmt: skip
+    bed.ready(120)
+    no_gap(bed.settled("image rolled"))
+
+
+def test_a_deleted_redis_pod_costs_nothing(bed: Bed) -> None:
+    bed.cluster.kubectl("delete", "pod", "main-redis-0", "-n", bed.namespace, "--wait=false")
+    no_gap(bed.settled("Redis pod deleted"))
+    bed.ready(120)
+
+
+def test_a_deleted_postgres_pod_costs_nothing(bed: Bed) -> None:
+    bed.cluster.kubectl("delete", "pod", "main-postgres-0", "-n", bed.namespace, "--wait=false")
+    no_gap(bed.settled("PostgreSQL pod deleted"))
+    bed.ready(120)
+
+
+def test_a_rotated_redis_password_costs_nothing(bed: Bed) -> None:
+    pods = {pod["metadata"]["uid"] for pod in bed.pods("receiver") + bed.pods("distributor") + bed.pods("processor")}
+    old = bed.secret("main-redis", "password")
+    new = "rotated-" + old[:16]
+    url = bed.secret("main-redis", "url").replace(old, new)
+    bed.cluster.api.merge(
+        "secrets", bed.namespace, "main-redis", {"stringData": {"password": new, "url": url}}
+    )  # fmt: skip
+    import redis
+
+    def refused() -> bool:
+        address = bed.pod("redis")["status"]["podIP"]
+        try:
+            redis.Redis(host=address, password=old, socket_timeout=3).ping()
+        except redis.AuthenticationError:
+            return True
+        except redis.RedisError:
+            return False
+        return False
+
+    until(refused, 150, every=1.0, what="the old password to be dead")
+    no_gap(bed.settled("Redis password rotated"))
+    now = {pod["metadata"]["uid"] for pod in bed.pods("receiver") + bed.pods("distributor") + bed.pods("processor")}
+    assert now == pods, "pods were restarted"
+    bed.ready(120)
+
+
+def test_a_deleted_operator_pod_is_nothing_to_the_feeds(bed: Bed, installed: Installed) -> None:
+    bed.cluster.kubectl("delete", "pod", "--all", "-n", installed.namespace, "--wait=false")
+    no_gap(bed.settled("operator pods deleted"))
+    until(lambda: installed.ready(), 120, what="the operator to be back")
+    bed.ready()
+
+
+def test_at_the_end_of_the_flow_the_database_equals_the_ledger(bed: Bed) -> None:
+    bed.exchange.end()
+
+    def equal() -> bool:
+        return bed.exchange.compare(bed.database_url()).ok
+
+    try:
+        until(equal, 90, every=1.0)
+    finally:
+        report = bed.exchange.compare(bed.database_url())
+        for line in report.lines():
+            print(line)
+    assert report.ok
+
+
+def test_deleted_and_uninstalled_nothing_stays_but_crds_and_volumes(bed: Bed, installed: Installed) -> None:
+    """The operator first: nothing may wait for it."""
+    installed.uninstall()
+    for what in ("xf", "fpl"):
+        bed.cluster.kubectl("delete", what, "--all", "-n", bed.namespace, "--timeout=60s")
+    until(lambda: not bed.world.made(), 90, what="all objects to go")
+    until(lambda: not bed.cluster.api.list("pods", bed.namespace), 120, what="all pods to go")
+    left = bed.cluster.api.list("persistentvolumeclaims", bed.namespace)
+    assert len(left) == 2
+    crds = bed.cluster.kubectl("get", "crds", "-o", "name").stdout
+    assert crds.count("feedmill.dev") == 5
+    assert installed.leftovers() == []
