@@ -113,6 +113,10 @@ class BookTrack:
         else:
             self._others.setdefault(source, deque(maxlen=OTHERS))
 
+    def rest(self) -> None:
+        """Nobody brings it and nobody wants it: ask for nothing."""
+        self.meta.status, self.meta.source, self._due_ns, self.touched = IDLE, "", 0, True
+
     def lost(self, source: str, cause: str, detected_ns: int, others: list[str]) -> None:
         """A connection no longer brings the book, or has lost something of it; ``others`` still do."""
         self._others.pop(source, None)

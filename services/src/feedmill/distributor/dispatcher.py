@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from feedmill.distributor import checkpoint, metrics
@@ -69,15 +70,19 @@ class Dispatcher:
         """Of a commit, or of the watch: ends the session."""
         self._entry_bytes = float(READ_BYTES)  # Not known yet: one entry first.
 
-    async def run(self, ended: asyncio.Event) -> None:
-        """Work until ``ended``; raises Mismatch, WireError, WireClosed, TimeoutError, BadCheckpoint."""
+    async def run(self, ended: asyncio.Event, *, goes_on: Callable[[], bool] = lambda: False) -> None:
+        """Work until ``ended``; raises Mismatch, WireError, WireClosed, TimeoutError, BadCheckpoint.
+
+        ``goes_on``: whether another session of this process follows at once, so that holes may still be filled.
+        """
         engine = await self._load()
         self._figures.loaded, self._figures.error = True, ""
         stopper = asyncio.create_task(self._wake_on(ended), name="stop dispatching")
         watch = asyncio.create_task(self._watch(), name="watch answers")
         try:
             await self._work(engine, ended)
-            engine.close_holes()
+            if not goes_on():
+                engine.close_holes()
             if engine.moved:
                 await self._commit(engine)
             await self._settled()

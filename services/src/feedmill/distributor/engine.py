@@ -6,7 +6,7 @@ commit, and is gone with the memory when that commit does not come about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from feedmill.distributor.gaps import LATE
 from feedmill.distributor.images import ImageSchedule
 from feedmill.distributor.output import Output, Taken
 from feedmill.distributor.settings import DistributorSettings
-from feedmill.distributor.sources import Sources, source_of
+from feedmill.distributor.sources import REMOVED, Sources, TopicKey, key_of, source_of
 from feedmill.distributor.tickers import TickerTrack
 from feedmill.distributor.trades import TradeTrack
 from feedmill.distributor.unseen import NUMBERED, Unseen
@@ -38,6 +38,7 @@ FLOOR_EVERY = 0.25
 ASLEEP = 5.0
 """Seconds between two ticks after which this process, not the receivers, was silent."""
 _DETAIL = 300
+_EVER = 2**63 - 1
 
 
 class Engine:
@@ -71,6 +72,15 @@ class Engine:
         self._floored = 0.0
         self._repair = LATE
         self._floor = ""
+        self._retired: set[TopicKey] = set()
+        """Topics that ended because they are wanted no longer: what still trickles in of them begins nothing new."""
+        self._deleted: set[str] = set()
+        """Checkpoint fields to delete with the next commit."""
+        self._dropped: set[str] = set()
+        """Books whose image goes with the next commit."""
+        self._expect(self.sources.refs())
+        if settings.wanted is not None:
+            self._forget_unwanted(settings.wanted)
         for symbol, book in self.books.items():
             book.restore(_image(images.get(symbol)))
         self._handlers: dict[type, Callable[[Any, str], None]] = {
@@ -197,6 +207,8 @@ class Engine:
                     if book is not None:
                         book.failed(record.command, self._now_ns)
                 elif batch.session in self.sources.sessions:
+                    if isinstance(record, control.Connected | control.Subscribing):
+                        self._expect(record.topics)
                     self.sources.apply(batch.session, record, at_ns)
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
@@ -235,6 +247,8 @@ class Engine:
     def _trade(self, trade: Trade, track: TradeTrack | None) -> None:
         symbol = trade.symbol
         if track is None:
+            if self._is_retired(ChannelName.TRADES, symbol):
+                return
             track = self._trades[symbol] = TradeTrack(symbol, trade)
             self._seen(ChannelName.TRADES, symbol, trade.id - 1, trade.receive_ns)
         elif not track.accept(trade, self.shard, self.out.events.gaps, self._repair):
@@ -252,6 +266,8 @@ class Engine:
         gaps = self.out.events.gaps
         track = self._tickers.get(symbol)
         if track is None:
+            if self._is_retired(ChannelName.TICKER, symbol):
+                return
             track = self._tickers[symbol] = TickerTrack.begin(ticker, source)
             accepted = True
             first = ticker.exchange_ns // MS if self._primary_tickers else ticker.seq
@@ -283,6 +299,8 @@ class Engine:
         key = (candle.symbol, candle.interval)
         track = self._candles.get(key)
         if track is None:
+            if self._is_retired(ChannelName.CANDLES, candle.symbol, candle.interval):
+                return
             track = self._candles[key] = CandleTrack(candle, source)
             self.out.events.candles.append(candle)
         else:
@@ -294,6 +312,8 @@ class Engine:
         self._touched[f"c:{key[0]}/{key[1]}"] = track
 
     def _book(self, update: BookUpdate, source: str) -> None:
+        if update.symbol not in self.books and self._is_retired(ChannelName.BOOK, update.symbol):
+            return
         book = self._book_of(update.symbol)
         if source != book.meta.source:
             self._relieve(book, source, update.receive_ns)
@@ -320,8 +340,66 @@ class Engine:
         if gap is not None:
             self.out.gap(gap)
 
+    # what the manifest wants
+    def _expect(self, topics: Iterable[TopicRef]) -> None:
+        """Receivers name what they ask for before it comes: their manifest may be newer than the one known here."""
+        for topic in topics:
+            self._mapper.learn(topic.native, topic.symbol)
+            self._retired.discard(key_of(topic))
+
+    def _is_retired(self, channel: ChannelName, symbol: str, interval: str = "") -> bool:
+        if (channel.value, symbol, interval) not in self._retired:
+            return False
+        self.out.duplicates += 1
+        return True
+
+    def _forget_unwanted(self, wanted: frozenset[TopicKey]) -> None:
+        """What neither the manifest wants nor a connection brings: it would wait for what never comes."""
+        known = {(ChannelName.TRADES.value, symbol, "") for symbol in self._trades}
+        known |= {(ChannelName.TICKER.value, symbol, "") for symbol in self._tickers}
+        known |= {(ChannelName.CANDLES.value, symbol, interval) for symbol, interval in self._candles}
+        known |= {(ChannelName.BOOK.value, symbol, "") for symbol in self.books}
+        known |= {(channel, symbol, "") for channel, _, symbol in (key.partition("/") for key in self._unseen.awaited)}
+        for key in known - wanted - self.sources.covered():
+            self._forget(key)
+
+    def _forget(self, key: TopicKey) -> None:
+        """Drop what is known of a topic, so that it begins anew when it is wanted again; what owes a gap is kept."""
+        channel, symbol, interval = key
+        self._unseen.forget(channel, symbol)
+        if channel == ChannelName.TRADES:
+            if (trades := self._trades.get(symbol)) is not None:
+                if trades.waiting:
+                    trades.expire(_EVER, self.shard, self.out.events.gaps)
+                    self._pending.pop(symbol, None)
+                    self._touched["t:" + symbol] = trades
+                if not trades.owes:
+                    self._delete("t:" + symbol)
+                    del self._trades[symbol]
+        elif channel == ChannelName.TICKER:
+            if (ticker := self._tickers.get(symbol)) is not None and ticker.gaps.current is None:
+                self._delete("k:" + symbol)
+                del self._tickers[symbol]
+        elif channel == ChannelName.CANDLES:
+            candles = self._candles.get((symbol, interval))
+            if candles is not None and not candles.cause:
+                self._delete(f"c:{symbol}/{interval}")
+                del self._candles[symbol, interval]
+        elif (book := self.books.get(symbol)) is not None:
+            if book.meta.gaps.current is None:
+                self._delete("b:" + symbol)
+                del self.books[symbol]
+                self._dropped.add(symbol)
+            else:
+                book.rest()
+
+    def _delete(self, field: str) -> None:
+        self._touched.pop(field, None)
+        self._deleted.add(field)
+
     # coverage (sources.Listener)
     def covered(self, topic: TopicRef, source: str, at_ns: int) -> None:
+        self._expect((topic,))
         if topic.channel in NUMBERED and not self._known(topic):
             # Data may come before its acknowledgement, but not before the connection.
             self._unseen.covered(topic.channel, topic.symbol, self.sources.connected_ns(source) or at_ns)
@@ -332,6 +410,12 @@ class Engine:
 
     def lost(self, topic: TopicRef, source: str, cause: str, at_ns: int, others: list[str]) -> None:
         symbol = topic.symbol
+        if cause == REMOVED:
+            if not others:
+                self._retired.add(key_of(topic))
+                self._forget(key_of(topic))
+                return
+            cause = "disconnected"  # The others are about to end it too, but they bring it still.
         if topic.channel == ChannelName.BOOK:
             if (book := self.books.get(symbol)) is not None:
                 book.lost(source, cause, at_ns, others)
@@ -397,7 +481,9 @@ class Engine:
     @property
     def moved(self) -> bool:
         """Whether there is anything to commit."""
-        return self.pos != self._committed_pos or bool(self._touched or len(self.out.events) or self.out.commands)
+        return self.pos != self._committed_pos or bool(
+            self._touched or self._deleted or len(self.out.events) or self.out.commands
+        )
 
     @property
     def trims(self) -> bool:
@@ -420,7 +506,10 @@ class Engine:
             if book.touched:
                 fields["b:" + symbol] = checkpoint.encode(book.meta)
                 book.touched = False
-        deleted = self._sessions(fields) + self._topics(fields)
+        deleted = self._sessions(fields) + self._topics(fields) + sorted(self._deleted - fields.keys())
+        self._deleted.clear()
+        images |= dict.fromkeys(self._dropped - images.keys(), b"")
+        self._dropped.clear()
         number, before = 0, self.eid
         if len(block) or deltas.deltas:
             self.en += 1

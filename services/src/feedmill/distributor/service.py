@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from feedmill.distributor import metrics, status
@@ -44,7 +45,26 @@ class Distributor:
         self.lease = Lease(
             redis_url, settings.shard.lease("distributor"), name="distributor", ttl=settings.lease_ttl, log=self._log
         )
+        self._over: asyncio.Event | None = None
+        """Of the session there is: ends it in order."""
+        self._idle = asyncio.Event()
+        """Set while there is no session."""
+        self._idle.set()
         status.install(self)
+
+    async def reconfigure(self, settings: DistributorSettings) -> None:
+        """Work by other settings: the commit under way is finished, then the engine is made anew from the checkpoint.
+
+        Returns when nothing works by the old ones any more.
+        """
+        if settings == self.settings:
+            return
+        self.settings = settings
+        self.breaker.limit(settings.breaker_failures, settings.breaker_reset)
+        if self._over is not None:
+            self._over.set()
+        await self._idle.wait()
+        self._log.info("distributor.reconfigured", instruments=len(settings.natives))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Dispatch whenever the lease is held, until ``stop``; what was read by then is committed."""
@@ -90,10 +110,22 @@ class Distributor:
             figures.standby = True
 
     async def _session(self, ended: asyncio.Event) -> None:
-        """Both connections and one engine, until something fails or ``ended``."""
+        """Both connections and one engine, until something fails, ``ended``, or the settings are others."""
+        self._over = over = asyncio.Event()
+        self._idle.clear()
+        passer = asyncio.create_task(_pass_on(ended, over), name="end the session")
+        try:
+            await self._connected_session(over, goes_on=lambda: not ended.is_set())
+        finally:
+            passer.cancel()
+            self._over = None
+            self._idle.set()
+
+    async def _connected_session(self, over: asyncio.Event, *, goes_on: Callable[[], bool]) -> None:
+        settings = self.settings
         wires: list[Wire] = []
         ticket = self.breaker.admit()
-        name = f"feedmill-distributor-{self.settings.shard}"
+        name = f"feedmill-distributor-{settings.shard}"
         try:
             wires.append(await connect(self.redis_url, name=f"{name}-read"))
             wires.append(await connect(self.redis_url, name=f"{name}-commit"))
@@ -101,7 +133,8 @@ class Distributor:
             reader, writer = wires
             if reader.run_id != writer.run_id:
                 raise WireClosed("the server changed while connecting")
-            await Dispatcher(self.settings, self.venue, reader, writer, self.figures, self._log).run(ended)
+            dispatcher = Dispatcher(settings, self.venue, reader, writer, self.figures, self._log)
+            await dispatcher.run(over, goes_on=goes_on)
         except (OSError, TimeoutError, WireError) as error:
             if not isinstance(error, WireError) or error.code in AWAY:
                 self._count(ticket, error)
@@ -119,3 +152,8 @@ class Distributor:
                 self.breaker.admit().failure(error)
             except BreakerOpen:
                 pass
+
+
+async def _pass_on(ended: asyncio.Event, over: asyncio.Event) -> None:
+    await ended.wait()
+    over.set()

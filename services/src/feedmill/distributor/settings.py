@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from feedmill.distributor.books import BookSettings
+from feedmill.distributor.sources import TopicKey
 from feedmill.exchanges.base import Arbitration, ChannelName
 from feedmill.exchanges.registry import get_venue
 from feedmill.plan import shard_subscriptions
@@ -37,6 +38,8 @@ class DistributorSettings:
     session_silence: float = 30.0
     """A session that says nothing for so long while everything was read is over (it writes every 2 s)."""
     linger: float = LINGER[BatchingMode.ADAPTIVE]
+    wanted: frozenset[TopicKey] | None = None
+    """What the manifest asks for; None = not known, nothing is forgotten for it."""
     breaker_failures: int = 5
     breaker_reset: float = 30.0
     lease_ttl: float = 3.0
@@ -55,15 +58,17 @@ class DistributorSettings:
         if book is not None:
             slot = int(book.sample_interval.seconds * SECOND)
             books = BookSettings(str(reference), venue.book_rules, book.depth, slot)
+        subscriptions = shard_subscriptions(feed, shard)
         return cls(
             shard=reference,
             exchange=spec.exchange.name,
             market=spec.exchange.market,
-            natives={wanted.symbol: wanted.native for wanted in shard_subscriptions(feed, shard)},
+            natives={wanted.symbol: wanted.native for wanted in subscriptions},
             books=books,
             arbitration=venue.arbitration,
             grace_ns=int(spec.distributor.gap_grace.seconds * SECOND),
             image_interval=spec.distributor.image_interval.seconds,
+            wanted=frozenset((each.channel.value, each.symbol, each.interval) for each in subscriptions),
             linger=LINGER[spec.receiver.batching.mode],
             breaker_failures=breaker.failure_threshold,
             breaker_reset=breaker.reset_timeout.seconds,

@@ -14,6 +14,8 @@ import msgspec
 from feedmill.shared import control
 from feedmill.shared.control import TopicRef
 
+REMOVED = "removed"
+"""Cause of a loss that is none: the manifest no longer wants the topic."""
 REMEMBERED = 16
 """Ended sessions whose last batch number is kept, so that a batch of theirs that comes again is known."""
 
@@ -34,6 +36,8 @@ class Connection(msgspec.Struct, array_like=True):
     topics: dict[str, TopicRef] = msgspec.field(default_factory=dict)
     since_ns: int = 0
     """Receive time of its Connected record; 0 = not known."""
+    asked: dict[str, TopicRef] = msgspec.field(default_factory=dict)
+    """What was ever asked for on it: frames of those may stand anywhere until its end."""
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -45,6 +49,14 @@ class Session(msgspec.Struct, array_like=True):
     conns: dict[int, Connection] = msgspec.field(default_factory=dict)
     silent: bool = False
     """Nothing was heard of it for so long that its connections count as lost."""
+
+
+TopicKey = tuple[str, str, str]
+"""(channel, symbol, interval of candles)."""
+
+
+def key_of(topic: TopicRef) -> TopicKey:
+    return topic.channel, topic.symbol, topic.interval
 
 
 def source_of(session: str, conn: int) -> str:
@@ -99,6 +111,15 @@ class Sources:
         session = self.sessions.get(session_id)
         return session is not None and not session.silent and int(conn) in session.conns
 
+    def covered(self) -> set[TopicKey]:
+        """What some connection brings."""
+        return {key_of(topic) for live in self._live.values() for topic in live.values()}
+
+    def refs(self) -> list[TopicRef]:
+        """Every topic that a frame still to come may be of."""
+        conns = [conn for session in self.sessions.values() for conn in session.conns.values()]
+        return [topic for conn in conns for topic in (*conn.asked.values(), *conn.topics.values())]
+
     def connected_ns(self, source: str) -> int:
         """When a connection was made; 0 = not known."""
         session_id, _, conn = source.rpartition("/")
@@ -146,7 +167,12 @@ class Sources:
         elif isinstance(record, control.SessionEnd):
             self.end(session_id, "shutdown", at_ns)
         elif isinstance(record, control.Connected):
-            session.conns[record.conn] = Connection(record.name, since_ns=at_ns)
+            asked = {topic.topic: topic for topic in record.topics}
+            session.conns[record.conn] = Connection(record.name, since_ns=at_ns, asked=asked)
+            self.touched.add(session_id)
+        elif isinstance(record, control.Subscribing):
+            conn = session.conns.setdefault(record.conn, Connection(""))
+            conn.asked.update((topic.topic, topic) for topic in record.topics)
             self.touched.add(session_id)
         elif isinstance(record, control.Disconnected):
             self._disconnected(session, record.conn, f"{_CAUSES.get(record.cause, 'disconnected')}", at_ns)
@@ -158,9 +184,10 @@ class Sources:
             self._cover(source_of(session_id, record.conn), new, at_ns)
         elif isinstance(record, control.Unsubscribed | control.Rejected):
             conn = session.conns.setdefault(record.conn, Connection(""))
+            final = isinstance(record, control.Unsubscribed) and record.final
             ended = [conn.topics.pop(topic.topic) for topic in record.topics if topic.topic in conn.topics]
             self.touched.add(session_id)
-            self._uncover(source_of(session_id, record.conn), ended, "unsubscribed", at_ns)
+            self._uncover(source_of(session_id, record.conn), ended, REMOVED if final else "unsubscribed", at_ns)
         elif isinstance(record, control.Shed):
             self.interrupt(session_id, record.conn or None, "shed", at_ns)
 

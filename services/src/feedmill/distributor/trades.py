@@ -68,6 +68,11 @@ class TradeTrack(msgspec.Struct, array_like=True):
         """Whether a hole is not a gap yet."""
         return any(hole.revision == 0 for hole in self.holes)
 
+    @property
+    def owes(self) -> bool:
+        """Whether the next trade will tell a gap: no connection covered the instrument after the last one."""
+        return self.cause_after == self.last.id
+
     def interrupted(self, cause: str) -> None:
         """No connection covers the instrument any more, or what did has lost something."""
         if self.cause_after != self.last.id:

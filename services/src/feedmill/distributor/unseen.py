@@ -51,6 +51,15 @@ class Unseen:
         self.touched.add(key)
         return msgspec.structs.replace(gap)
 
+    def forget(self, channel: str, symbol: str) -> None:
+        """It is wanted no longer. A gap that was told is kept, for the first event to end it."""
+        key = f"{channel}/{symbol}"
+        awaited = self.awaited.get(key)
+        if awaited is not None and awaited.gap is None:
+            del self.awaited[key]
+            self.touched.discard(key)
+            self.gone.add(key)
+
     def seen(self, channel: str, symbol: str, to_seq: int, at_ns: int) -> Gap | None:
         """Its first event; answers the gap that ends with it."""
         key = f"{channel}/{symbol}"

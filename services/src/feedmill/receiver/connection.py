@@ -20,6 +20,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_
 from feedmill.receiver import metrics
 from feedmill.receiver.pacing import BEHIND, Pacer, unread
 from feedmill.receiver.session import Producer
+from feedmill.resources.types import BatchingMode
 
 _logger = logging.getLogger("picows.feedmill")
 _logger.setLevel(logging.CRITICAL)  # what happens to a connection is told by its supervisor, once
@@ -117,6 +118,10 @@ class Connection(WSListener):
                 scheduled = True
                 call_soon(after_read)
 
+        def pace() -> None:
+            nonlocal at_once
+            at_once = pacer.at_once
+
         def hand_over() -> None:
             if frames:
                 self.received += len(frames)
@@ -181,6 +186,7 @@ class Connection(WSListener):
 
         self.on_ws_frame = on_ws_frame  # type: ignore[method-assign]
         self._finish = after_read
+        self._pace = pace
 
     # life
     async def open(self, url: str, *, timeout: float, ssl_context: ssl.SSLContext | None) -> None:
@@ -258,6 +264,11 @@ class Connection(WSListener):
     def flush(self) -> None:
         """Hand over what was read and not yet handed over."""
         self._finish()
+
+    def pace(self, mode: BatchingMode, max_age: float) -> None:
+        """Another rule of resting and handing over from the next read on."""
+        self.pacer.change(mode, max_age)
+        self._pace()
 
     def _on_close(self, transport: WSTransport, frame: WSFrame) -> None:
         self.close_code = frame.get_close_code().value

@@ -28,6 +28,10 @@ class Freshness:
         for name in topics:
             self.seen.setdefault(name.encode(), 0.0)
 
+    def remove(self, topics: Iterable[str]) -> None:
+        for name in topics:
+            self.seen.pop(name.encode(), None)
+
     def has_seen(self, topic: str) -> bool:
         """Whether data of the topic was ever sampled."""
         return self.seen.get(topic.encode(), 0.0) > 0

@@ -57,6 +57,35 @@ class Keeper:
         self.last_end = ""
         self.retry_at = 0.0
         self._lives: dict[Link, asyncio.Task[None]] = {}
+        self._hurry = asyncio.Event()
+        self._end = ("shutdown", "the receiver stops")
+
+    def assign(self, plan: Socket) -> None:
+        """Carry the topics of ``plan`` from now on, on the connection there is."""
+        self.plan = plan
+        for link in self._lives:
+            link.assign(plan)
+
+    def limit(self, settings: ReceiverSettings) -> None:
+        """Other limits from now on."""
+        self._settings = settings
+        self.backoff.cap = max(settings.max_backoff, self.backoff.base)
+        for link in self._lives:
+            link.limit(settings)
+
+    def move(self, feed: Feed) -> None:
+        """Another address: a new connection is made there and seen to work before the one there is ends."""
+        self._feed = feed
+        self.backoff.reset()
+        self._hurry.set()
+        if self.link is not None:
+            self.link.leaving.set()
+
+    def retire(self) -> None:
+        """No topic is left for it: to be cancelled next."""
+        self._end = ("planned", "no topic is left for this connection")
+        for link in self._lives:
+            link.forget()
 
     async def run(self) -> None:
         """Keep it connected until cancelled; then every connection ends with its record."""
@@ -64,6 +93,8 @@ class Keeper:
             self.link = await self._establish()
             while True:
                 link = self.link
+                if link.feed is not self._feed:
+                    link.leaving.set()
                 if await self._ends_before_renewal(link):
                     await self._after_end(link)
                     self.link = await self._establish()
@@ -72,7 +103,7 @@ class Keeper:
         finally:
             self.state = "stopped"
             for link, life in self._lives.items():
-                link.because("shutdown", "the receiver stops")
+                link.because(*self._end)
                 link.connection.close(graceful=True)
                 life.cancel()
             await asyncio.gather(*self._lives.values(), return_exceptions=True)
@@ -97,13 +128,16 @@ class Keeper:
         try:
             await link.open()
         except Exception as error:
-            self._failed(explain(self._feed.url(self.plan.socket), error))
+            self._failed(explain(link.feed.url(link.plan.socket), error))
             return None
         metrics.connects.labels("ok").inc()
         self.failure = None
         self.state = "open"
         self._log.info("connection.open", connection=link.number, topics=len(self.plan.topics))
         self._flow.add(link)
+        link.limit(self._settings)
+        if link.plan is not self.plan:
+            link.assign(self.plan)
         life = asyncio.create_task(link.run(), name=f"link-{link.number}")
         self._lives[link] = life
         life.add_done_callback(lambda done: self._life_over(link, done))
@@ -136,7 +170,8 @@ class Keeper:
         if self.failure is not None and self.failure.retry_after is not None:
             wait = max(wait, self.failure.retry_after)
         self.retry_at = monotonic() + wait
-        await asyncio.sleep(wait)
+        self._hurry.clear()
+        await _first(self._hurry, timeout=wait)
 
     async def _after_end(self, link: Link) -> None:
         self.last_end = link.cause

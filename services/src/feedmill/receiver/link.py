@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from feedmill.receiver.freshness import Freshness
 from feedmill.receiver.pacing import Pacer
 from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
-from feedmill.receiver.subscriber import Subscriber
+from feedmill.receiver.subscriber import Subscriber, topic_ref
 from feedmill.shared import control
 from feedmill.shared.clock import monotonic
 
@@ -65,6 +66,10 @@ class Link:
         )
         self.connection.sample = self.freshness.sample
         self.connection.on_open = self._connected
+        self._running = False
+        self._changes: set[asyncio.Task[None]] = set()
+        self._limits = asyncio.Event()
+        """Set when the settings are others."""
         self.opened_at = 0.0
         self.leaving = asyncio.Event()
         """The venue announced that it will close this connection."""
@@ -90,13 +95,41 @@ class Link:
     def _connected(self) -> None:
         # Called by picows before the first frame is read, so nothing of this connection can stand before the record.
         self.opened_at = monotonic()
-        self._producer.record(control.Connected(self.number, self.plan.name), self.number)
+        topics = [topic_ref(topic) for topic in self.plan.topics]
+        self._producer.record(control.Connected(self.number, self.plan.name, topics), self.number)
+
+    @property
+    def feed(self) -> Feed:
+        return self._feed
+
+    def assign(self, plan: Socket) -> None:
+        """Carry the topics of ``plan`` from now on. What stays is not touched."""
+        self.plan = plan
+        new, gone = self.subscriber.want(plan.topics)
+        self.freshness.remove(topic.name for topic in gone)
+        self.freshness.add(topic.name for topic in new)
+        if (new or gone) and self._running and not self.over.is_set():
+            task = asyncio.create_task(self._guarded(self.subscriber.follow), name=f"follow-{self.number}")
+            self._changes.add(task)
+            task.add_done_callback(self._changes.discard)
+
+    def forget(self) -> None:
+        """No topic is wanted of it any more: it is about to be closed."""
+        if self.opened_at and not self.over.is_set():
+            self.subscriber.forget()
+
+    def limit(self, settings: ReceiverSettings) -> None:
+        """Other limits from now on."""
+        self._settings = settings
+        self.connection.pace(settings.mode, settings.max_age)
+        self._limits.set()
 
     async def run(self) -> None:
         """Subscribe and watch until the connection ends, whoever ends it; always writes Disconnected."""
         connection = self.connection
+        self._running = True
         helpers = [
-            asyncio.create_task(self._subscribe(), name=f"subscribe-{self.number}"),
+            asyncio.create_task(self._guarded(self.subscriber.run), name=f"subscribe-{self.number}"),
             asyncio.create_task(self._watch_silence(), name=f"silence-{self.number}"),
             asyncio.create_task(self._watch_reset(), name=f"reset-{self.number}"),
         ]
@@ -104,6 +137,8 @@ class Link:
             await connection.closed.wait()
             await connection.ended()
         finally:
+            self._running = False
+            helpers += self._changes
             for helper in helpers:
                 helper.cancel()
             connection.close(graceful=False)
@@ -150,9 +185,9 @@ class Link:
         )  # fmt: skip
         self._producer.record(control.Disconnected(self.number, self.cause, self.detail[:200], code), self.number)
 
-    async def _subscribe(self) -> None:
+    async def _guarded(self, subscribe: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.subscriber.run()
+            await subscribe()
         except Exception as error:
             self._log.exception("subscribe.failed")
             self.because("error", f"subscribing failed: {type(error).__name__}: {error}"[:200])
@@ -179,7 +214,10 @@ class Link:
                 self.because("silent", f"no frame for {self.silence:g} s, pings included")
                 connection.close(graceful=False)
                 return
-            await asyncio.sleep(left + 0.001)
+            self._limits.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left + 0.001):
+                    await self._limits.wait()
 
     async def _watch_reset(self) -> None:
         while True:

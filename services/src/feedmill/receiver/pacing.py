@@ -41,6 +41,12 @@ class Pacer:
         """Frames a second, smoothed."""
         self.rest = self._longest if mode is BatchingMode.THROUGHPUT else 0.0
 
+    def change(self, mode: BatchingMode, max_age: float) -> None:
+        """Another rule from the next read on."""
+        self._mode = mode
+        self._longest = min(LONGEST, max_age)
+        self.rest = self._longest if mode is BatchingMode.THROUGHPUT else 0.0
+
     def after_read(self, frames: int, now: float) -> float:
         """Seconds to rest after a read that gave ``frames`` (0 = none). ``now`` is monotonic."""
         self._count += frames

@@ -73,6 +73,10 @@ class RestDesk:
         self._buckets: dict[str, TokenBucket] = {"weight": TokenBucket.within(limit, limits.request_window)}
         self.problem = ""
 
+    def move(self, rest: Rest) -> None:
+        """Ask at another address from now on."""
+        self._rest = rest
+
     @property
     def waiting(self) -> int:
         return len(self._pending)

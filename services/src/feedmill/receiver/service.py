@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedmill.exchanges.base import Feed, Rest, Topic
-from feedmill.receiver import status
+from feedmill.receiver import metrics, status
 from feedmill.receiver.appender import Appender
 from feedmill.receiver.commands import CommandReader
 from feedmill.receiver.confirmer import Confirmer
@@ -16,7 +16,7 @@ from feedmill.receiver.link import Link
 from feedmill.receiver.rest import RestDesk
 from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
-from feedmill.receiver.supervisor import Supervisor
+from feedmill.receiver.supervisor import Supervisor, reassign
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.control import Command
@@ -40,6 +40,7 @@ class Receiver:
         self.settings = settings
         self.health = health
         self._log = log
+        self._feed = feed
         self.budget = ByteBudget(settings.memory)
         self.breaker = Breaker(
             "redis",
@@ -107,6 +108,29 @@ class Receiver:
                 f"{left} batches were not appended within {self.settings.drain_timeout:g} s:"
                 f" Redis is {self.appender.state} ({self.appender.problem})"
             )
+
+    def reconfigure(self, settings: ReceiverSettings, feed: Feed | None = None, rest: Rest | None = None) -> None:
+        """Work by other settings from now on, on the connections there are.
+
+        ``feed`` and ``rest``: those of other addresses, where these changed. Raises ValueError and changes nothing for
+        subscriptions the venue cannot have. Shard, replica and market are taken to be the same.
+        """
+        plans = reassign(feed or self._feed, self.supervisor.plans, settings.subscriptions)
+        before, self.settings = self.settings, settings
+        self._feed = feed or self._feed
+        self.budget.resize(settings.memory)
+        metrics.budget_bytes.set(settings.memory)
+        self.breaker.limit(settings.breaker_failures, settings.breaker_reset)
+        if rest is not None:
+            self.desk.move(rest)
+        self.supervisor.reconfigure(self._feed, settings, plans)
+        new = {wanted.native for wanted in settings.subscriptions} - {wanted.native for wanted in before.subscriptions}
+        if new:
+            self.desk.instruments(sorted(new), "")
+        self._log.info(
+            "receiver.reconfigured", connections=len(plans), topics=sum(len(plan.topics) for plan in plans),
+            new_instruments=len(new), moved=feed is not None,
+        )  # fmt: skip
 
     async def _capture(self) -> None:
         """Everything that brings data in."""

@@ -29,6 +29,8 @@ def new_session_id(replica: str, started_ns: int) -> str:
 @dataclass(slots=True)
 class _Live:
     name: str
+    asked: dict[str, control.TopicRef]
+    """Subscribed or going to be, those that ended since included."""
     topics: dict[str, control.TopicRef] = field(default_factory=dict)
 
 
@@ -40,9 +42,12 @@ class LiveView:
 
     def apply(self, record: control.Control) -> None:
         if isinstance(record, control.Connected):
-            self._conns[record.conn] = _Live(record.name)
+            self._conns[record.conn] = _Live(record.name, {topic.topic: topic for topic in record.topics})
         elif isinstance(record, control.Disconnected):
             self._conns.pop(record.conn, None)
+        elif isinstance(record, control.Subscribing):
+            if (live := self._conns.get(record.conn)) is not None:
+                live.asked.update((topic.topic, topic) for topic in record.topics)
         elif isinstance(record, control.Subscribed | control.Unsubscribed | control.Rejected):
             live = self._conns.get(record.conn)
             if live is None:
@@ -57,7 +62,7 @@ class LiveView:
         """(conn, record) to bring a reader from nothing to this state."""
         told: list[tuple[int, control.Control]] = []
         for conn, live in self._conns.items():
-            told.append((conn, control.Connected(conn, live.name)))
+            told.append((conn, control.Connected(conn, live.name, list(live.asked.values()))))
             if live.topics:
                 told.append((conn, control.Subscribed(conn, list(live.topics.values()))))
         return told

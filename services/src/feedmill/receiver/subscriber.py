@@ -4,6 +4,8 @@ A refused request is asked for again in halves, so that one bad topic costs only
 acknowledgement after ``ack_timeout`` is sent once more. If there is still none, data of one of its topics proves that
 it was carried out; without any the connection is no good and ends as a failure. A venue that acknowledges unknown
 topics in silence (Binance) is not found out here: such a topic stays without data, which freshness shows.
+
+What is wanted may change while the connection lives (:meth:`Subscriber.want`): only what differs is asked for.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def message_bucket(messages_per_second: float) -> TokenBucket:
 
 def topic_ref(topic: Topic) -> control.TopicRef:
     wanted = topic.subscription
-    return control.TopicRef(wanted.symbol, wanted.native, wanted.channel.value, topic.name)
+    return control.TopicRef(wanted.symbol, wanted.native, wanted.channel.value, topic.name, wanted.interval)
 
 
 class Subscriber:
@@ -74,6 +76,12 @@ class Subscriber:
         self._seen = seen
         self._give_up = give_up
         self._log = log
+        self._asked: dict[str, Topic] = {}
+        """What the venue was asked for, refused ones included."""
+        self._told = set(self.topics)
+        """Topics that a record has named before they were asked for."""
+        self._dropping: set[str] = set()
+        """Unsubscribed for good, without a record yet."""
         self._pending: dict[int, _Request] = {}
         self._ids = itertools.count(1)
         self._lock = asyncio.Lock()
@@ -92,15 +100,71 @@ class Subscriber:
 
     async def run(self) -> None:
         """Send the opening messages, subscribe everything, and see every answer or its lack."""
-        async with asyncio.TaskGroup() as group:
+        async with self._lock, asyncio.TaskGroup() as group:
             for message in self._feed.opening():
                 await self._ask(group, message)
-            for message in self._feed.subscribe(list(self.topics.values()), self.next_id):
-                await self._ask(group, message)
+            await self._ask_new(group)
+
+    def want(self, topics: Iterable[Topic]) -> tuple[list[Topic], list[Topic]]:
+        """What the connection is to carry from now on; answers what is new and what is gone. :meth:`follow` does it."""
+        wanted = {topic.name: topic for topic in topics}
+        new = [topic for name, topic in wanted.items() if name not in self.topics]
+        gone = [topic for name, topic in self.topics.items() if name not in wanted]
+        for topic in new:
+            self.topics[topic.name], self.states[topic.name] = topic, TopicState.PENDING
+        for topic in gone:
+            del self.topics[topic.name], self.states[topic.name]
+        return new, gone
+
+    async def follow(self) -> None:
+        """Ask for what is wanted and was not asked for, and end what is wanted no longer."""
+        async with self._lock:
+            await self._drop_gone()
+            async with asyncio.TaskGroup() as group:
+                await self._ask_new(group)
+
+    async def _ask_new(self, group: asyncio.TaskGroup) -> None:
+        new = [topic for name, topic in self.topics.items() if name not in self._asked]
+        self._asked.update((topic.name, topic) for topic in new)
+        untold = [topic_ref(topic) for topic in new if topic.name not in self._told]
+        if untold:
+            self._told.update(ref.topic for ref in untold)
+            self._producer.record(control.Subscribing(self.number, untold), self.number)
+        for message in self._feed.subscribe(new, self.next_id) if new else ():
+            await self._ask(group, message)
+
+    async def _drop_gone(self) -> None:
+        gone = [topic for name, topic in self._asked.items() if name not in self.topics]
+        if not gone:
+            return
+        for topic in gone:
+            del self._asked[topic.name]
+            self._dropping.add(topic.name)
+        async with asyncio.TaskGroup() as group:
+            for message in self._feed.unsubscribe(gone, self.next_id):
+                await self._ask(group, message, unsubscribe=True)
+        # Not acknowledged, or refused: whether more comes or not, it is not wanted.
+        self._record_gone([topic for topic in gone if topic.name in self._dropping])
+
+    def forget(self) -> None:
+        """Nothing is wanted any more and the connection is about to be ended: only the record is made."""
+        self.want(())
+        gone = list(self._asked.values())
+        self._asked.clear()
+        self._record_gone(gone)
+
+    def _record_gone(self, gone: Sequence[Topic]) -> None:
+        if gone:
+            self._dropping.difference_update(topic.name for topic in gone)
+            refs = [topic_ref(topic) for topic in gone]
+            self._producer.record(control.Unsubscribed(self.number, refs, final=True), self.number)
 
     async def resubscribe(self, topics: Sequence[Topic]) -> None:
         """Unsubscribe and subscribe again; the records tell when."""
         async with self._lock:
+            topics = [topic for topic in topics if topic.name in self.topics]
+            if not topics:
+                return
             for unsubscribe in (True, False):
                 build = self._feed.unsubscribe if unsubscribe else self._feed.subscribe
                 async with asyncio.TaskGroup() as group:
@@ -140,9 +204,11 @@ class Subscriber:
             if again:
                 await self._deliver(request)
         # The request stays known: an acknowledgement that comes later still after all makes its topics active.
-        if request.unsubscribe:
-            return
         topics = request.message.topics
+        if request.unsubscribe:
+            if not any(topic.name in self.topics for topic in topics) and request.message.request_id is not None:
+                self._pending.pop(request.message.request_id, None)  # It may be wanted again by then.
+            return
         if any(self._seen(topic.name) for topic in topics):
             self._settle(request, topics)
         else:
@@ -188,22 +254,30 @@ class Subscriber:
         done = list(topics)
         if not done:
             return
+        if request.unsubscribe:
+            self._record_gone([topic for topic in done if topic.name in self._dropping])
+            done = [topic for topic in done if topic.name in self.topics]
+            if not done:
+                return
         refs = [topic_ref(topic) for topic in done]
         record: control.Control
         if request.unsubscribe:
             record, state = control.Unsubscribed(self.number, refs), TopicState.PENDING
         else:
             record, state = control.Subscribed(self.number, refs), TopicState.ACTIVE
-        for topic in done:
-            self.states[topic.name] = state
+        self._set(done, state)
         self._producer.record(record, self.number)
+
+    def _set(self, topics: Iterable[Topic], state: TopicState) -> None:
+        for topic in topics:
+            if topic.name in self.states:  # Else it is wanted no longer.
+                self.states[topic.name] = state
 
     def reject(self, topics: Iterable[Topic], reason: str) -> None:
         refused = list(topics)
         if not refused:
             return
-        for topic in refused:
-            self.states[topic.name] = TopicState.REJECTED
+        self._set(refused, TopicState.REJECTED)
         metrics.rejected.inc(len(refused))
         self._log.error(
             "topic.rejected", connection=self.number, reason=reason[:200], topics=[t.name for t in refused[:10]],

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from feedmill.exchanges.base import Feed, Subscription, Topic
@@ -32,6 +33,35 @@ def plan_sockets(feed: Feed, subscriptions: Sequence[Subscription]) -> list[Sock
     return plans
 
 
+def reassign(feed: Feed, current: Sequence[Socket], subscriptions: Sequence[Subscription]) -> list[Socket]:
+    """Other subscriptions on sockets that are there: what is wanted as before stays where it is.
+
+    New topics fill the sockets there are, then new ones; a socket without topics is left out. Raises ValueError.
+    """
+    wanted: dict[str, dict[str, Topic]] = {}
+    for topic in feed.topics(subscriptions):
+        wanted.setdefault(topic.socket, {}).setdefault(topic.name, topic)
+    most = feed.limits.topics_per_connection
+    names = {plan.name for plan in current}
+    plans: list[Socket] = []
+    for plan in current:
+        left = wanted.get(plan.socket, {})
+        stay = [topic for topic in plan.topics if left.pop(topic.name, None) is not None]
+        plans.append(replace(plan, topics=tuple(stay)))
+    for at, plan in enumerate(plans):
+        left = wanted.get(plan.socket, {})
+        new = sorted(left)[: most - len(plan.topics)]
+        plans[at] = replace(plan, topics=plan.topics + tuple(left.pop(name) for name in new))
+    plans = [plan for plan in plans if plan.topics]
+    for socket, left in wanted.items():
+        while left:
+            numbered = (f"{socket}-{number}" for number in itertools.count(2))
+            name = next(name for name in itertools.chain((socket,), numbered) if name not in names)
+            names.add(name)
+            plans.append(Socket(name, socket, tuple(left.pop(name) for name in sorted(left)[:most])))
+    return plans
+
+
 class Supervisor:
     """Keeps every planned socket connected until cancelled."""
 
@@ -52,15 +82,63 @@ class Supervisor:
             max(1.0, limits.connects * settings.share), limits.connects_window
         )
         numbers = itertools.count(1)
-        self.keepers = [
-            Keeper(plan, feed, producer, settings, self.connects, flow, lambda: next(numbers), log, random_source)
-            for plan in self.plans
-        ]
+        self._feed = feed
+        self._settings = settings
+
+        def make(plan: Socket) -> Keeper:
+            return Keeper(
+                plan, self._feed, producer, self._settings, self.connects, flow, lambda: next(numbers), log,
+                random_source,
+            )  # fmt: skip
+
+        self._make = make
+        self.keepers: list[Keeper] = [self._make(plan) for plan in self.plans]
+        self._tasks: dict[Keeper, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        """While it runs."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for keeper in self.keepers:
-                group.create_task(keeper.run(), name=f"keep-{keeper.plan.name}")
+            self._group = group
+            try:
+                for keeper in self.keepers:
+                    self._start(keeper)
+                await asyncio.Event().wait()  # Others may be started later.
+            finally:
+                self._group = None
+
+    def _start(self, keeper: Keeper) -> None:
+        if self._group is not None:
+            task = self._group.create_task(keeper.run(), name=f"keep-{keeper.plan.name}")
+            self._tasks[keeper] = task
+            task.add_done_callback(lambda _: self._tasks.pop(keeper, None))
+
+    def reconfigure(self, feed: Feed, settings: ReceiverSettings, plans: Sequence[Socket]) -> None:
+        """Work by other settings and ``plans`` (see :func:`reassign`) from now on; ``feed``: the same one, or that of
+        another address. Connections whose topics and address stay are not touched."""
+        moved, self._feed, self._settings = feed is not self._feed, feed, settings
+        self.plans = list(plans)
+        by_name = {plan.name: plan for plan in plans}
+        for keeper in list(self.keepers):
+            plan = by_name.pop(keeper.plan.name, None)
+            if plan is None:
+                self._retire(keeper)
+                continue
+            keeper.limit(settings)
+            if plan != keeper.plan:
+                keeper.assign(plan)
+            if moved:
+                keeper.move(feed)
+        for plan in by_name.values():
+            keeper = self._make(plan)
+            self.keepers.append(keeper)
+            self._start(keeper)
+
+    def _retire(self, keeper: Keeper) -> None:
+        self.keepers.remove(keeper)
+        keeper.retire()
+        if (task := self._tasks.get(keeper)) is not None:
+            task.cancel()
 
     @property
     def links(self) -> list[Link]:

@@ -16,6 +16,8 @@ class TopicRef(msgspec.Struct, array_like=True, frozen=True):
     """Trades | Book | Ticker | Candles."""
     topic: str
     """The venue's stream or channel name, e.g. btcusdt@trade."""
+    interval: str = ""
+    """Of candles."""
 
 
 class Control(msgspec.Struct, tag_field="type", tag=str.lower):
@@ -37,6 +39,16 @@ class Connected(Control, tag="connected"):
     conn: int
     name: str
     """Which of the feed's sockets, e.g. public, market."""
+    topics: list[TopicRef] = []
+    """What is going to be subscribed: data may come before the venue's acknowledgement, and before a reader's own
+    configuration names the instrument."""
+
+
+class Subscribing(Control, tag="subscribing"):
+    """These topics are going to be subscribed on a connection that is open already."""
+
+    conn: int
+    topics: list[TopicRef]
 
 
 class Subscribed(Control, tag="subscribed"):
@@ -57,6 +69,8 @@ class Rejected(Control, tag="rejected"):
 class Unsubscribed(Control, tag="unsubscribed"):
     conn: int
     topics: list[TopicRef]
+    final: bool = False
+    """They are wanted no longer: what the venue emits from here on is not missing. Else they come again at once."""
 
 
 class Disconnected(Control, tag="disconnected"):
@@ -97,7 +111,17 @@ class SessionEnd(Control, tag="sessionend"):
 
 
 AnyControl = (
-    Session | Connected | Subscribed | Rejected | Unsubscribed | Disconnected | Shed | Alive | RestFailed | SessionEnd
+    Session
+    | Connected
+    | Subscribing
+    | Subscribed
+    | Rejected
+    | Unsubscribed
+    | Disconnected
+    | Shed
+    | Alive
+    | RestFailed
+    | SessionEnd
 )
 
 
