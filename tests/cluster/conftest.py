@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,14 @@ def kwok_cluster() -> Iterator[Cluster]:
         prepare(cluster)
         yield cluster
         remove_volumes(cluster)
+
+
+@pytest.fixture(scope="session")
+def node_cluster() -> Iterator[Cluster]:
+    """All controllers and a real node that runs pods."""
+    if os.environ.get("FEEDMILL_E2E") != "1":
+        pytest.skip("a real node takes minutes and root: run `make e2e`")
+    yield from _session("node")
 
 
 def _session(mode: str) -> Iterator[Cluster]:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from clusterkit.install import Installed, install, services_images
 
 from clusterkit.bed import FEEDS, Bed, is_ready, manifests
 from clusterkit.cluster import Cluster
 from clusterkit.exchange import Exchange, Judgement
-from clusterkit.install import Installed, install, services_images
 from clusterkit.waiting import until
 from clusterkit.world import World
 
