@@ -84,8 +84,8 @@ def run(
         text.say(json.dumps(rows, indent=2))
     else:
         _show(rows, namespace is None, since)
-        if more:
-            text.tell(f"the first {limit} of a pipeline are shown: --limit shows more")
+    if more:
+        text.tell(f"the first {limit} of a pipeline are shown: --limit shows more")
     for failure in failures:
         text.tell(failure)
     return 1 if failures else 0

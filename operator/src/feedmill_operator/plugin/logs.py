@@ -85,10 +85,8 @@ def _none(target: Target, options: Options) -> str:
     if target.suspended and not which:
         return f"{target} is suspended, so it has no pods: set spec.suspend to false"
     roles = "receiver, distributor" if target.is_feed else "processor, migration, maintenance, redis, postgres"
-    other = "the pipeline" if target.is_feed else "its feeds"
-    return (
-        f"{target} has no pod{which} (its roles: {roles}; {other} have their own): see kubectl feedmill status {target}"
-    )
+    other = "the pipeline has its own" if target.is_feed else "its feeds have their own"
+    return f"{target} has no pod{which} (its roles: {roles}; {other}): see kubectl feedmill status {target}"
 
 
 class _Reader:
