@@ -19,8 +19,8 @@ FEED = f"{GROUP}/feed"
 """Name of the ExchangeFeed an object belongs to; absent on a pipeline's objects."""
 SHARD = f"{GROUP}/shard"
 WATCH = f"{GROUP}/watch"
-"""Set to "true" by the user on a Secret of his own: its change is noticed at once, not at the next resync. Also on every
-Secret the operator makes: the one label by which Secrets are watched (no others are ever seen)."""
+"""Set to "true" by the user on a Secret of his own: its change is noticed at once, not at the next resync. Also on
+every Secret the operator makes: the one label by which Secrets are watched (no others are ever seen)."""
 
 # Annotations on the user's objects.
 PAUSE = f"{GROUP}/pause"
@@ -33,6 +33,8 @@ CONFIG_HASH = f"{GROUP}/config-hash"
 """On ConfigMaps and pods: of the configuration. Changing it on a pod makes the kubelet refresh its volumes at once."""
 RELOAD = f"{GROUP}/reload"
 """On pods: when `kubectl feedmill reload` last asked the kubelet to refresh the volumes."""
+DESIRED = f"{GROUP}/desired"
+"""On every object: hash of the manifest it was last brought to. A field that is no longer wanted is noticed by it."""
 RESTARTED = f"{GROUP}/restarted"
 """On pod templates: the value of RESTART that was carried out."""
 
