@@ -1,4 +1,4 @@
-"""A real node, the chart, the examples, simulated exchanges with a ledger; and then pods are deleted, scaled, rolled, and
+"""A real node, the chart, the examples, exchanges with a ledger; then pods are deleted, scaled and rolled, and
 secrets rotated while messages flow. Nothing may be lost, nothing doubled.
 
 ``make e2e`` runs it; the order is the file's, since all tests share one running pipeline.
@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from clusterkit.install import Installed, install, services_images
 
 from clusterkit.bed import FEEDS, Bed, is_ready, manifests
 from clusterkit.cluster import Cluster
 from clusterkit.exchange import Exchange, Judgement
+from clusterkit.install import Installed, install, services_images
 from clusterkit.waiting import until
 from clusterkit.world import World
 

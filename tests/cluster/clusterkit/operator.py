@@ -21,7 +21,7 @@ from clusterkit.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Cluster
 from clusterkit.waiting import until
 
 IMAGE = "registry.example.com/feedmill/services:1"
-_ROLE: Object = {
+ADMIN_BINDING: Object = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRoleBinding",
     "metadata": {"name": "tests-operator-admin"},
@@ -33,7 +33,7 @@ _ROLE: Object = {
 def prepare(cluster: Cluster) -> None:
     """Namespace and account of the operator; it may do anything (the test of its rights has its own cluster role)."""
     make_account(cluster)
-    cluster.apply(_ROLE)
+    cluster.apply(ADMIN_BINDING)
 
 
 def make_account(cluster: Cluster) -> None:

@@ -1,0 +1,200 @@
+"""The chart grants the operator exactly what it does: a full run under its own account is never refused, and no granted
+verb stays unused without a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from clusterkit import samples
+from clusterkit.api import Object
+from clusterkit.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Cluster
+from clusterkit.install import rendered
+from clusterkit.operator import ADMIN_BINDING, Operator, operating
+from clusterkit.tool import NoCluster
+from clusterkit.waiting import until
+from clusterkit.world import MADE, World
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+Right = tuple[str, str, str]
+"""(API group, resource, verb)."""
+RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+UNUSED: dict[Right, str] = {}
+"""Granted, not seen in this run, and why it is granted all the same."""
+
+
+def rules(objects: list[Object]) -> set[Right]:
+    """What the roles bound to the operator's account grant."""
+    bound = {
+        (item["roleRef"]["kind"], item["roleRef"]["name"])
+        for item in objects
+        if item["kind"].endswith("Binding") and any(subject["name"] == OPERATOR_ACCOUNT for subject in item["subjects"])
+    }
+    assert bound, f"no binding of the chart names the account {OPERATOR_ACCOUNT}"
+    return {
+        (group, resource, verb)
+        for item in objects
+        if (item["kind"], item["metadata"]["name"]) in bound
+        for rule in item["rules"]
+        for group in rule.get("apiGroups", [])
+        for resource in rule.get("resources", [])
+        for verb in rule["verbs"]
+    }
+
+
+def used(cluster: Cluster, mark: int) -> set[Right]:
+    """By the audit log."""
+    found = set()
+    for event in cluster.audited(mark):
+        what = event.get("objectRef") or {}
+        if "resource" in what:
+            resource = "/".join(part for part in (what["resource"], what.get("subresource")) if part)
+            found.add((what.get("apiGroup", ""), resource, event["verb"]))
+    return found
+
+
+def refused(cluster: Cluster, mark: int) -> list[str]:
+    return [
+        f"{event['verb']} {event['requestURI']}"
+        for event in cluster.audited(mark)
+        if (event.get("responseStatus") or {}).get("code") in (401, 403)
+    ]
+
+
+@pytest.fixture
+def limited(kwok_cluster: Cluster) -> Iterator[Callable[..., list[Object]]]:
+    """``limited("operator.x=y")``: from now on the operator has only what the chart with these values grants."""
+    if kwok_cluster.audit is None:
+        pytest.skip("this API server writes no audit log: only the cluster tool starts it with one")
+    cluster = kwok_cluster
+    with ExitStack() as stack:
+
+        def limit(*values: str, namespace: str | None = None) -> list[Object]:
+            try:
+                objects = rendered(*(part for value in values for part in ("--set", value)))
+            except NoCluster as error:
+                pytest.skip(str(error))
+            chosen = [item for item in objects if item["kind"] in RBAC]
+            for item in chosen:
+                if item["kind"] in ("Role", "RoleBinding"):
+                    item["metadata"].setdefault("namespace", OPERATOR_NAMESPACE)
+            cluster.kubectl("delete", "clusterrolebinding", ADMIN_BINDING["metadata"]["name"])
+            stack.callback(cluster.apply, ADMIN_BINDING)
+            cluster.apply(*chosen)
+            for item in chosen:
+                where = ["-n", item["metadata"]["namespace"]] if "namespace" in item["metadata"] else []
+                stack.callback(
+                    cluster.kubectl, "delete", item["kind"], item["metadata"]["name"], *where, "--wait=false"
+                )
+            return chosen
+
+        yield limit
+
+
+def renewed(world: World, plural: str, name: str, uid: str) -> bool:
+    found = world.one(plural, name)
+    return found is not None and found["metadata"]["uid"] != uid
+
+
+def full_run(world: World) -> None:
+    """Everything the operator ever does to the API server."""
+    cluster, namespace = world.cluster, world.namespace
+    # A Secret that is not there yet, a pipeline that is not there yet.
+    world.feed(receiver={"replicas": 2}, distributor={"replicas": 2})
+    world.wait("xf/spot", "Accepted", "False")
+    world.pipeline(processor={"replicas": 2}, monitoring={"podMonitor": "Enabled", "prometheusRule": "Enabled"})
+    world.wait("fpl/main", "Accepted", "False")
+    for secret in samples.server_secrets(namespace):
+        secret["metadata"]["labels"] = {"feedmill.dev/watch": "true"}
+        cluster.api.create("secrets", secret)
+    world.pipeline("own", redis={"managed": {}}, postgres={"managed": {}})
+    world.feed("other", pipelineRef={"name": "own"}, instruments={"symbols": ["BTC-USDT", "ETH-USDT", "SOL-USDT"]})
+    world.ready("fpl/main", "fpl/own", "xf/spot", "xf/other")
+    # Kinds to come.
+    for kind, plural in (
+        ("ExchangeAccount", "exchangeaccounts"), ("FeedBackup", "feedbackups"), ("FeedRestore", "feedrestores"),
+    ):  # fmt: skip
+        document = samples.full(kind)
+        document["metadata"]["namespace"] = namespace
+        cluster.api.create(plural, document)
+    world.wait("xa/mine", "Accepted", "False")
+    world.wait("frs/drill", "Accepted", "False")
+    world.wait("fbk/now", "Accepted", "False")
+    # Changes, hot and rolling; a field that a stranger added (a replace); a deletion of each kind.
+    world.patch("xf/spot", {"spec": {"instruments": {"symbols": ["BTC-USDT"]}}})
+    world.patch("fpl/main", {"spec": {"image": "registry.example.com/feedmill/services:2"}})
+    cluster.kubectl("scale", "fpl/main", "--replicas=3", "-n", namespace)
+    world.annotate("xf/other", restart="now")
+    until(lambda: world.status("xf/spot").get("instruments") == 1)
+    cluster.api.edit(
+        "deployments", namespace, "own-processor",
+        lambda found: found["spec"]["template"]["spec"]["containers"][0].setdefault("env", []).append(
+            {"name": "STRANGE", "value": "1"}),
+    )  # fmt: skip
+    for plural in MADE:
+        for (kind, name), item in sorted(world.made().items()):
+            if kind == plural:
+                cluster.api.delete(plural, namespace, name)
+                until(lambda n=name, p=plural, u=item["metadata"]["uid"]: renewed(world, p, n, u), 40, what=plural)
+                break
+    world.annotate("xf/spot", pause="true")
+    world.wait("xf/spot", "Paused", "True")
+    world.annotate("xf/spot", pause=None)
+    world.patch("xf/spot", {"spec": {"suspend": True}})
+    until(lambda: not world.pods("receiver") or all("other" in p["metadata"]["name"] for p in world.pods("receiver")))
+    world.patch("xf/spot", {"spec": {"suspend": False}})
+    world.ready("fpl/main", "fpl/own", "xf/spot", "xf/other", timeout=90)
+    # Fewer replicas and no monitoring: what is no longer wanted is pruned.
+    off = {"podMonitor": "Disabled", "prometheusRule": "Disabled"}
+    world.patch("fpl/main", {"spec": {"processor": {"replicas": 1}, "monitoring": off}})
+    world.patch("xf/spot", {"spec": {"receiver": {"replicas": 1}, "distributor": {"replicas": 1}}})
+    world.patch("fpl/own", {"spec": {"suspend": True}})
+    until(lambda: world.one("podmonitors", "main") is None)
+    world.ready("fpl/main", "xf/spot")
+    for what in ("xf/spot", "xf/other", "fpl/main", "fpl/own"):
+        world.delete(what)
+    until(lambda: not world.made(), 60)
+
+
+def test_cluster_wide(
+    kwok_cluster: Cluster, namespace: str, limited: Callable[..., list[Object]], tmp_path: Path
+) -> None:
+    granted = rules(limited())
+    mark = kwok_cluster.audit_mark()
+    with operating(kwok_cluster, tmp_path) as operator:
+        full_run(World(kwok_cluster, namespace))
+        assert operator.stop() == 0
+        check(kwok_cluster, mark, granted, operator)
+
+
+def check(cluster: Cluster, mark: int, granted: set[Right], operator: Operator) -> None:
+    assert refused(cluster, mark) == []
+    asked = used(cluster, mark)
+    assert {right for right in asked if right[1] == "exchangefeeds/status"}
+    idle = granted - asked - set(UNUSED)
+    assert not idle, f"granted and never used: take it out of the chart, or say why in UNUSED: {sorted(idle)}"
+    stale = set(UNUSED) & asked
+    assert not stale, f"used after all: take it out of UNUSED: {sorted(stale)}"
+    assert set(UNUSED) <= granted
+    assert not {right for right in granted if "*" in right}, "a star grants what nobody asked for"
+    assert operator.errors() == []
+
+
+def test_in_its_namespaces_only(kwok_cluster: Cluster, limited: Callable[..., list[Object]], tmp_path: Path) -> None:
+    """Without any ClusterRole."""
+    namespace = kwok_cluster.namespace()
+    objects = limited(f"watch.namespaces={{{namespace}}}")
+    assert not [item for item in objects if item["kind"].startswith("ClusterRole")]
+    mark = kwok_cluster.audit_mark()
+    world = World(kwok_cluster, namespace)
+    world.secrets()
+    with operating(kwok_cluster, tmp_path, namespace=namespace) as operator:
+        world.pipeline()
+        world.feed()
+        world.ready("fpl/main", "xf/spot")
+        assert operator.errors() == []
+    assert refused(kwok_cluster, mark) == []
+    kwok_cluster.drop_namespace(namespace)
