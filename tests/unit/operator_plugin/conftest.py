@@ -169,9 +169,9 @@ class ApiServer:
     async def _proxy(self, pod: str, path: str) -> web.Response:
         if pod not in self.health:
             return _status(503, "ServiceUnavailable", "error trying to reach service: dial tcp: connection refused")
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{await self._port(pod)}{path}") as answer:
-                return web.Response(status=answer.status, body=await answer.read())
+        url = f"http://127.0.0.1:{await self._port(pod)}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return web.Response(status=answer.status, body=await answer.read())
 
     async def _exec(self, request: web.Request, pod: str) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"))

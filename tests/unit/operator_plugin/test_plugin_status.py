@@ -10,7 +10,7 @@ def test_all_is_well(api: Any, feedmill: Any, kit: Any) -> None:
     api.add(
         "feedpipelines",
         kit.pipeline("main", kit.READY, kit.condition("RedisReachable", "True", "Reachable"), **kit.GOOD_PIPELINE),
-    )  # noqa: E501
+    )
     api.add("exchangefeeds", kit.feed("btc", kit.READY, **kit.GOOD_FEED))
     done = feedmill("status")
     assert done.code == 0, done.err

@@ -69,7 +69,7 @@ def pipeline_database(config: list[Path], pipeline: str | None, secrets_dir: Pat
     name = pipeline if pipeline is not None or len(found) != 1 else next(iter(found))
     if name is None or name not in found:
         fail(f"--pipeline {name or ''}: {choose(name or '', sorted(found))}", 2)
-    return str(resolve_urls(found[name], os.environ, secrets_dir)[1])
+    return resolve_urls(found[name], os.environ, secrets_dir)[1]
 
 
 @contextlib.contextmanager
