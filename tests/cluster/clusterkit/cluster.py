@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clusterkit.api import Api, Object
+from clusterkit.fakenodes import fake_nodes
 from clusterkit.tool import ROOT, NoCluster, Tool, find, need_node
 
 CRDS = ROOT / "crds"
@@ -95,7 +96,7 @@ def running(mode: str, *, nodes: int = 2, images: Sequence[Path] = (), index: in
     folder = Path(tempfile.mkdtemp(prefix="feedmill-cluster-"))
     try:
         if tool.folder is None:
-            with _kind(mode, folder, images) as cluster:
+            with _kind(mode, folder, nodes, images) as cluster:
                 yield cluster
         else:
             with _own(tool, mode, folder, nodes, images, index) as cluster:
@@ -150,9 +151,7 @@ def _with_audit(programs: Path, folder: Path, audit: Path) -> Path:
 
 
 @contextmanager
-def _kind(mode: str, folder: Path, images: Sequence[Path]) -> Iterator[Cluster]:
-    if mode == "kwok":
-        raise NoCluster("simulated nodes (kwok) need the cluster tool (../shared/cluster); kind has real ones only")
+def _kind(mode: str, folder: Path, nodes: int, images: Sequence[Path]) -> Iterator[Cluster]:
     name = f"feedmill-{secrets.token_hex(3)}"
     kubeconfig = folder / "kubeconfig"
     kubectl = shutil.which("kubectl")
@@ -165,7 +164,8 @@ def _kind(mode: str, folder: Path, images: Sequence[Path]) -> Iterator[Cluster]:
         cluster = Cluster(mode, folder, kubeconfig, Path(kubectl).parent, None, Api(kubeconfig), {}, name)
         for path in sorted(CRDS.glob("*.yaml")):
             cluster.kubectl("apply", "--server-side", "-f", str(path))
-        yield cluster
+        with fake_nodes(cluster.api, nodes) if mode == "kwok" else nullcontext():
+            yield cluster
     finally:
         _run(["kind", "delete", "cluster", "--name", name, "--kubeconfig", str(kubeconfig)])
 
