@@ -46,7 +46,7 @@ def unknown(reason: Reason, message: str = "") -> Finding:
 def conditions(
     findings: Mapping[Type, Finding], before: Sequence[Mapping[str, Any]], generation: int, now: str
 ) -> list[dict[str, Any]]:
-    """``status.conditions`` in the order of ``findings``; the time of a transition is kept while the status is the same.
+    """``status.conditions`` in the order of ``findings``; times of transitions are kept while the status is the same.
 
     ``before``: the conditions of the last status; ``now``: RFC 3339.
     """

@@ -1,0 +1,210 @@
+"""Reconciles one FeedPipeline: managed servers, the migration, processors, maintenance; and rouses its feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill_operator import names
+from feedmill_operator.build.inputs import Owner, PipelineInputs
+from feedmill_operator.build.migration import migration_key
+from feedmill_operator.build.pipeline import build_pipeline
+from feedmill_operator.kube import kinds
+from feedmill_operator.kube.api import Manifest
+from feedmill_operator.reconcile import base, observe, passwords, references, status
+from feedmill_operator.reconcile.base import Tools, Work
+from feedmill_operator.reconcile.catalog import PipelineView
+from feedmill_operator.reconcile.facts import Migration, PipelineFacts, Role
+from feedmill_operator.reconcile.queue import Key
+from feedmill_operator.reconcile.store import Ref
+from feedmill_operator.reconcile.validity import Refusal, read_pipeline
+
+
+class PipelineReconciler:
+    """See :class:`feedmill_operator.reconcile.ports.Reconciler`."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def reconcile(self, key: Key) -> float | None:
+        tools = self._tools
+        body = await tools.api.get(kinds.PIPELINE, key.namespace, key.name)
+        if body is None or base.going(body):
+            base.forget(tools, key)
+            self._show(key, None)
+            return None
+        pipeline, refusal = await self._accept(key, body)
+        before = body.get("status") or {}
+        image = (pipeline.spec.image if pipeline is not None else None) or str(before.get("image") or "")
+        image = image or tools.options.operand_image
+        view = PipelineView(str(body["metadata"]["uid"]), int(body["metadata"]["generation"]), image, pipeline, refusal)
+        if pipeline is None or refusal is not None:
+            self._show(key, view)
+            return await self._observe(key, body, pipeline, refusal, image, [], Work(), Migration(), feeds=None)
+        feeds = tools.catalog.feeds_of(key.namespace, key.name)
+        paused = base.paused(body)
+        inputs = await self._inputs(body, pipeline, image, feeds, make_passwords=not paused)
+        job = "" if pipeline.spec.suspend else names.migration(key.name, migration_key(inputs))
+        migration = observe.migration(tools.store, key.namespace, job, str(before.get("migration") or ""))
+        manifests = list(build_pipeline(replace(inputs, migrated=migration.done)))
+        work = Work()
+        if not paused:
+            keep = self._kept(key, body, manifests, migration)
+            wanted = [*manifests, *self._former(key, inputs, migration)]
+            work = await base.carry_out(tools, wanted, str(body["metadata"]["uid"]), keep)
+            # The Job may have been there all along, and only now be known to have succeeded.
+            self._show(key, view)
+        elif tools.catalog.view(key.namespace, key.name) is None:
+            self._show(key, view)
+        return await self._observe(key, body, pipeline, None, image, manifests, work, migration, feeds=len(feeds))
+
+    async def _accept(self, key: Key, body: Mapping[str, Any]) -> tuple[FeedPipeline | None, Refusal | None]:
+        pipeline = read_pipeline(body)
+        if isinstance(pipeline, Refusal):
+            return None, pipeline
+        wanted = references.of_pipeline(pipeline)
+        return pipeline, await references.check(self._tools.api, pipeline, wanted, key.namespace)
+
+    def _show(self, key: Key, view: PipelineView | None) -> None:
+        """Let its feeds know how it stands, and look again where that is news."""
+        tools = self._tools
+        if tools.catalog.set_view(key.namespace, key.name, view):
+            for feed in tools.catalog.feed_keys(key.namespace, key.name):
+                tools.queue.add(feed)
+
+    async def _inputs(
+        self,
+        body: Mapping[str, Any],
+        pipeline: FeedPipeline,
+        image: str,
+        feeds: Sequence[ExchangeFeed],
+        *,
+        make_passwords: bool,
+    ) -> PipelineInputs:
+        tools = self._tools
+        metadata, spec = body["metadata"], pipeline.spec
+        found = {names.REDIS: "", names.POSTGRES: ""}
+        for server, managed in ((names.REDIS, spec.redis.managed), (names.POSTGRES, spec.postgres.managed)):
+            if managed is not None and make_passwords:
+                found[server] = await passwords.password(tools.api, tools.store, pipeline, server)
+        return PipelineInputs(
+            pipeline=pipeline,
+            owner=Owner(kinds.PIPELINE.kind, str(metadata["name"]), str(metadata["uid"])),
+            image=image,
+            feeds=feeds,
+            facts=tools.facts.current,
+            migrated=False,
+            redis_password=found[names.REDIS],
+            postgres_password=found[names.POSTGRES],
+            restart=base.restart(body),
+        )
+
+    def _former(self, key: Key, inputs: PipelineInputs, migration: Migration) -> list[Manifest]:
+        """The processors of the former image, while the database is not migrated for the new one: they go on, and take
+        every other change."""
+        image = self._former_image(key)
+        if migration.done or not image:
+            return []
+        former = build_pipeline(replace(inputs, image=image, migrated=True))
+        return [each for each in former if _component(each) == names.PROCESSOR and each["kind"] == "Deployment"]
+
+    def _former_image(self, key: Key) -> str:
+        live = self._tools.store.get(kinds.DEPLOYMENT, key.namespace, names.processor(key.name))
+        if live is None:
+            return ""
+        containers = live.manifest["spec"]["template"]["spec"]["containers"]
+        return str(next((each["image"] for each in containers if each["name"] == names.PROCESSOR), ""))
+
+    def _kept(
+        self, key: Key, body: Mapping[str, Any], manifests: Sequence[Manifest], migration: Migration
+    ) -> list[Ref]:
+        """What is not wanted and stays while the migration is not done: processors, and Jobs of former migrations."""
+        if migration.done:
+            return []
+        owned = self._tools.store.owned(str(body["metadata"]["uid"]))
+        return [
+            live.ref for live in owned if live.labels.get(names.COMPONENT) == names.PROCESSOR or live.kind == kinds.JOB
+        ]
+
+    async def _observe(
+        self,
+        key: Key,
+        body: Mapping[str, Any],
+        pipeline: FeedPipeline | None,
+        refusal: Refusal | None,
+        image: str,
+        manifests: Sequence[Manifest],
+        work: Work,
+        migration: Migration,
+        *,
+        feeds: int | None,
+    ) -> float | None:
+        tools = self._tools
+        before = body.get("status") or {}
+        paused = base.paused(body)
+        suspended = pipeline is not None and pipeline.spec.suspend
+        mine = {names.PIPELINE: key.name, names.COMPONENT: names.PROCESSOR}
+        tools.answers.track(key, [pod for pod in tools.store.pods(key.namespace, **mine) if not pod.feed])
+        roles = {
+            component: self._role(key, body, manifests, component, suspended=suspended)
+            for component in (names.PROCESSOR, names.REDIS, names.POSTGRES)
+        }
+        processor = roles[names.PROCESSOR]
+        if not processor.rollouts and pipeline is not None and not suspended:
+            # Not made until the database is migrated; wanted all the same.
+            wanted_replicas = pipeline.spec.processor.replicas
+            live = tools.store.get(kinds.DEPLOYMENT, key.namespace, names.processor(key.name))
+            rollout = observe.rollout(key.namespace, names.processor(key.name), {}, wanted_replicas, live)
+            processor = Role((rollout,), processor.pods, processor.answers)
+        config = base.config_hash(manifests, names.pipeline_config(key.name))
+        if refusal is not None or paused:
+            config = base.live_config_hash(tools, key.namespace, names.pipeline_config(key.name))
+        spec = pipeline.spec if pipeline is not None else None
+        facts = PipelineFacts(
+            generation=int(body["metadata"]["generation"]),
+            before=before,
+            refusal=refusal,
+            suspended=suspended,
+            paused=paused,
+            problems=work.troubles,
+            failure=work.failure,
+            # Pinned from the first look on, even while it is not accepted.
+            image=str(before.get("image") or image) if paused else image,
+            config_hash=config,
+            processor=processor,
+            selector=self._selector(key, manifests, before),
+            redis=roles[names.REDIS] if spec is not None and spec.redis.managed is not None else None,
+            postgres=roles[names.POSTGRES] if spec is not None and spec.postgres.managed is not None else None,
+            migration=migration,
+            migrated=migration.name if migration.done and migration.name else str(before.get("migration") or ""),
+            feeds=feeds if feeds is not None else before.get("feeds"),
+            backup=spec is not None and spec.backup is not None,
+        )
+        if refusal is None and not paused:
+            await base.spread_config(tools, key, (processor,), config, changed=work.config_changed)
+        wait = await base.finish(tools, key, kinds.PIPELINE, body, status.pipeline_status(facts, base.now()), work)
+        return base.soonest(wait, base.recheck(refusal))
+
+    def _role(
+        self, key: Key, body: Mapping[str, Any], manifests: Sequence[Manifest], component: str, *, suspended: bool
+    ) -> Role:
+        store = self._tools.store
+        rollouts = observe.rollouts(store, manifests, component)
+        if not manifests and not suspended:
+            rollouts = observe.present(store, str(body["metadata"]["uid"]), component)
+        answers = self._tools.answers.of(key)
+        return observe.role(store, key.namespace, component, rollouts, answers, **{names.PIPELINE: key.name})
+
+    def _selector(self, key: Key, manifests: Sequence[Manifest], before: Mapping[str, Any]) -> str:
+        """Kept while there is no Deployment to read it from: an autoscaler must not lose it."""
+        live = self._tools.store.get(kinds.DEPLOYMENT, key.namespace, names.processor(key.name))
+        known = [*manifests, *([live.manifest] if live is not None else [])]
+        found = observe.selector(known, kinds.DEPLOYMENT, names.PROCESSOR)
+        return found or str((before.get("processor") or {}).get("selector") or "")
+
+
+def _component(manifest: Manifest) -> str:
+    return str((manifest["metadata"].get("labels") or {}).get(names.COMPONENT, ""))
