@@ -13,6 +13,10 @@ _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+DEFAULT_NAMESPACE = "feedmill-system"
+DEFAULT_LEASE = FIELD_MANAGER
+
+
 class BadOption(ValueError):
     """An option cannot be right; the message names it, its value and the remedy."""
 
@@ -22,7 +26,7 @@ class LeaseOptions:
     """Leader election. Times are seconds."""
 
     enabled: bool = True
-    name: str = FIELD_MANAGER
+    name: str = DEFAULT_LEASE
     duration: float = 15.0
     """A Lease not renewed for so long may be taken by another."""
     renew_deadline: float = 10.0
@@ -37,7 +41,7 @@ class Options:
 
     operand_image: str
     """For pipelines that name none and have none pinned in their status."""
-    operator_namespace: str = "feedmill-system"
+    operator_namespace: str = DEFAULT_NAMESPACE
     """Where the operator runs and has its Lease."""
     namespaces: tuple[str, ...] = ()
     """The only ones it watches; empty = all."""

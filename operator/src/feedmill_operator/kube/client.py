@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -29,6 +31,8 @@ from feedmill_operator.names import FIELD_MANAGER
 _Pages = list[bytes]
 _Versions = list[Version]
 _Manifests = list[Manifest]
+
+T = TypeVar("T")
 
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
@@ -68,6 +72,35 @@ def load_configuration(kubeconfig: Path | None = None) -> Configuration:
     return configuration
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to reach the API server, for a library that does it itself. Files may be temporary ones."""
+
+    server: str
+    ca_path: str | None = None
+    insecure: bool = False
+    authorization: str | None = field(default=None, repr=False)
+    """Value of the header: ``Bearer ...``."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    certificate_path: str | None = None
+    key_path: str | None = None
+
+
+def credentials(configuration: Configuration) -> Credentials:
+    """As they are now: a service account's token is read anew when it is old."""
+    return Credentials(
+        server=str(configuration.host),
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        authorization=configuration.get_api_key_with_prefix("BearerToken", alias="authorization"),
+        username=configuration.username or None,
+        password=configuration.password or None,
+        certificate_path=configuration.cert_file,
+        key_path=configuration.key_file,
+    )
+
+
 class KubeClient:
     """A :class:`~feedmill_operator.kube.api.KubeApi`. ``concurrency``: most requests under way at a time."""
 
@@ -91,11 +124,18 @@ class KubeClient:
         self._timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
         self._attempts = attempts
         self._random = random_source or random.Random()
+        self._lock = threading.Lock()
+        self._under_way = 0
 
     def close(self) -> None:
         """Start nothing more. Requests under way end in their threads, at the latest after their timeout."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pool.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Requests are under way still: the interpreter would wait for them at its end."""
+        return self._under_way > 0
 
     # The protocol.
 
@@ -110,7 +150,7 @@ class KubeClient:
     async def list(self, kind: Kind, namespace: str | None, *, labels: str = "") -> list[Manifest]:
         found: _Manifests = []
         for content in await self._pages(kind, namespace, labels, _JSON):
-            found += msgspec.json.decode(content, type=_Items).items
+            found += _read(content, _Items).items or ()
         for item in found:  # Items of lists come without them.
             item.setdefault("apiVersion", kind.api_version)
             item.setdefault("kind", kind.kind)
@@ -119,7 +159,7 @@ class KubeClient:
     async def versions(self, kind: Kind, namespace: str | None, *, labels: str = "") -> Sequence[Version]:
         found: _Versions = []
         for content in await self._pages(kind, namespace, labels, _METADATA_LIST):
-            found += (item.metadata for item in msgspec.json.decode(content, type=_Metadatas).items)
+            found += (item.metadata for item in _read(content, _Metadatas).items or ())
         return found
 
     async def apply(self, kind: Kind, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
@@ -167,7 +207,7 @@ class KubeClient:
             if error.status == 404:
                 return False
             raise
-        return any(found.name == kind.plural for found in msgspec.json.decode(content, type=_Served).resources)
+        return any(found.name == kind.plural for found in _read(content, _Served).resources or ())
 
     # Below it.
 
@@ -179,7 +219,7 @@ class KubeClient:
                 while True:
                     content = await self._call("list", kind.kind, "GET", kind.path(namespace), query, accept=accept)
                     pages.append(content)
-                    query["continue"] = msgspec.json.decode(content, type=_Page).metadata.token
+                    query["continue"] = _read(content, _Page).metadata.token
                     if not query["continue"]:
                         return pages
             except ApiError as error:
@@ -201,8 +241,7 @@ class KubeClient:
         idempotent: bool = True,
     ) -> Manifest:
         content = await self._call(verb, kind.kind, method, path, query, body, content_type, idempotent=idempotent)
-        done: Manifest = msgspec.json.decode(content)
-        return done
+        return _read(content, _Object)
 
     async def _call(
         self,
@@ -254,6 +293,17 @@ class KubeClient:
         self, verb: str, kind: str, method: str, url: str, data: bytes | None, content_type: str, accept: str
     ) -> bytes | ApiError:
         """One try, in a thread. Gives errors rather than raising them: no traceback keeps the request's body alive."""
+        with self._lock:
+            self._under_way += 1
+        try:
+            return self._send_one(verb, kind, method, url, data, content_type, accept)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _send_one(
+        self, verb: str, kind: str, method: str, url: str, data: bytes | None, content_type: str, accept: str
+    ) -> bytes | ApiError:
         headers = {"Accept": accept, "User-Agent": f"feedmill-operator/{__version__}"}
         token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token:
@@ -295,7 +345,8 @@ class _Page(msgspec.Struct):
 
 
 class _Items(msgspec.Struct):
-    items: list[dict[str, Any]]
+    items: list[dict[str, Any]] | None = None
+    """Go writes an empty list as null."""
 
 
 class _Metadata(msgspec.Struct):
@@ -303,7 +354,7 @@ class _Metadata(msgspec.Struct):
 
 
 class _Metadatas(msgspec.Struct):
-    items: list[_Metadata]
+    items: list[_Metadata] | None = None
 
 
 class _Resource(msgspec.Struct):
@@ -311,7 +362,18 @@ class _Resource(msgspec.Struct):
 
 
 class _Served(msgspec.Struct):
-    resources: list[_Resource]
+    resources: list[_Resource] | None = None
+
+
+_Object = dict[str, Any]
+
+
+def _read(content: bytes, form: type[T]) -> T:
+    """Raises ApiError where the answer was cut short, or is somebody else's."""
+    try:
+        return msgspec.json.decode(content, type=form)
+    except msgspec.DecodeError as error:
+        raise ApiError(0, "", f"the answer cannot be read: {error}") from error
 
 
 def _refused(status: int, content: bytes, header: str | None) -> ApiError:

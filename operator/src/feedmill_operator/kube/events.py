@@ -42,11 +42,6 @@ class Events:
         """Something that a person should look at."""
         self._publish(about, reason, message, "Warning")
 
-    def forget(self, uid: str) -> None:
-        """The object is gone."""
-        for told in [told for told in self._told if told[0] == uid]:
-            del self._told[told]
-
     async def run(self) -> None:
         """Write what is published until cancelled."""
         while True:
@@ -86,7 +81,7 @@ class Events:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{metadata['name'][:220]}.{secrets.token_hex(8)}",
+                "name": f"{metadata['name'][:220].rstrip('-.')}.{secrets.token_hex(8)}",
                 "namespace": metadata["namespace"],
             },
             "involvedObject": {

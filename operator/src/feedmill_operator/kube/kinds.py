@@ -11,6 +11,9 @@ ACCOUNT = Kind(_OURS, "ExchangeAccount", "exchangeaccounts")
 BACKUP = Kind(_OURS, "FeedBackup", "feedbackups")
 RESTORE = Kind(_OURS, "FeedRestore", "feedrestores")
 
+CUSTOM = (FEED, PIPELINE, ACCOUNT, BACKUP, RESTORE)
+"""What users write."""
+
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SECRET = Kind("v1", "Secret", "secrets")
 SERVICE = Kind("v1", "Service", "services")
@@ -35,6 +38,9 @@ MADE = (
     POD_MONITOR, PROMETHEUS_RULE,
 )  # fmt: skip
 """What the operator makes, watches, undoes edits of and prunes."""
+
+OPTIONAL = (POD_MONITOR, PROMETHEUS_RULE)
+"""Of these, what only some clusters know."""
 
 BY_NAME = {(kind.api_version, kind.kind): kind for kind in MADE}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,3 +30,13 @@ class EventSink(Protocol):
     def normal(self, about: Mapping[str, Any], reason: str, message: str) -> None: ...
 
     def warning(self, about: Mapping[str, Any], reason: str, message: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a controller works with."""
+
+    reconcilers: Mapping[str, Reconciler]
+    """By the kind of their custom resource."""
+    background: Sequence[Callable[[], Awaitable[None]]] = ()
+    """What runs beside the queue while this process leads, until it is cancelled."""

@@ -21,7 +21,9 @@ _decode = msgspec.json.Decoder().decode
 _OUR_OWNERS = f"{names.GROUP}/"
 _CONTENT = ("f:spec", "f:data", "f:stringData", "f:binaryData", "f:rules")
 """What of an object is ours alone: others may add labels and annotations."""
-_ROLLOUT_RESTART: Mapping[str, Any] = {"f:template": {"f:metadata": {"f:annotations": {"f:kubectl.kubernetes.io/restartedAt": {}}}}}
+_ROLLOUT_RESTART: Mapping[str, Any] = {
+    "f:template": {"f:metadata": {"f:annotations": {"f:kubectl.kubernetes.io/restartedAt": {}}}}
+}
 _ASSIGNED = {"f:volumeName", "f:clusterIP", "f:clusterIPs", "f:nodeName"}
 """What the cluster itself fills in by writing the spec."""
 
@@ -50,7 +52,11 @@ class Live:
     """uid of the custom resource of ours that controls it; empty = none."""
     foreign: bool
     """Another manager than ours owns fields of its content (of spec, data, rules)."""
+    replaced: bool
+    """We replaced its content once: what we own by that an apply no longer takes away."""
     deleting: bool
+    pipeline: str
+    """Name of the FeedPipeline it belongs to: by label, or by ``spec.pipelineRef``."""
     body: bytes = field(repr=False)
     """JSON of the object without managedFields and status."""
     status_body: bytes = field(repr=False)
@@ -76,7 +82,9 @@ class Live:
             annotations=_interned(metadata.get("annotations")),
             owner_uid=sys.intern(_owner(metadata)),
             foreign=is_foreign(metadata.get("managedFields") or ()),
+            replaced=is_replaced(metadata.get("managedFields") or ()),
             deleting="deletionTimestamp" in metadata,
+            pipeline=sys.intern(_pipeline(obj)),
             body=_encode(body),
             status_body=_encode(obj.get("status") or {}),
         )
@@ -116,6 +124,17 @@ def is_foreign(managed: Any) -> bool:
                 continue
             return True
     return False
+
+
+def is_replaced(managed: Any) -> bool:
+    """Whether we own content by a replacement, which server-side apply takes for another manager's."""
+    return any(
+        entry.get("manager") == names.FIELD_MANAGER
+        and entry.get("operation") == "Update"
+        and not entry.get("subresource")
+        and any(part in (entry.get("fieldsV1") or {}) for part in _CONTENT)
+        for entry in managed
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +285,12 @@ _INDEXED = (names.FEED, names.PIPELINE)
 
 def _interned(found: Any) -> Mapping[str, str]:
     return {sys.intern(str(key)): sys.intern(str(value)) for key, value in (found or {}).items()}
+
+
+def _pipeline(obj: Mapping[str, Any]) -> str:
+    labels = obj["metadata"].get("labels") or {}
+    reference = (obj.get("spec") or {}).get("pipelineRef") or {}
+    return str(reference.get("name") or labels.get(names.PIPELINE) or "")
 
 
 def _owner(metadata: Mapping[str, Any]) -> str:
