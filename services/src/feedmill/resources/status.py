@@ -68,7 +68,7 @@ class FeedStatus(Model):
     """Ready, Accepted, Progressing, ReceiverAvailable, DistributorAvailable, RedisReachable, DataFresh, Suspended,
     Paused."""
     data: Annotated[str, Field(max_length=64)] | None = None
-    """Whether data flows, in a word: Fresh, Stale, Unknown, Suspended."""
+    """Whether data flows, in a word: Fresh, Partial (of some connections or topics only), Stale, Unknown, Suspended."""
     lag: Annotated[str, Field(max_length=16)] | None = None
     """How far the distributors are behind the receivers, as a bucket (`<1s`, `<10s`, `<1m`, `<10m`, `>=10m`)."""
     image: Annotated[str, Field(max_length=512)] | None = None
