@@ -51,7 +51,8 @@ def folder(tmp_path: Path, database_url: str) -> Path:
             "VALUES (1, 'binance', 'Spot', 'BTC-USDT', 'BTCUSDT')"
         )
         await connection.executemany(
-            "INSERT INTO gaps (id, shard, instrument_id, channel, cause, state, missing, from_ns, revision, detected_ns)"
+            "INSERT INTO gaps"
+            " (id, shard, instrument_id, channel, cause, state, missing, from_ns, revision, detected_ns)"
             " VALUES ($1, $2, $3, 'Trades', 'sequence', $4, ('{' || $5::text || '}')::int8multirange, 1, 1, $6)",
             ROWS,
         )

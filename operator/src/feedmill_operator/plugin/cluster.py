@@ -78,11 +78,11 @@ class Cluster:
     # -- pods
 
     def proxied(self, namespace: str, pod: str, port: int, path: str, timeout: float) -> bytes:
-        """GET of a pod's own HTTP server through the API server (right: get pods/proxy)."""
+        """GET of a pod's own HTTP server through the API server (right: pods/proxy)."""
         return self._bytes("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}", timeout=timeout)
 
     def forwarded(self, namespace: str, pod: str, port: int, path: str, timeout: float) -> bytes:
-        """The same through a forwarded port (right: create pods/portforward). NetworkPolicies do not matter to it."""
+        """The same through a forwarded port (right: pods/portforward). NetworkPolicies do not matter to it."""
         from kubernetes.stream.ws_client import PortForward
 
         url = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward?{urlencode({'ports': port})}"
@@ -127,7 +127,7 @@ class Cluster:
             answer.close()
 
     def execute(self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float) -> Executed:
-        """Run a command in a container (right: create pods/exec)."""
+        """Run a command in a container (right: pods/exec)."""
         query = [("container", container), ("stdout", "true"), ("stderr", "true")]
         query += [("command", part) for part in command]
         url = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec?{urlencode(query)}"

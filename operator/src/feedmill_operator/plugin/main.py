@@ -256,7 +256,7 @@ def gaps(
     """Show what is or was missing.
 
     Open gaps, and those found within --since. The rows come from the pipeline's PostgreSQL, read by a processor's pod
-    (right: create pods/exec).
+    (right: pods/exec).
 
     \b
     kubectl feedmill gaps
