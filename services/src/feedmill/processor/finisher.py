@@ -59,8 +59,7 @@ class CandleFinisher:
         log: Any,
     ) -> None:
         self._database_url = database_url
-        self._sources = sources(intervals)
-        self._intervals = ["1m", *(name for name, _ in self._sources)]
+        self.work_with(intervals)
         self._breaker = database
         self._every = every
         self._timeout = timeout
@@ -72,6 +71,11 @@ class CandleFinisher:
         self._connection: asyncpg.Connection | None = None
         self.runs = 0
         self.error = ""
+
+    def work_with(self, intervals: Sequence[str]) -> None:
+        """Make candles of these lengths from now on."""
+        self._sources = sources(intervals)
+        self._intervals = ["1m", *(name for name, _ in self._sources)]
 
     def adopt(self, shard: ShardSettings, instruments: Sequence[int]) -> None:
         """The shard is ours (again): look at everything that may be unfinished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from functools import partial
@@ -231,6 +232,12 @@ class Meter:
             if first.exchange_ns:
                 self._exchange_histogram.observe(max(0.0, (now - first.exchange_ns) / 1e9))
             self._receive_histogram.observe(max(0.0, (now - first.receive_ns) / 1e9))
+
+    def close(self) -> None:
+        """The shard is no longer this process's to report on."""
+        for gauge in (behind, behind_seconds):
+            with contextlib.suppress(KeyError):
+                gauge.remove(self.shard)
 
     def lag(self, commits: int, oldest_ms: int) -> None:
         """``oldest_ms``: when the oldest commit not stored came into the stream; 0 = all is stored."""

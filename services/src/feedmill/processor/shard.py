@@ -85,6 +85,11 @@ class ShardWorker:
         self._figures = figures
         self._store: Store | None = None
         self._wire: Wire | None = None
+        self._over: asyncio.Event | None = None
+        """Of the session there is: ends it between two commits."""
+        self._idle = asyncio.Event()
+        """Set while there is no session."""
+        self._idle.set()
         self.meter = Meter(str(shard.ref), shard.exchange, shard.market, figures)
         self._log = log.bind(shard=str(shard.ref))
 
@@ -122,6 +127,16 @@ class ShardWorker:
             if self._hints is not None:
                 self._hints.drop(self.shard.ref)
 
+    async def reconfigure(self, settings: ProcessorSettings, shard: ShardSettings) -> None:
+        """Work by other settings: what was read is committed, then a new session begins.
+
+        Returns when nothing works by the old ones any more.
+        """
+        self.settings, self.shard = settings, shard
+        if self._over is not None:
+            self._over.set()
+        await self._idle.wait()
+
     def abort(self) -> None:
         """Cut both connections: whatever waits for a server that hangs ends at once. For an end that is overdue."""
         if self._store is not None:
@@ -135,7 +150,18 @@ class ShardWorker:
         return max(1, sum(shard.owned for shard in self._figures.shards.values()))
 
     async def _session(self, stop: asyncio.Event) -> None:
-        """One connection to each server, until one of them fails or ``stop`` is set."""
+        """One connection to each server, until one of them fails, ``stop`` is set, or the settings are others."""
+        self._over = over = asyncio.Event()
+        self._idle.clear()
+        passer = asyncio.create_task(_pass_on(stop, over))
+        try:
+            await self._connected_session(over)
+        finally:
+            passer.cancel()
+            self._over = None
+            self._idle.set()
+
+    async def _connected_session(self, stop: asyncio.Event) -> None:
         figures = self.meter.figures
         store = self._store = await self._guarded("postgres", self._database, self._open_store)
         try:
@@ -320,6 +346,11 @@ def _touched(shard: ShardSettings, batch: Batch, outcome: Outcome) -> list[tuple
             if instrument is not None and gap.channel == ChannelName.TRADES.value:
                 touched += [(instrument, ns // SECOND // 60 * 60) for ns in (gap.from_ns, gap.to_ns) if ns]
     return touched
+
+
+async def _pass_on(stop: asyncio.Event, over: asyncio.Event) -> None:
+    await stop.wait()
+    over.set()
 
 
 async def _attempt(store: Store, batch: Batch) -> Outcome | None:

@@ -114,7 +114,8 @@ class Share:
         self.link = link
         self._key = key
         self._member = f"{name}/{secrets.token_hex(8)}"
-        self._total = total
+        self.total = total
+        """Leases there are. May change: one more before its lease is made, one less when its lease is gone."""
         self._ttl = ttl
         self.alive: int | None = None
         """Processes alive as last heard from Redis; None = never heard."""
@@ -125,7 +126,7 @@ class Share:
     @property
     def allowed(self) -> int:
         """Leases this process may hold. 0 before Redis said how many processes there are."""
-        return -(-self._total // max(1, self.alive)) if self.alive is not None else 0
+        return -(-self.total // max(1, self.alive)) if self.alive is not None else 0
 
     def surplus(self) -> bool:
         """Whether one more of the leases held has to go."""
