@@ -7,38 +7,46 @@ import json
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-
-import yaml
 
 from clusterkit import samples
 from clusterkit.api import Object
 from clusterkit.cluster import Cluster
 from clusterkit.exchange import Exchange, Judgement, judge
+from clusterkit.images import Images
+from clusterkit.tool import ROOT
 from clusterkit.waiting import until
 from clusterkit.world import World
 
+NAMESPACE = "feeds"
+"""Of the examples."""
 FEEDS = {"binance-spot": "binance/Spot", "binance-usdm": "binance/UsdM", "deribit": "deribit/Derivatives"}
 
 
-def manifests(exchange: Exchange, image: str, namespace: str) -> list[Object]:
-    """The examples' feeds with the simulator's addresses, and a pipeline with managed servers."""
-    feeds = []
-    for name in FEEDS:
-        path = next(path for path in samples.EXAMPLES if path.stem == name)
-        document = yaml.safe_load(path.read_text())
-        endpoint = exchange.endpoints[FEEDS[name]]
-        where = {"stream": endpoint["stream"], "rest": endpoint["rest"]}
-        document["spec"]["exchange"]["endpoints"] = where
-        document["metadata"]["namespace"] = namespace
-        feeds.append(document)
-    pipeline = samples.pipeline(
-        namespace=namespace,
-        image=image,
-        redis={"managed": {"storage": "1Gi", "memory": "256Mi"}, "circuitBreaker": {"resetTimeout": "2s"}},
-        postgres={"managed": {"storage": "2Gi"}, "circuitBreaker": {"resetTimeout": "2s"}},
-    )
-    return [pipeline, *feeds]
+def kustomization(folder: Path, exchange: Exchange, image: str) -> Path:
+    """The examples for Kubernetes as they are, and what a user would patch for another exchange: its addresses. Small
+    volumes and short waits besides, since the tests are about what happens and not about how long it takes."""
+    resources = ["namespace.yaml", "managed-pipeline.yaml", "feeds.yaml"]
+    for name in resources:
+        (folder / name).write_text((ROOT / "examples" / "kubernetes" / name).read_text())
+    servers = {
+        "redis": {"managed": {"storage": "1Gi", "memory": "256Mi"}, "circuitBreaker": {"resetTimeout": "2s"}},
+        "postgres": {"managed": {"storage": "2Gi"}, "circuitBreaker": {"resetTimeout": "2s"}},
+    }
+    patches = [_patch("FeedPipeline", "main", {"image": image, **servers})]
+    for name, venue in FEEDS.items():
+        endpoints = {key: exchange.endpoints[venue][key] for key in ("stream", "rest")}
+        fewer = {"receiver": {"reconnect": {"maxBackoff": "2s"}}, "distributor": {"gapGrace": "1s"}}
+        patches.append(_patch("ExchangeFeed", name, {"exchange": {"endpoints": endpoints}, **fewer}))
+    document = {"resources": resources, "patches": patches}
+    (folder / "kustomization.yaml").write_text(json.dumps(document))
+    return folder
+
+
+def _patch(kind: str, name: str, spec: Object) -> Object:
+    body = {"apiVersion": samples.VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+    return {"target": {"kind": kind, "name": name}, "patch": json.dumps(body)}
 
 
 @dataclass(slots=True)
@@ -48,8 +56,7 @@ class Bed:
     cluster: Cluster
     world: World
     exchange: Exchange
-    images: tuple[str, str]
-    """Two tags of the services' image."""
+    images: Images
     before: Judgement = field(default_factory=Judgement)
     """As it was after the last fault."""
     told: list[str] = field(default_factory=list)

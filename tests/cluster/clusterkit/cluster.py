@@ -45,6 +45,11 @@ class Cluster:
     """``host``: this machine as pods see it (real nodes of the cluster tool)."""
     kind_name: str | None = None
 
+    @property
+    def state(self) -> Path:
+        """Of the cluster tool."""
+        return self.folder / "state"
+
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """As a user would; ``check``: a failure raises AssertionError with what kubectl said."""
         command = [str(self.programs / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]

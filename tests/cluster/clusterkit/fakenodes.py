@@ -1,4 +1,4 @@
-"""Simulated nodes for a cluster that brings no kwok (kind): pods on them become Ready, those of Jobs succeed, nothing runs."""
+"""Simulated nodes for kind, which brings no kwok: pods on them become Ready, those of Jobs succeed, nothing runs."""
 
 from __future__ import annotations
 

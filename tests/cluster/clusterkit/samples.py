@@ -11,15 +11,15 @@ from clusterkit.api import Object
 from clusterkit.tool import ROOT
 
 VERSION = "feedmill.dev/v1alpha1"
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def example_documents() -> list[Object]:
-    """Every object of examples/, namespaces taken out."""
+    """Every object of ours in examples/, namespaces taken out."""
     found: list[Object] = []
     for path in EXAMPLES:
         for document in yaml.safe_load_all(path.read_text()):
-            if document:
+            if document and document["apiVersion"] == VERSION:
                 document["metadata"].pop("namespace", None)
                 found.append(document)
     return found
