@@ -6,9 +6,11 @@ secrets rotated while messages flow. Nothing may be lost, nothing doubled.
 
 from __future__ import annotations
 
+import json
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -19,6 +21,7 @@ from clusterkit.cluster import Cluster
 from clusterkit.exchange import Exchange, Judgement
 from clusterkit.images import Images, load_images, make_images
 from clusterkit.install import Installed, install
+from clusterkit.plugin import runner
 from clusterkit.tool import NoCluster
 from clusterkit.waiting import until
 from clusterkit.world import World
@@ -100,6 +103,32 @@ def test_status_tells_the_truth(bed: Bed) -> None:
         assert status["data"] == "Fresh"
         assert status["lag"] in ("<1s", "<10s")
     bed.world.wait("fpl/main", "PostgresReachable", timeout=60)
+
+
+def test_kubectl_feedmill_sees_it(bed: Bed, tmp_path: Path) -> None:
+    run = runner(bed.cluster, tmp_path / "bin")
+    done = run("status", "-n", bed.namespace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run("lag", "-n", bed.namespace, "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shards = json.loads(done.stdout)["shards"]
+    assert {shard["feed"] for shard in shards} == set(FEEDS)
+    for shard in shards:
+        assert shard["frames_per_second"] > 0, shard
+        for figure in ("backlog_batches", "distributor_seconds", "processor_seconds", "p50_ms", "p99_ms"):
+            assert shard[figure] is not None, (figure, shard)
+    for feed in FEEDS:
+        done = run("logs", feed, "-n", bed.namespace, "--role", "receiver")
+        assert done.returncode == 0, done.stderr
+        assert f"{feed}-receiver-0-" in done.stdout
+        assert not any(line.split(" ", 1)[-1].startswith("{") for line in done.stdout.splitlines()), "for people"
+    done = run("gaps", "-n", bed.namespace, "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert isinstance(json.loads(done.stdout), list)
+    done = run("reload", *(f"feed/{feed}" for feed in FEEDS), "main", "-n", bed.namespace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    secret = bed.secret("main-postgres", "password")
+    assert secret not in run("logs", "main", "-n", bed.namespace).stdout
 
 
 def test_a_deleted_distributor_pod_costs_nothing(bed: Bed) -> None:

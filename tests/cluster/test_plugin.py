@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ import yaml
 from clusterkit import samples
 from clusterkit.cluster import Cluster
 from clusterkit.operator import Operator
+from clusterkit.plugin import Run, runner
 from clusterkit.tool import ROOT
 from clusterkit.waiting import until
 from clusterkit.world import World
@@ -26,31 +24,12 @@ from feedmill.shared.health import Health, HealthServer
 from feedmill_operator import names
 
 pytestmark = pytest.mark.slow
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 EXAMPLES = sorted((ROOT / "examples" / "kubernetes").glob("*.yaml"))
-
-
-def runner(cluster: Cluster, folder: Path, kubeconfig: Path) -> Run:
-    """``run("status", "-n", "x")``: ``kubectl feedmill status -n x`` with the plugin of this tree."""
-    folder.mkdir(exist_ok=True)
-    plugin = folder / "kubectl-feedmill"
-    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -m feedmill_operator.plugin.main "$@"\n')
-    plugin.chmod(0o755)
-    environment = dict(os.environ) | {
-        "PATH": os.pathsep.join([str(folder), os.environ.get("PATH", "")]),
-        "KUBECONFIG": str(kubeconfig),
-    }
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(cluster.programs / "kubectl"), "feedmill", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-    return run
 
 
 @pytest.fixture
 def feedmill(api_cluster: Cluster, tmp_path: Path) -> Run:
-    return runner(api_cluster, tmp_path / "bin", api_cluster.kubeconfig)
+    return runner(api_cluster, tmp_path / "bin")
 
 
 def made(cluster: Cluster, namespace: str, **status: Any) -> None:
@@ -256,7 +235,7 @@ def test_the_examples_are_accepted(api_cluster: Cluster, api_namespace: str, pat
 
 def test_with_an_operator(kwok_cluster: Cluster, operator: Operator, namespace: str, tmp_path: Path) -> None:
     """Restart and status on what an operator and controllers really do; on simulated nodes no process answers."""
-    run = runner(kwok_cluster, tmp_path / "bin", kwok_cluster.kubeconfig)
+    run = runner(kwok_cluster, tmp_path / "bin")
     world = World(kwok_cluster, namespace)
     world.secrets()
     world.pipeline()

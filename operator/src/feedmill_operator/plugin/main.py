@@ -454,6 +454,10 @@ def _run(where: Where, work: Callable[[Cluster, str | None], int], *, follow: bo
     except ApiError as error:
         told = explain(error, server)
         _end(str(told), told.code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("feedmill"):
+            raise
+        _end(f"kubectl feedmill needs the package {error.name}: pip install 'feedmill[operator]'", 2)
     except KeyboardInterrupt:
         # The way to end following.
         raise typer.Exit(0 if follow else 130) from None
