@@ -6,8 +6,8 @@ secrets rotated while messages flow. Nothing may be lost, nothing doubled.
 
 from __future__ import annotations
 
-import json
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
