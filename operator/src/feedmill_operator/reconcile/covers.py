@@ -118,7 +118,7 @@ def _same(live: Any, desired: Any, path: str) -> bool:
 def quantity(value: Any) -> Decimal | None:
     """A Kubernetes quantity as a number; None when it is none."""
     text = str(value)
-    digits = text.rstrip("numkMGTPEi")
+    digits = text.rstrip("numkKMGTPEi")
     unit = _UNITS.get(text[len(digits) :])
     if unit is None:
         return None
