@@ -121,8 +121,9 @@ def gather(feeds: Sequence[Target], answers: Sequence[Answer]) -> list[Shard]:
             _receivers(shard, [answer for answer in mine if answer.role == names.RECEIVER])
             _distributors(shard, [a.health for a in mine if a.role == names.DISTRIBUTOR and a.health])
             _processors(shard, processors)
-            exchange = (feed.manifest.get("spec") or {}).get("exchange") or {}
-            _latency(shard, f"{exchange.get('name')}/{exchange.get('market')}", processors)
+            if mine:
+                exchange = (feed.manifest.get("spec") or {}).get("exchange") or {}
+                _latency(shard, f"{exchange.get('name')}/{exchange.get('market')}", processors)
             found.append(shard)
     return found
 
