@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -158,6 +158,7 @@ def settings(kinds: Collection[Kind], selectors: Callable[[Kind], str], lease: s
     found.networking.request_timeout = 30.0
     found.networking.connect_timeout = 5.0
     found.networking.error_backoffs = _Endless()
+    found.persistence.diffbase_storage = _NoEssence()
     watching = found.watching
     watching.server_timeout = _SERVER_TIMEOUT
     watching.connect_timeout = 5.0
@@ -174,6 +175,19 @@ def settings(kinds: Collection[Kind], selectors: Callable[[Kind], str], lease: s
         if kind == LEASE:
             watching.field_selectors[group, version, kind.plural] = f"metadata.name={lease}"
     return found
+
+
+class _NoEssence(kopf.DiffBaseStorage):
+    """Nothing is compared with an earlier state, so nothing is copied for it (half of kopf's work at an event)."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        raise RuntimeError("there are no handlers that store anything")
 
 
 class _Endless:
