@@ -11,7 +11,7 @@ from feedmill_operator import names
 from feedmill_operator.build.feed import build_feed
 from feedmill_operator.build.inputs import FeedInputs, Owner
 from feedmill_operator.kube import kinds
-from feedmill_operator.kube.api import Manifest
+from feedmill_operator.kube.api import ApiError, Manifest
 from feedmill_operator.reconcile import base, observe, references, status
 from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.catalog import PipelineView
@@ -39,7 +39,10 @@ class FeedReconciler:
         if view is None:
             # Its reconciler looks at the pipeline now, and rouses the feed when it has.
             return None
-        refusal = await self._refusal(key, feed, view)
+        try:
+            refusal = await self._refusal(key, feed, view)
+        except ApiError as error:
+            return await self._observe(key, body, feed, None, view, [], Work(error=error))
         pipeline = view.pipeline if isinstance(view, PipelineView) else None
         if isinstance(feed, Refusal) or isinstance(view, Refusal) or pipeline is None:
             return await self._observe(key, body, feed, refusal, view, [], Work())
@@ -113,7 +116,7 @@ class FeedReconciler:
         tools.answers.track(key, tools.store.pods(key.namespace, **{names.FEED: key.name}))
         receiver, distributor = self._roles(key, body, manifests if refusal is None else [], suspended=suspended)
         wanted = base.config_hash(manifests, names.feed_config(key.name))
-        if refusal is not None or paused:
+        if refusal is not None or paused or not manifests:
             wanted = base.live_config_hash(tools, key.namespace, names.feed_config(key.name))
         image = view.image if isinstance(view, PipelineView) else ""
         facts = FeedFacts(
@@ -130,7 +133,7 @@ class FeedReconciler:
             receiver=receiver,
             distributor=distributor,
         )
-        if refusal is None and not paused:
+        if refusal is None and not paused and manifests:
             await base.spread_config(tools, key, (receiver, distributor), wanted, changed=work.config_changed)
         wait = await base.finish(tools, key, kinds.FEED, body, status.feed_status(facts, base.now()), work)
         return base.soonest(wait, base.recheck(refusal))

@@ -13,7 +13,7 @@ from feedmill_operator.build.inputs import Owner, PipelineInputs
 from feedmill_operator.build.migration import migration_key
 from feedmill_operator.build.pipeline import build_pipeline
 from feedmill_operator.kube import kinds
-from feedmill_operator.kube.api import Manifest
+from feedmill_operator.kube.api import ApiError, Manifest
 from feedmill_operator.reconcile import base, observe, passwords, references, status
 from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.catalog import PipelineView
@@ -28,28 +28,39 @@ class PipelineReconciler:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._built: dict[Key, tuple[object, list[Manifest]]] = {}
+        """What was last built, and of what."""
 
     async def reconcile(self, key: Key) -> float | None:
         tools = self._tools
         body = await tools.api.get(kinds.PIPELINE, key.namespace, key.name)
         if body is None or base.going(body):
             base.forget(tools, key)
+            self._built.pop(key, None)
             self._show(key, None)
             return None
-        pipeline, refusal = await self._accept(key, body)
         before = body.get("status") or {}
+        pipeline, refusal, error = await self._accept(key, body)
         image = (pipeline.spec.image if pipeline is not None else None) or str(before.get("image") or "")
         image = image or tools.options.operand_image
         view = PipelineView(str(body["metadata"]["uid"]), int(body["metadata"]["generation"]), image, pipeline, refusal)
+        if error is not None:
+            # Its feeds go by the last view, if there is one.
+            return await self._observe(key, body, pipeline, None, image, [], Work(error=error), Migration(), feeds=None)
         if pipeline is None or refusal is not None:
             self._show(key, view)
             return await self._observe(key, body, pipeline, refusal, image, [], Work(), Migration(), feeds=None)
         feeds = tools.catalog.feeds_of(key.namespace, key.name)
         paused = base.paused(body)
-        inputs = await self._inputs(body, pipeline, image, feeds, make_passwords=not paused)
+        try:
+            inputs = await self._inputs(body, pipeline, image, feeds, make_passwords=not paused)
+        except ApiError as failed:
+            return await self._observe(
+                key, body, pipeline, None, image, [], Work(error=failed), Migration(), feeds=None
+            )
         job = "" if pipeline.spec.suspend else names.migration(key.name, migration_key(inputs))
         migration = observe.migration(tools.store, key.namespace, job, str(before.get("migration") or ""))
-        manifests = list(build_pipeline(replace(inputs, migrated=migration.done)))
+        manifests = self._build(key, replace(inputs, migrated=migration.done))
         work = Work()
         if not paused:
             keep = self._kept(key, body, manifests, migration)
@@ -61,12 +72,30 @@ class PipelineReconciler:
             self._show(key, view)
         return await self._observe(key, body, pipeline, None, image, manifests, work, migration, feeds=len(feeds))
 
-    async def _accept(self, key: Key, body: Mapping[str, Any]) -> tuple[FeedPipeline | None, Refusal | None]:
+    async def _accept(
+        self, key: Key, body: Mapping[str, Any]
+    ) -> tuple[FeedPipeline | None, Refusal | None, ApiError | None]:
+        """(what it says, why it cannot be carried out, why that cannot be told)."""
         pipeline = read_pipeline(body)
         if isinstance(pipeline, Refusal):
-            return None, pipeline
+            return None, pipeline, None
         wanted = references.of_pipeline(pipeline)
-        return pipeline, await references.check(self._tools.api, pipeline, wanted, key.namespace)
+        try:
+            return pipeline, await references.check(self._tools.api, pipeline, wanted, key.namespace), None
+        except ApiError as error:
+            return pipeline, None, error
+
+    def _build(self, key: Key, inputs: PipelineInputs) -> list[Manifest]:
+        """Kept while what it is made of is the same: many feeds take a while, and most looks change nothing."""
+        version = (
+            inputs.owner, inputs.pipeline.metadata.generation, inputs.image, inputs.facts, inputs.migrated,
+            inputs.redis_password, inputs.postgres_password, inputs.restart,
+            tuple((feed.metadata.uid, feed.metadata.generation) for feed in inputs.feeds),
+        )  # fmt: skip
+        built = self._built.get(key)
+        if built is None or built[0] != version:
+            built = self._built[key] = (version, list(build_pipeline(inputs)))
+        return built[1]
 
     def _show(self, key: Key, view: PipelineView | None) -> None:
         """Let its feeds know how it stands, and look again where that is news."""
@@ -160,7 +189,7 @@ class PipelineReconciler:
             rollout = observe.rollout(key.namespace, names.processor(key.name), {}, wanted_replicas, live)
             processor = Role((rollout,), processor.pods, processor.answers)
         config = base.config_hash(manifests, names.pipeline_config(key.name))
-        if refusal is not None or paused:
+        if refusal is not None or paused or not manifests:
             config = base.live_config_hash(tools, key.namespace, names.pipeline_config(key.name))
         spec = pipeline.spec if pipeline is not None else None
         facts = PipelineFacts(
@@ -183,7 +212,7 @@ class PipelineReconciler:
             feeds=feeds if feeds is not None else before.get("feeds"),
             backup=spec is not None and spec.backup is not None,
         )
-        if refusal is None and not paused:
+        if refusal is None and not paused and manifests:
             await base.spread_config(tools, key, (processor,), config, changed=work.config_changed)
         wait = await base.finish(tools, key, kinds.PIPELINE, body, status.pipeline_status(facts, base.now()), work)
         return base.soonest(wait, base.recheck(refusal))
