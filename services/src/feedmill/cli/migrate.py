@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 import feedmill
+from feedmill.resources.types import Duration
 from feedmill.shared import postgres
 from feedmill.shared.config import ConfigError, check_database_url, read_setting
 from feedmill.shared.log import redact
@@ -26,6 +28,10 @@ _ONE_AT_A_TIME = threading.Lock()
 
 class MigrateError(RuntimeError):
     """The schema could not be brought to the revision; the message names the remedy."""
+
+
+class DatabaseAway(MigrateError):
+    """It cannot be reached, or is just starting: may be otherwise in a moment."""
 
 
 def migrations_dir() -> Path:
@@ -105,13 +111,35 @@ async def current(database_url: str) -> str:
     try:
         connection = await postgres.connect(database_url, name="feedmill-migrate")
     except postgres.RETRYABLE as error:
-        raise MigrateError(f"the database cannot be reached: {postgres.describe(error)}") from error
+        starting = str(getattr(error, "sqlstate", None) or "").startswith("57P")
+        kind = DatabaseAway if starting or isinstance(error, (OSError, TimeoutError)) else MigrateError
+        raise kind(f"the database cannot be reached: {postgres.describe(error)}") from error
     try:
         return await postgres.revision(connection)
     except postgres.RETRYABLE as error:
         raise MigrateError(f"the database does not answer: {postgres.describe(error)}") from error
     finally:
         await postgres.close(connection)
+
+
+async def await_database(database_url: str, seconds: float) -> None:
+    """Try until it can be reached, for ``seconds`` at most; raises what the last try said (MigrateError)."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            await current(database_url)
+            return
+        except DatabaseAway:
+            if time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+def _wait(text: str) -> float:
+    try:
+        return Duration(text).seconds if text else 0.0
+    except ValueError as error:
+        raise ConfigError(f"--wait {error}") from None
 
 
 def _database_url() -> str:
@@ -140,6 +168,9 @@ def command(
     ] = "",
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Show the revision; exit 1 when some are pending.")] = False,
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="DURATION", help="Wait so long for a database that is away, such as 60s.")
+    ] = "",
 ) -> None:
     """Bring the database's schema up to date. The database is named by DATABASE_URL or DATABASE_URL_FILE.
 
@@ -157,6 +188,8 @@ def command(
             _status(_database_url())
         else:
             url = _database_url()
+            if patience := _wait(wait):
+                asyncio.run(await_database(url, patience))
             migrate_sync(url, to=down or to, down=bool(down))
             typer.echo(f"database: {asyncio.run(current(url)) or 'none'}")
     except (ConfigError, MigrateError) as error:

@@ -1,0 +1,100 @@
+"""The configuration of the processes: what of the resources they need, as the file they mount and follow.
+
+What only shapes pods (replicas, resources, images) is left out, so that changing it reloads nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from feedmill.resources.base import API_VERSION, Model
+from feedmill.resources.confighash import config_hash
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill.resources.shape import with_defaults
+from feedmill_operator import names
+from feedmill_operator.build.inputs import Manifest
+from feedmill_operator.build.objects import Head, Place, manifest
+
+FILE = "resources.yaml"
+COMPONENT = "config"
+MOST_BYTES = 1_000_000
+"""The API server takes 1 MiB an object."""
+_SHAPES_PODS = {"replicas", "resources", "podTemplate"}
+_OF_FEED_PROCESSES = ("redis", "postgres", "egress", "logLevel")
+"""What receivers and distributors read of their pipeline."""
+_OF_CLUSTER = {"image", "processor", "api", "backup", "notifications", "monitoring", "suspend"}
+
+
+class ConfigTooLarge(ValueError):
+    """The configuration does not fit into one ConfigMap; the message says what to do."""
+
+
+def feed_config_text(feed: ExchangeFeed, pipeline: FeedPipeline) -> str:
+    """What the receivers and distributors of a feed mount: its pipeline (as far as they need it) and the feed."""
+    spec = _spec(pipeline)
+    shared = {name: spec[name] for name in _OF_FEED_PROCESSES if name in spec}
+    documents = (_document(pipeline, shared), _document(feed, _feed_spec(feed)))
+    return "---\n".join(yaml.safe_dump(each, sort_keys=False, width=120) for each in documents)
+
+
+def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) -> str:
+    """What processors and maintenance mount: the pipeline and its feeds, a feed a line, since there may be a thousand.
+
+    Raises ConfigTooLarge.
+    """
+    spec = {name: value for name, value in _spec(pipeline).items() if name not in _OF_CLUSTER}
+    ordered = sorted(feeds, key=lambda each: each.key)
+    parts = [
+        yaml.safe_dump(_document(pipeline, spec), sort_keys=False, width=120),
+        *(json.dumps(_document(feed, _feed_spec(feed)), separators=(", ", ": ")) + "\n" for feed in ordered),
+    ]
+    text = "---\n".join(parts)
+    if len(text.encode()) > MOST_BYTES:
+        raise ConfigTooLarge(
+            f"the configuration of pipeline {pipeline.metadata.name} with its {len(parts) - 1} feeds has"
+            f" {len(text.encode())} bytes, more than the {MOST_BYTES} of one ConfigMap: spread the feeds over pipelines"
+        )
+    return text
+
+
+def feed_config(place: Place, feed: ExchangeFeed, pipeline: FeedPipeline) -> Manifest:
+    return _config_map(place, names.feed_config(feed.metadata.name), feed_config_text(feed, pipeline))
+
+
+def pipeline_config(place: Place, pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) -> Manifest:
+    return _config_map(place, names.pipeline_config(pipeline.metadata.name), pipeline_config_text(pipeline, feeds))
+
+
+def _config_map(place: Place, name: str, text: str) -> Manifest:
+    annotations = {names.CONFIG_HASH: config_hash({FILE: text})}
+    return manifest(place, Head("v1", "ConfigMap", name, annotations), COMPONENT, data={FILE: text})
+
+
+def _document(resource: ExchangeFeed | FeedPipeline, spec: Mapping[str, Any]) -> dict[str, Any]:
+    namespace, name = resource.key
+    return {
+        "apiVersion": API_VERSION,
+        "kind": resource.kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": dict(spec),
+    }
+
+
+def _spec(resource: ExchangeFeed | FeedPipeline) -> dict[str, Any]:
+    """With the schema's defaults, so that a later version of the services, with others, changes nothing."""
+    spec: Model = resource.spec
+    written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    done: dict[str, Any] = with_defaults(type(spec), written)
+    return done
+
+
+def _feed_spec(feed: ExchangeFeed) -> dict[str, Any]:
+    spec = {name: value for name, value in _spec(feed).items() if name != "suspend"}
+    for role in ("receiver", "distributor"):
+        spec[role] = {name: value for name, value in spec[role].items() if name not in _SHAPES_PODS}
+    return spec

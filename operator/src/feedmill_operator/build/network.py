@@ -1,0 +1,78 @@
+"""NetworkPolicies, one a role: who may ask a pod, and whom it may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from feedmill_operator import names
+from feedmill_operator.build import secrets
+from feedmill_operator.build.inputs import Manifest, PipelineInputs
+from feedmill_operator.build.objects import Head, Place, manifest
+
+_DNS = {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]}
+_ANY_TCP = {"ports": [{"protocol": "TCP", "port": 1, "endPort": 65535}]}
+"""Exchanges, and servers of the user's own, are anywhere and on any port."""
+_PORTS = {names.REDIS: secrets.REDIS_PORT, names.POSTGRES: secrets.POSTGRES_PORT}
+_ASKS = {
+    names.RECEIVER: (names.REDIS,),
+    names.DISTRIBUTOR: (names.REDIS,),
+    names.PROCESSOR: (names.REDIS, names.POSTGRES),
+    names.MIGRATION: (names.POSTGRES,),
+    names.MAINTENANCE: (names.POSTGRES,),
+}
+_SERVES_HEALTH = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR)
+
+
+def policies(place: Place, inputs: PipelineInputs) -> list[Manifest]:
+    made = [_policy(place, role, _health_ingress(inputs, role), _egress(place, inputs, role)) for role in _ASKS]
+    managed = {names.REDIS: inputs.pipeline.spec.redis.managed, names.POSTGRES: inputs.pipeline.spec.postgres.managed}
+    made += [_policy(place, server, [_from_pods(place, server)], []) for server in managed if managed[server]]
+    return made
+
+
+def _policy(place: Place, component: str, ingress: Sequence[Any], egress: Sequence[Any]) -> Manifest:
+    spec = {
+        "podSelector": {"matchLabels": {names.COMPONENT: component, names.PIPELINE: place.pipeline}},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": list(ingress),
+        "egress": list(egress),
+    }
+    head = Head("networking.k8s.io/v1", "NetworkPolicy", f"{place.pipeline}-{component}")
+    return manifest(place, head, component, spec=spec)
+
+
+def _health_ingress(inputs: PipelineInputs, role: str) -> list[Any]:
+    if role not in _SERVES_HEALTH:
+        return []
+    port = [{"protocol": "TCP", "port": names.HEALTH_PORT}]
+    operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": inputs.facts.operator_namespace}}}
+    if inputs.facts.pod_monitor:
+        # Prometheus is in a namespace nobody told; what the port serves holds no secret.
+        return [{"from": [{"namespaceSelector": {}}], "ports": port}]
+    return [{"from": [operator], "ports": port}]
+
+
+def _egress(place: Place, inputs: PipelineInputs, role: str) -> list[Any]:
+    spec = inputs.pipeline.spec
+    managed = {names.REDIS: spec.redis.managed, names.POSTGRES: spec.postgres.managed}
+    own = any(managed[server] is None for server in _ASKS[role])
+    if role == names.RECEIVER or own or spec.monitoring.tracing is not None:
+        return [_DNS, _ANY_TCP]
+    asked = [
+        {
+            "to": [{"podSelector": {"matchLabels": place.selector(server)}}],
+            "ports": [{"protocol": "TCP", "port": _PORTS[server]}],
+        }
+        for server in _ASKS[role]
+    ]
+    return [_DNS, *asked]
+
+
+def _from_pods(place: Place, server: str) -> Any:
+    asking = [role for role, servers in _ASKS.items() if server in servers]
+    selector = {
+        "matchLabels": {names.PIPELINE: place.pipeline},
+        "matchExpressions": [{"key": names.COMPONENT, "operator": "In", "values": asking}],
+    }
+    return {"from": [{"podSelector": selector}], "ports": [{"protocol": "TCP", "port": _PORTS[server]}]}
