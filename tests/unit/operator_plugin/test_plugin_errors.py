@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -106,6 +107,9 @@ def test_other_refusals(api: Any, feedmill: Any) -> None:
     assert "does not accept your credentials (Unauthorized): log in again" in feedmill("status").err
     api.broken["GET */exchangefeeds"] = (200, "<html>hello</html>")
     assert "does not speak like a Kubernetes API server" in feedmill("status").err
+    said = {"kind": "Status", "message": 'error: Post "https://n:1/exec/x?command=a&b=c": tls: bad'}
+    api.broken["GET */exchangefeeds"] = (500, json.dumps(said))
+    assert feedmill("status").err.endswith('refused: 500 error: Post "https://n:1/exec/x": tls: bad\n')
     api.broken["GET */exchangefeeds"] = (500, "etcd is gone")
     assert "refused: 500 etcd is gone" in feedmill("status").err
 

@@ -53,7 +53,7 @@ def test_open_gaps_come_first(api: Any, feedmill: Any, kit: Any) -> None:
 def test_of_one_feed(api: Any, feedmill: Any, kit: Any) -> None:
     asked = prepare(api, kit)
     done = feedmill("gaps", "--feed", "btc-spot", "--since", "1d")
-    assert (done.code, done.out) == (0, "no gap is open, and none was found in the last 24h\n")
+    assert (done.code, done.out) == (0, "no gap is open, and none was found in the last 1d\n")
     assert "starts_with(g.shard, 'trading.btc-spot.')" in asked[0][-1]
     assert feedmill("gaps", "btc-spot").code == 0
     assert asked[1][-1].count("starts_with") == 1
@@ -88,6 +88,7 @@ def test_no_processor_to_ask(api: Any, feedmill: Any, kit: Any) -> None:
     pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
     done = feedmill("gaps")
     assert done.code == 1
+    assert done.out == "", "nobody said that there is no gap"
     assert "no processor runs that could be asked (main-processor-a: CrashLoopBackOff)" in done.err
     assert "kubectl feedmill status pipeline/main -n trading" in done.err
     assert feedmill("gaps", "-n", "empty").err.startswith("no pipeline to ask")

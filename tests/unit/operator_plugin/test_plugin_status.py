@@ -130,3 +130,17 @@ def test_nothing_there_says_what_to_do(api: Any, feedmill: Any) -> None:
     assert "namespace trading has no feed or pipeline: kubectl apply -f examples/kubernetes/" in done.err
     assert feedmill("status", "-o", "json").out == "[]\n"
     assert feedmill("status", "-A").err.startswith("no namespace has a feed or pipeline")
+
+
+def test_one_reason_is_told_once(api: Any, feedmill: Any, kit: Any) -> None:
+    api.add(
+        "feedpipelines",
+        kit.pipeline(
+            "main",
+            kit.condition("Ready", "False", "Migrating", "the database is being migrated by Job x"),
+            kit.condition("ProcessorAvailable", "False", "Migrating", "the database is being migrated by Job x"),
+            kit.condition("Progressing", "True", "Migrating", "Job x migrates the database, the processors follow"),
+        ),
+    )
+    below = feedmill("status").out.split("\n\n", 1)[1].splitlines()
+    assert below == ["pipeline/main: ProcessorAvailable=False (Migrating): the database is being migrated by Job x"]

@@ -33,12 +33,16 @@ def chosen(cluster: Cluster, namespace: str, wanted: Sequence[str], *, every: bo
 
 
 def pause(cluster: Cluster, targets: Sequence[Target]) -> int:
+    done = 0
     for target in targets:
         if target.paused:
             text.say(f"{target} is paused already")
             continue
         cluster.annotate(target.kind, target.namespace, target.name, {names.PAUSE: "true"})
-        text.say(f"{target} paused: its processes go on, the operator changes nothing until kubectl feedmill resume")
+        text.say(f"{target} paused")
+        done += 1
+    if done:
+        text.tell("the processes go on, the operator changes nothing until kubectl feedmill resume")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ TIMEOUT = 15.0
 POOL = 32
 PAGE = 500
 Query = Sequence[tuple[str, str]]
+_QUERY = re.compile(r"(?<=[^\s\"?])\?[^\s\"]*(?=\":)")
+"""Of a URL that the API server repeats (``Post "https://node/exec/x?command=...": refused``): long and of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +280,8 @@ def _refused(status: int, content: bytes) -> ApiError:
     with contextlib.suppress(ValueError):
         found = json.loads(content)
         if isinstance(found, dict) and found.get("kind") == "Status":
-            return ApiError(status, str(found.get("reason") or ""), str(found.get("message") or f"HTTP {status}"))
+            message = _QUERY.sub("", str(found.get("message") or f"HTTP {status}"))
+            return ApiError(status, str(found.get("reason") or ""), message)
     text = content.decode(errors="replace").strip().split("\n", 1)[0][:300]
     return ApiError(status, "", text or f"HTTP {status}")
 

@@ -83,8 +83,9 @@ def troubles(manifest: Mapping[str, Any]) -> list[Said]:
         # Nothing runs, as the user wished: what follows from it is no trouble.
         return _standing(found)
     if ready.status != "True":
+        reasons = {said.reason for said in lines}
         progressing = found.get("Progressing")
-        if progressing is not None and progressing.status == "True":
+        if progressing is not None and progressing.status == "True" and progressing.reason not in reasons:
             lines.append(progressing)
         told = {said.message for said in lines}
         if ready.message not in told and not any(message and message in ready.message for message in told):

@@ -83,7 +83,7 @@ def run(
     if as_json:
         text.say(json.dumps(rows, indent=2))
     else:
-        _show(rows, namespace is None, since)
+        _show(rows, namespace is None, since, whole=not failures)
     if more:
         text.tell(f"the first {limit} of a pipeline are shown: --limit shows more")
     for failure in failures:
@@ -163,9 +163,11 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
     return {"namespace": namespace, "feed": feed, "shard": number} | {k: v for k, v in row.items() if k != "shard"}
 
 
-def _show(rows: Sequence[dict[str, Any]], namespaces: bool, since: int) -> None:
+def _show(rows: Sequence[dict[str, Any]], namespaces: bool, since: int, *, whole: bool) -> None:
+    """``whole``: every database answered; only then no row means no gap."""
     if not rows:
-        text.say(f"no gap is open, and none was found in the last {text.age(since)}")
+        if whole:
+            text.say(f"no gap is open, and none was found in the last {text.span(since)}")
         return
     now = time.time_ns()
     columns = [

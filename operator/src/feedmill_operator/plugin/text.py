@@ -37,6 +37,12 @@ def age(seconds: float | None) -> str:
     return f"{whole // 86400}d"
 
 
+def span(whole: int) -> str:
+    """A duration as one writes it: 90m, 1h, 2d."""
+    unit, size = next((unit, size) for unit, size in reversed(_UNITS.items()) if whole % size == 0)
+    return f"{whole // size}{unit}"
+
+
 def seconds(value: float | None) -> str:
     """A lag: 0 s, 12 ms, 3.4 s, 2 min 05 s."""
     if value is None:
