@@ -227,7 +227,8 @@ def test_run_refuses_what_the_files_do_not_hold(
 )
 def test_run_refuses_wrong_settings(environ: dict[str, str], said: str, tmp_path: Path, listener: Listener) -> None:
     (tmp_path / "feed.yaml").write_text(GOOD)
-    done = feedmill(tmp_path, listener, *RECEIVER, "feed.yaml", **environ)
+    command = ("run", "processor", "--pipeline", "default/main", "-c")
+    done = feedmill(tmp_path, listener, *command, "feed.yaml", **environ)
     assert said in refused(done, listener, tmp_path, {"feed.yaml"})
 
 

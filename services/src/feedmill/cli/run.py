@@ -22,9 +22,11 @@ from feedmill.shared.service import Main, ServiceContext, run_service
 
 HELP = """Run one service process. feedmill up and the operator do this for you; by hand it is for a closer look.
 
-Each needs the manifests, REDIS_URL and DATABASE_URL (or *_FILE, or --secrets-dir with what the pipeline's urlSecretRef
-names) and a database that feedmill migrate has brought up to date. It serves /healthz, /readyz, /health and /metrics,
-and drains on SIGTERM. Exit codes: 0 stopped in order, 1 failed, 2 a file, a setting or an option is wrong.
+Each needs the manifests and the URLs of the servers it uses: REDIS_URL (receiver, distributor, processor) and
+DATABASE_URL (processor, maintenance; a database that feedmill migrate has brought up to date), or *_FILE, or
+--secrets-dir with what the pipeline's urlSecretRef names. Changes of the manifests and of these files are followed.
+It serves /healthz, /readyz, /health and /metrics, and drains on SIGTERM. Exit codes: 0 stopped in order, 1 failed,
+2 a file, a setting or an option is wrong.
 
 \b
   feedmill run receiver -c feed.yaml --feed default/binance-spot --shard 0
@@ -44,6 +46,13 @@ app = typer.Typer(
 BAD_CONFIG = 2
 """Exit code: a file or a setting is wrong; starting again without a change is of no use."""
 
+_SERVERS = {
+    "receiver": frozenset(("redis",)),
+    "distributor": frozenset(("redis",)),
+    "processor": frozenset(("redis", "postgres")),
+    "maintenance": frozenset(("postgres",)),
+}
+"""Whose URLs a service needs: it is given no other."""
 _REPLICA = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 Named = TypeVar("Named", ExchangeFeed, FeedPipeline)
 
@@ -155,8 +164,9 @@ class _Options:
 def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: ExchangeFeed | FeedPipeline,
          pipeline: FeedPipeline) -> NoReturn:  # fmt: skip
     """``worked_for``: whose log level counts."""
+    servers = _SERVERS[role]
     try:
-        redis_url, database_url = resolve_urls(pipeline, os.environ, options.secrets_dir)
+        redis_url, database_url = resolve_urls(pipeline, os.environ, options.secrets_dir, servers)
     except ConfigError as error:
         _refuse(str(error))
     key = worked_for.key
@@ -175,6 +185,7 @@ def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: Exch
         level_of=level_of if options.level is None else None,
         environment=os.environ,
         secrets_dir=options.secrets_dir,
+        servers=servers,
         follow=options.reload,
     )
     code = run_service(

@@ -107,15 +107,27 @@ class SecretsDir:
         return SecretStr(value)
 
 
+SERVERS = frozenset(("redis", "postgres"))
+
+
 def resolve_urls(
-    pipeline: FeedPipeline, env: Mapping[str, str], secrets_dir: Path | None = None
+    pipeline: FeedPipeline,
+    env: Mapping[str, str],
+    secrets_dir: Path | None = None,
+    servers: frozenset[str] = SERVERS,
 ) -> tuple[RedisUrl, str]:
-    """(Redis URL, database URL) of a pipeline, both checked.
+    """(Redis URL, database URL) of a pipeline, both checked. One that is not among ``servers`` is not looked for, and
+    empty.
 
     ``REDIS_URL`` and ``DATABASE_URL`` (or ``*_FILE``) come first, then the Secrets that the pipeline names. The second
     one is a secret: never log it. Raises ConfigError.
     """
     secrets = SecretsDir(secrets_dir) if secrets_dir is not None else None
+    redis = _redis_url(pipeline, env, secrets) if "redis" in servers else RedisUrl("", 0)
+    return redis, _database_url(pipeline, env, secrets) if "postgres" in servers else ""
+
+
+def _redis_url(pipeline: FeedPipeline, env: Mapping[str, str], secrets: SecretsDir | None) -> RedisUrl:
     spec = pipeline.spec
     redis_text, redis_from = _url(pipeline, "redis", "REDIS_URL", spec.redis, env, secrets)
     try:
@@ -129,11 +141,16 @@ def resolve_urls(
         if not redis.tls:
             raise ConfigError(f"{redis_from}: spec.redis.tls is set, but the URL is not rediss://: change one of them")
         redis = replace(redis, ca_file=str(_ca(spec.redis.tls.ca_secret_ref, "redis", secrets)))
+    return redis
+
+
+def _database_url(pipeline: FeedPipeline, env: Mapping[str, str], secrets: SecretsDir | None) -> str:
+    spec = pipeline.spec
     database_text, database_from = _url(pipeline, "postgres", "DATABASE_URL", spec.postgres, env, secrets)
     database = check_database_url(database_text.get_secret_value(), database_from)
     if spec.postgres.tls is not None:
         database = _with_ca(database, _ca(spec.postgres.tls.ca_secret_ref, "postgres", secrets), database_from)
-    return redis, database
+    return database
 
 
 def _url(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import Counter, Gauge
 
@@ -29,6 +29,8 @@ from feedmill.shared.redis.url import RedisUrl
 
 if TYPE_CHECKING:
     from feedmill.shared.service import ServiceContext
+
+T = TypeVar("T")
 
 INTERVAL = 1.0
 """Seconds between two looks."""
@@ -61,6 +63,8 @@ class Origin:
     """Least weight of a log line; None = the command line said it, whatever the manifests say."""
     environment: Mapping[str, str] = field(repr=False)
     secrets_dir: Path | None
+    servers: frozenset[str]
+    """Whose URLs this process uses: redis, postgres."""
     follow: bool = True
     """False = changes are not looked for."""
 
@@ -179,6 +183,7 @@ class SecretsWatch:
         pipeline: FeedPipeline,
         environment: Mapping[str, str],
         secrets_dir: Path | None,
+        servers: frozenset[str],
         redis_url: RedisUrl,
         database_url: postgres.DatabaseUrl,
         logger: Any,
@@ -186,11 +191,11 @@ class SecretsWatch:
         self.pipeline = pipeline
         self._environment = environment
         self._secrets_dir = secrets_dir
+        self._servers = servers
         self._redis_url = redis_url
         self._database_url = database_url
         self._log = logger
-        self.redis = SecretState()
-        self.postgres = SecretState()
+        self.states = {server: SecretState() for server in sorted(servers)}
 
     @property
     def from_files(self) -> bool:
@@ -200,38 +205,42 @@ class SecretsWatch:
 
     def document(self) -> dict[str, Any]:
         """The section ``secrets`` of ``/health``."""
-        return {"redis": self.redis.document(), "postgres": self.postgres.document()}
+        return {server: state.document() for server, state in self.states.items()}
 
     async def look(self) -> None:
         """Take up what changed since the last look and works."""
         try:
             redis_url, database_url = await asyncio.to_thread(
-                resolve_urls, self.pipeline, self._environment, self._secrets_dir
+                resolve_urls, self.pipeline, self._environment, self._secrets_dir, self._servers
             )
         except ConfigError as error:
-            for state in (self.redis, self.postgres):
+            for state in self.states.values():
                 if state.state != "unreadable" or state.error != str(error):
                     self._log.warning("secret.unreadable", reason=str(error), effect="the one in use stays")
                 state.state, state.error = "unreadable", str(error)
             return
-        await asyncio.gather(self._follow_redis(redis_url), self._follow_postgres(database_url))
+        follow = []
+        if "redis" in self.states:
+            follow.append(self._follow_redis(redis_url))
+        if "postgres" in self.states:
+            follow.append(self._follow_postgres(database_url))
+        await asyncio.gather(*follow)
 
     async def _follow_redis(self, new: RedisUrl) -> None:
-        if self._due("redis", self.redis, new != self._redis_url) and await self._proven(
-            "redis", self.redis, _prove_redis(new)
-        ):
+        if self._due("redis", new != self._redis_url) and await self._proven("redis", _prove_redis, new):
             self._redis_url.become(new)
-            self._taken_up("redis", self.redis, await wire.recycle(self._redis_url))
+            self._taken_up("redis", await wire.recycle(self._redis_url))
 
     async def _follow_postgres(self, new: str) -> None:
-        if self._due("postgres", self.postgres, new != self._database_url.get()) and await self._proven(
-            "postgres", self.postgres, _prove_postgres(new)
+        if self._due("postgres", new != self._database_url.get()) and await self._proven(
+            "postgres", _prove_postgres, new
         ):
             self._database_url.become(new)
-            self._taken_up("postgres", self.postgres, postgres.recycle(self._database_url))
+            self._taken_up("postgres", postgres.recycle(self._database_url))
 
-    def _due(self, server: str, state: SecretState, changed: bool) -> bool:
+    def _due(self, server: str, changed: bool) -> bool:
         """Whether to try a new URL now."""
+        state = self.states[server]
         if not changed:
             state.state, state.error, state.try_at = "current", "", 0.0
             return False
@@ -240,9 +249,10 @@ class SecretsWatch:
             self._log.info("secret.changed", server=server)
         return asyncio.get_running_loop().time() >= state.try_at
 
-    async def _proven(self, server: str, state: SecretState, proof: Awaitable[None]) -> bool:
+    async def _proven(self, server: str, prove: Callable[[T], Awaitable[None]], new: T) -> bool:
+        state = self.states[server]
         try:
-            await proof
+            await prove(new)
         except (*postgres.RETRYABLE, wire.WireError) as error:
             why = log.redact(postgres.describe(error))
             if state.error != why:
@@ -254,7 +264,8 @@ class SecretsWatch:
             return False
         return True
 
-    def _taken_up(self, server: str, state: SecretState, recycled: int) -> None:
+    def _taken_up(self, server: str, recycled: int) -> None:
+        state = self.states[server]
         state.state, state.error, state.changed_at = "current", "", _now()
         rotations.labels(server).inc()
         self._log.info("secret.taken_up", server=server, connections_made_anew=recycled)
@@ -288,6 +299,7 @@ class Reloader:
             origin.pipeline,
             origin.environment,
             origin.secrets_dir,
+            origin.servers,
             context.redis_url,
             context.database_url,
             context.log,

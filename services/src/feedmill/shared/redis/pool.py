@@ -29,6 +29,9 @@ class _Credentials(CredentialProvider):
         password = self._url.password or ""
         return (self._url.username, password) if self._url.username else (password,)
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
 
 T = TypeVar("T")
 Word = str | bytes | int | float
