@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +18,13 @@ from clusterkit.extras import STORAGE_CLASS, monitoring_crds, remove_volumes
 from clusterkit.operator import Operator, operating, prepare
 from clusterkit.proxy import FaultProxy, proxying
 from clusterkit.tool import NoCluster
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A run that is asked to end (a time limit of CI) ends its clusters too."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+
 
 ALLOWED_ERRORS: tuple[str, ...] = ()
 """What the operator may log as an error in any test: nothing. A test that breaks something on purpose adds its own with

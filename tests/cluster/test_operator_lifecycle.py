@@ -130,8 +130,7 @@ def test_a_change_of_instruments_is_reloaded_not_rolled(world: World) -> None:
     until(lambda: all(p["metadata"]["annotations"].get("feedmill.dev/config-hash") == new
                       for p in world.pods("receiver")))  # fmt: skip
     # Its pipeline's processors read the feed too.
-    pipelines = {item["metadata"]["name"]: item for item in config(world, "main-pipeline-config")}
-    assert "SOL-USDT" in pipelines["spot"]["spec"]["instruments"]["symbols"]
+    until(lambda: "SOL-USDT" in config(world, "main-pipeline-config")[1]["spec"]["instruments"]["symbols"])
     assert {name: template(world, name) for name in before} == before
     assert {pod["metadata"]["uid"] for pod in world.pods("receiver")} == pods
 
@@ -225,7 +224,7 @@ def test_a_suspended_feed_has_no_pods_and_comes_back(world: World) -> None:
     until(lambda: not world.pods("receiver") and not world.pods("distributor"), what="no pods")
     assert world.wait("xf/spot", "Ready", "False")["reason"] == "Suspended"
     assert world.condition("xf/spot", "Accepted")["status"] == "True"
-    assert world.status("xf/spot")["data"] == "Suspended"
+    until(lambda: world.status("xf/spot")["data"] == "Suspended")
     world.patch("xf/spot", {"spec": {"suspend": False}})
     world.ready("xf/spot")
     assert world.condition("xf/spot", "Suspended")["status"] == "False"

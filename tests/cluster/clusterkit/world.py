@@ -21,7 +21,7 @@ MANAGED = "app.kubernetes.io/managed-by=feedmill-operator"
 
 
 def essence(found: Object) -> Object:
-    """An object without what the server writes into it."""
+    """An object without what the server writes into it (and without its kind, which items of lists lack)."""
     meta = {
         name: value
         for name, value in found["metadata"].items()
@@ -30,7 +30,7 @@ def essence(found: Object) -> Object:
     notes = {
         name: value for name, value in found["metadata"].get("annotations", {}).items() if "kubernetes.io" not in name
     }
-    rest = {name: value for name, value in found.items() if name not in ("metadata", "status")}
+    rest = {name: value for name, value in found.items() if name not in ("metadata", "status", "apiVersion", "kind")}
     return {**rest, "metadata": {**meta, "annotations": notes}}
 
 

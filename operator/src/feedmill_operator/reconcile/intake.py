@@ -158,7 +158,16 @@ def _tells(live: Live) -> tuple[object, ...]:
 
 def _content(live: Live) -> tuple[object, ...]:
     """What of a child only we should change."""
-    return (live.uid, live.generation, live.deleting, live.foreign, live.labels, live.annotations, _stripped(live))
+    return (
+        live.uid,
+        live.generation,
+        live.deleting,
+        live.foreign,
+        live.labels,
+        live.annotations,
+        live.owner_uid,
+        _stripped(live),
+    )
 
 
 def _stripped(live: Live) -> bytes:
