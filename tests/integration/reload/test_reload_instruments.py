@@ -115,3 +115,35 @@ async def test_a_distributor_whose_files_are_older_loses_nothing(start_bed: Any,
     assert report.venues[0].trades.emitted == report.venues[0].trades.stored
     assert report.venues[0].dead_letters == 0
     assert set(await bed.stored("trades")) == {"BTC-USDT", "ETH-USDT"}
+
+
+async def test_a_socket_left_without_topics_closes_and_comes_again(start_bed: Any, kit: Any) -> None:
+    """USD-M carries trades on another socket than tickers and books."""
+    feed = kit.Wanted("binance/UsdM", ["BTC-USDT", "ETH-USDT"], ["Trades", "Ticker", "Book"])
+    bed = await start_bed(feed)
+    assert (await bed.stats(feed.venue))["connects"] == {"accepted": 2}
+    await bed.until_emitted(1000)
+    feed.channels[:] = ["Ticker", "Book"]
+    await bed.take_up()
+
+    async def one() -> bool:
+        document = await bed.health("receiver-one")
+        return len(document["connections"]) == (await bed.stats(feed.venue))["connections"] == 1
+
+    await kit.until(one)
+    assert bed.services["receiver-one"].logged("connection.ended")[-1]["cause"] == "planned"
+    await bed.until_emitted(1000)
+    feed.channels[:] = ["Ticker", "Book", "Trades"]
+    await bed.take_up()
+    await bed.until_flowing()
+    await bed.until_emitted(1000)
+    assert (await bed.stats(feed.venue))["connects"] == {"accepted": 3}
+    report = await bed.settled()
+    (found,) = report.venues
+    assert await bed.rows("SELECT id, cause FROM gaps") == []
+    assert found.tickers.emitted == found.tickers.stored > 0, bed.explain(report)
+    assert (found.trades.doubled, found.trades.wrong, found.trades.phantom, found.dead_letters) == (0, 0, 0, 0)
+    emitted, stored = bed.ledger(feed.venue, "trades"), await bed.stored("trades")
+    for symbol, numbers in emitted.items():
+        missing = [at for at, number in enumerate(numbers) if number not in set(stored[symbol])]
+        assert missing == list(range(missing[0], missing[-1] + 1)), symbol
