@@ -1,26 +1,21 @@
-"""Runs kopf: as a watcher, in a thread with an event loop of its own, started anew when it fails.
-
-Its own thread because kopf takes the signals of the main thread's loop, cancels every task it finds there when it ends,
-and would hold our renewals and health pages while it works through a long list.
-"""
+"""Runs kopf as a watcher, started anew when it fails or is told to."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import kopf
-import uvloop
 
 from feedmill.shared import log
 from feedmill.shared.backoff import Backoff
 from feedmill_operator import handlers, metrics
 from feedmill_operator.health import Hearing
+from feedmill_operator.kopf_thread import KopfThread
 from feedmill_operator.kube.api import Kind
 from feedmill_operator.kube.client import Credentials
 from feedmill_operator.kube.kinds import LEASE
@@ -93,43 +88,36 @@ class Watching:
     async def _once(self, stopping: asyncio.Task[bool]) -> str | None:
         """One life of kopf; why it failed."""
         loop = asyncio.get_running_loop()
-        flag = threading.Event()
         ended: asyncio.Future[str | None] = loop.create_future()
 
         def tell_end(failure: str | None) -> None:
             if not ended.done():
                 ended.set_result(failure)
 
-        def run() -> None:
-            failure: str | None = "it ended of itself"
-            try:
-                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    runner.run(self._operator(loop, flag))
-            except BaseException as error:
-                failure = f"{type(error).__name__}: {error}"
+        def across(failure: str | None) -> None:
             with suppress(RuntimeError):  # The main loop is closed: nobody asks.
-                loop.call_soon_threadsafe(tell_end, None if flag.is_set() else failure)
+                loop.call_soon_threadsafe(tell_end, failure)
 
-        threading.Thread(target=run, name="kopf", daemon=True).start()
+        thread = KopfThread(lambda: self._spawn(loop), across)
+        thread.start()
         restarting = asyncio.create_task(self._restart.wait(), name="watch-restart")
         try:
             waiting: list[asyncio.Future[Any]] = [ended, stopping, restarting]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            flag.set()
-            await asyncio.wait([ended], timeout=_END)
         finally:
-            flag.set()
+            thread.stop()
             restarting.cancel()
+        await asyncio.wait([ended], timeout=_END)
         if not ended.done():
             # What it still tells does no harm: it is compared with what is known.
             self._log.warning("watch.stuck", seconds=_END)
             return None
         return ended.result()
 
-    async def _operator(self, loop: asyncio.AbstractEventLoop, flag: threading.Event) -> None:
+    async def _spawn(self, loop: asyncio.AbstractEventLoop) -> Collection[asyncio.Task[Any]]:
         tell = self._tell
         kinds = tuple(self.kinds)
-        await kopf.operator(
+        return await kopf.spawn_tasks(
             registry=handlers.registry(
                 kinds, lambda kind, change, obj: _across(loop, tell, kind, change, obj), self._connect
             ),
@@ -137,7 +125,6 @@ class Watching:
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=flag,
         )
 
 
@@ -199,6 +186,10 @@ class _Endless:
             yield backoff.next()
 
 
+_MENDED = ("will retry", "will re-authenticate", "has failed")
+"""Of errors in kopf's log that it or :class:`Watching` mends by itself."""
+
+
 class KopfLog(logging.Filter):
     """kopf's lines at the level that they have for us."""
 
@@ -207,6 +198,7 @@ class KopfLog(logging.Filter):
             text = record.getMessage()
             if "OS signals are ignored" in text:
                 return False
-            if record.levelno == logging.ERROR and ("will retry" in text or "will re-authenticate" in text):
+            if record.levelno == logging.ERROR and any(words in text for words in _MENDED):
                 record.levelno, record.levelname = logging.WARNING, "WARNING"
+                record.exc_info, record.exc_text = None, None
         return True
