@@ -126,3 +126,14 @@ def test_sums_of_an_exposition() -> None:
     found = totals(text)
     assert (found["a"], found["b"]) == (5.5, 1000.0)
     assert "broken" not in found
+
+
+def test_a_forwarded_port_that_nobody_listens_on_is_told_in_a_line(api: Any, feedmill: Any, kit: Any) -> None:
+    prepare(api, kit)
+    api.forbidden.add("GET */proxy/*")
+    del api.health["main-processor-a"]
+    done = feedmill("lag")
+    assert done.code == 1
+    said = "main-processor-a gave no answer: the forwarded port gave no answer: connection refused in the pod"
+    assert said in done.out.splitlines()
+    assert done.err == ""

@@ -9,16 +9,16 @@ import contextlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from feedmill_operator.kube.api import ApiError, Kind, Manifest
+from feedmill_operator.plugin import forward
 from feedmill_operator.plugin.errors import WRONG, PluginError
+from feedmill_operator.plugin.execute import Executed, run
 
 TIMEOUT = 15.0
 """Seconds for an answer of the API server."""
@@ -27,15 +27,6 @@ PAGE = 500
 Query = Sequence[tuple[str, str]]
 _QUERY = re.compile(r"(?<=[^\s\"?])\?[^\s\"]*(?=\":)")
 """Of a URL that the API server repeats (``Post "https://node/exec/x?command=...": refused``): long and of no use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """A command that ran in a container."""
-
-    code: int
-    out: str
-    err: str
 
 
 class Cluster:
@@ -86,25 +77,10 @@ class Cluster:
 
     def forwarded(self, namespace: str, pod: str, port: int, path: str, timeout: float) -> bytes:
         """The same through a forwarded port (right: pods/portforward). NetworkPolicies do not matter to it."""
-        from kubernetes.stream.ws_client import PortForward
-
         url = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward?{urlencode({'ports': port})}"
-        tunnel = PortForward(self._websocket(url, timeout), [port])
-        connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
-        try:
-            connection.sock = tunnel.socket(port)
-            connection.sock.settimeout(timeout)
-            connection.request("GET", path, headers={"Connection": "close"})
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, HTTPException) as error:
-            why = str(tunnel.error(port) or error or type(error).__name__)
-            raise ApiError(0, "", f"the forwarded port gave no answer: {why}") from error
-        finally:
-            connection.close()
-            tunnel.close()
-        if answer.status != 200:
-            raise ApiError(answer.status, "", body.decode(errors="replace")[:300])
+        status, body = forward.get(self._websocket(url, timeout), path, timeout)
+        if status != 200:
+            raise ApiError(status, "", body.decode(errors="replace")[:300])
         return body
 
     def log(self, namespace: str, pod: str, query: Query, *, follow: bool = False) -> Iterator[bytes]:
@@ -134,7 +110,7 @@ class Cluster:
         query = [("container", container), ("stdout", "true"), ("stderr", "true")]
         query += [("command", part) for part in command]
         url = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec?{urlencode(query)}"
-        return _run(self._websocket(url, timeout), timeout)
+        return run(self._websocket(url, timeout), timeout)
 
     # -- transport
 
@@ -284,42 +260,3 @@ def _refused(status: int, content: bytes) -> ApiError:
             return ApiError(status, str(found.get("reason") or ""), message)
     text = content.decode(errors="replace").strip().split("\n", 1)[0][:300]
     return ApiError(status, "", text or f"HTTP {status}")
-
-
-def _run(socket: Any, timeout: float) -> Executed:
-    """Read the channels (1 stdout, 2 stderr, 3 how it ended) until the server closes. Raises ApiError."""
-    from websocket import ABNF, WebSocketException
-
-    channels = {1: bytearray(), 2: bytearray(), 3: bytearray()}
-    deadline = time.monotonic() + timeout
-    try:
-        while True:
-            socket.settimeout(max(0.1, deadline - time.monotonic()))
-            operation, frame = socket.recv_data_frame(True)
-            if operation == ABNF.OPCODE_CLOSE:
-                break
-            if operation in (ABNF.OPCODE_BINARY, ABNF.OPCODE_TEXT) and frame.data and frame.data[0] in channels:
-                channels[frame.data[0]] += frame.data[1:]
-            if time.monotonic() > deadline:
-                raise ApiError(0, "", f"the command in the pod did not end within {timeout:g} s")
-    except (WebSocketException, OSError) as error:
-        if not channels[3]:
-            raise ApiError(0, "", f"the command in the pod gave no answer: {_short(error)}") from error
-    finally:
-        socket.close()
-    out, err = (channels[number].decode(errors="replace") for number in (1, 2))
-    return Executed(_exit_code(bytes(channels[3])), out, err)
-
-
-def _exit_code(status: bytes) -> int:
-    try:
-        found = json.loads(status)
-    except ValueError:
-        raise ApiError(0, "", "the connection to the pod broke off before the command ended") from None
-    if found.get("status") == "Success":
-        return 0
-    causes = (found.get("details") or {}).get("causes") or []
-    codes = [str(cause.get("message")) for cause in causes if cause.get("reason") == "ExitCode"]
-    if codes and codes[0].isdigit():
-        return int(codes[0])
-    raise ApiError(500, str(found.get("reason") or ""), str(found.get("message") or "the command could not be started"))
