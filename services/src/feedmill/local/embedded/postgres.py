@@ -130,7 +130,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def _run(self, command: list[str], what: str) -> None:
         """A short-lived helper program under the same rules as the server; its output goes to the log."""
         at = self.log_file.stat().st_size if self.log_file.exists() else 0
-        with self.log_file.open("ab") as output:
+        with self._open_log() as output:
             started = launch(
                 command,
                 signal_number=signal.SIGTERM,

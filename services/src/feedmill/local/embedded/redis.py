@@ -15,6 +15,12 @@ from feedmill.local.embedded.errors import EmbeddedError
 from feedmill.local.embedded.server import EmbeddedServer
 
 
+def quoted(text: str) -> str:
+    """Any text as one word of redis.conf or of an inline command."""
+    plain = "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\x{byte:02x}" for byte in text.encode())
+    return f'"{plain}"'
+
+
 class EmbeddedRedis(EmbeddedServer):
     """``data_dir`` holds ``data/`` (the AOF), redis.conf and the password (0600), redis.log, lock, port.
 
@@ -92,7 +98,7 @@ class EmbeddedRedis(EmbeddedServer):
             "bind": self.host,
             "port": str(self.port),
             "protected-mode": "yes",
-            "requirepass": self._password,
+            "requirepass": quoted(self._password),
             "daemonize": "no",
             "dir": f'"{self.data_dir / "data"}"',
             "appendonly": "yes" if self.appendonly else "no",
@@ -118,7 +124,7 @@ class EmbeddedRedis(EmbeddedServer):
 
     def _probe(self) -> bool:
         with socket.create_connection((self.host, self.port), timeout=1.0) as client:
-            client.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
+            client.sendall(f"AUTH {quoted(self._password)}\r\nPING\r\n".encode())
             answer = b""
             while answer.count(b"\r\n") < 2:
                 part = client.recv(256)

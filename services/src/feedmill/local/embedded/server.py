@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 from feedmill.local.embedded import files
 from feedmill.local.embedded.errors import EmbeddedError
@@ -68,6 +68,10 @@ class EmbeddedServer(ABC):
     @property
     def log_file(self) -> Path:
         return self.data_dir / f"{self.what.lower()}.log"
+
+    def _open_log(self) -> IO[bytes]:
+        """Where the server's output goes."""
+        return self.log_file.open("ab")
 
     @property
     def pid(self) -> int | None:
@@ -127,7 +131,7 @@ class EmbeddedServer(ABC):
 
     def _start_once(self, log_start: int) -> None:
         assert self._lock.fd is not None
-        with self.log_file.open("ab") as output:
+        with self._open_log() as output:
             self._launched = launch(
                 self._command(),
                 signal_number=self.parent_death_signal,
