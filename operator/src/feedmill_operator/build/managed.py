@@ -85,13 +85,18 @@ def _stateful_set(
         ports=[{"name": server, "containerPort": port, "protocol": "TCP"}],
         mounts=[{"name": "data", "mountPath": DATA_DIR}],
     )
+    # The image is the services' own: who needs a Secret to pull it says so for the processors.
+    services = inputs.pipeline.spec.processor.pod_template
+    pull_secrets = services.spec.image_pull_secrets if services is not None else []
     spec = {
         "replicas": 1,
         "serviceName": name,
+        # With OrderedReady a pod that cannot start would have to be deleted by hand before its mended successor comes.
+        "podManagementPolicy": "Parallel",
         "selector": {"matchLabels": place.selector(server)},
         # Data outlives the StatefulSet and the pipeline: it is deleted by hand, never by accident.
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-        "template": pods.pod(place, process),
+        "template": pods.pod(place, process, pull_secrets=pull_secrets),
         "volumeClaimTemplates": [
             {
                 "apiVersion": "v1",

@@ -24,6 +24,8 @@ def migration(place: Place, inputs: PipelineInputs) -> Manifest:
     tls = inputs.pipeline.spec.postgres.tls
     if tls is not None:
         authority = secrets.Key(tls.ca_secret_ref.name, tls.ca_secret_ref.key)
+        # As the services do it: whoever names an authority wants the server checked. sslmode in the URL comes first.
+        env.append({"name": "PGSSLMODE", "value": "verify-full"})
         env.append({"name": "PGSSLROOTCERT", "value": authority.path})
     process = pods.Process(
         component=names.MIGRATION,

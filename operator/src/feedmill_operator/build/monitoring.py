@@ -91,11 +91,16 @@ def monitors(place: Place, inputs: PipelineInputs) -> list[Manifest]:
     """What the spec wants and the cluster knows; ``Enabled`` is made without asking whether the kind is known."""
     wanted = inputs.pipeline.spec.monitoring
     made = []
-    if _on(wanted.pod_monitor, known=inputs.facts.pod_monitor):
+    if scraped(inputs):
         made.append(_pod_monitor(place))
     if _on(wanted.prometheus_rule, known=inputs.facts.prometheus_rule):
         made.append(_rule(place))
     return made
+
+
+def scraped(inputs: PipelineInputs) -> bool:
+    """Whether a Prometheus of the cluster is to come for the metrics."""
+    return _on(inputs.pipeline.spec.monitoring.pod_monitor, known=inputs.facts.pod_monitor)
 
 
 def _on(switch: Switch, *, known: bool) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from feedmill_operator import names
 from feedmill_operator.build import secrets
 from feedmill_operator.build.inputs import Manifest, PipelineInputs
+from feedmill_operator.build.monitoring import scraped
 from feedmill_operator.build.objects import Head, Place, manifest
 
 _DNS = {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]}
@@ -47,7 +48,7 @@ def _health_ingress(inputs: PipelineInputs, role: str) -> list[Any]:
         return []
     port = [{"protocol": "TCP", "port": names.HEALTH_PORT}]
     operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": inputs.facts.operator_namespace}}}
-    if inputs.facts.pod_monitor:
+    if scraped(inputs):
         # Prometheus is in a namespace nobody told; what the port serves holds no secret.
         return [{"from": [{"namespaceSelector": {}}], "ports": port}]
     return [{"from": [operator], "ports": port}]

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from feedmill.resources.common import PodTemplate, ResourceRequirements
+from feedmill.resources.common import PodTemplate, ResourceRequirements, SecretRef
 from feedmill_operator import names
 from feedmill_operator.build import secrets
 from feedmill_operator.build.inputs import Manifest
 from feedmill_operator.build.objects import Place
+from feedmill_operator.build.resources import merged
 
 USER_ID = 10001
 """Of the images' user."""
@@ -80,9 +81,16 @@ def health_port() -> Manifest:
 
 
 def pod(
-    place: Place, process: Process, *, template: PodTemplate | None = None, restart: str = "", never: bool = False
+    place: Place,
+    process: Process,
+    *,
+    template: PodTemplate | None = None,
+    restart: str = "",
+    never: bool = False,
+    pull_secrets: Sequence[SecretRef] = (),
 ) -> Manifest:
-    """A pod template (metadata and spec). ``never``: a Job's pod, which is not started again in place."""
+    """A pod template (metadata and spec). ``never``: a Job's pod, which is not started again in place;
+    ``pull_secrets``: where there is no template to name them."""
     given = template.spec if template is not None else None
     labels = dict(template.metadata.labels) if template is not None else {}
     annotations = dict(template.metadata.annotations) if template is not None else {}
@@ -101,6 +109,8 @@ def pod(
         spec["restartPolicy"] = "Never"
     elif given is None or not (given.affinity or given.topology_spread_constraints):
         spec |= _spread(place.selector(process.component))
+    if pull_secrets:
+        spec["imagePullSecrets"] = [{"name": each.name} for each in pull_secrets]
     if given is not None:
         spec |= _scheduling(given)
     # Our own labels last: a selector must find the pods whatever the template says.
@@ -142,20 +152,6 @@ def _volumes(process: Process) -> list[Manifest]:
     if process.keys:
         volumes.append(secrets.volume(process.keys))
     return [*volumes, *process.volumes]
-
-
-def merged(defaults: Mapping[str, Mapping[str, str]], given: ResourceRequirements | None) -> Manifest:
-    """Defaults, overridden key by key. A request above a default limit raises that limit."""
-    requests = dict(defaults.get("requests", {})) | (dict(given.requests) if given else {})
-    limits = dict(defaults.get("limits", {}))
-    if given is not None:
-        # A limit of ours must not forbid what the user asks for.
-        limits = {name: value for name, value in limits.items() if name not in given.requests} | dict(given.limits)
-        requests = {
-            name: limits[name] if name in given.limits and name not in given.requests else value
-            for name, value in requests.items()
-        }
-    return {kind: values for kind, values in (("requests", requests), ("limits", limits)) if values}
 
 
 def _spread(selector: Mapping[str, str]) -> Manifest:
