@@ -54,7 +54,7 @@ def readiness(manifest: Mapping[str, Any]) -> Said:
         return Said(
             "Ready", "Unknown", "NotReconciled",
             "no operator has looked at it yet: does one run and watch this namespace? "
-            "kubectl get pods -A -l app.kubernetes.io/name=feedmill-operator",
+            "kubectl get pods -A -l app.kubernetes.io/part-of=feedmill,app.kubernetes.io/component=operator",
         )  # fmt: skip
     if isinstance(generation, int) and isinstance(seen, int) and seen < generation:
         return Said(
