@@ -16,7 +16,7 @@ SOURCE ?=
 SECONDS ?=
 RATE ?=
 
-.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak lint format types docs bench bench-operator clean
+.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak lint format types docs images chart chart-reference bench bench-operator clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,16 @@ format: venv-dev ## Let ruff rewrite
 
 docs: venv-dev ## Regenerate the reference and the CRDs from the models
 	$(RUN) docs
+
+images: venv-dev ## Both images without Docker, into build/images (ARGS=--next: a second tag of the services)
+	tools/images $(ARGS)
+
+chart: venv-dev ## Check the chart with the real Helm 3 and 4
+	$(BIN)/python tools/chart-reference --check
+	$(BIN)/python -m pytest tests/chart $(ARGS)
+
+chart-reference: venv-dev ## Regenerate the page of the chart's values from their comments
+	$(BIN)/python tools/chart-reference
 
 bench: venv-dev ## Measure against cryptofeed on this machine (ARGS="--quick", "--only NAME")
 	$(BIN)/python -m bench $(ARGS)
