@@ -1,0 +1,190 @@
+"""The cases whose manifests are kept in golden/: resources as users write them, and what the cluster knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.pipeline import FeedPipeline
+from feedmill_operator.build.feed import build_feed
+from feedmill_operator.build.inputs import ClusterFacts, FeedInputs, Manifest, Owner, PipelineInputs
+from feedmill_operator.build.pipeline import build_pipeline
+
+IMAGE = "ghcr.io/feedmill/services:0.1.0"
+# With every character that a URL gives a meaning to.
+REDIS_PASSWORD = "Redis-Password/?#@:%&+ä"
+POSTGRES_PASSWORD = "Postgres-Password/?#@:%&+ä"
+
+FEED = """
+apiVersion: feedmill.dev/v1alpha1
+kind: ExchangeFeed
+metadata: {name: btc, namespace: feeds}
+spec:
+  pipelineRef: {name: main}
+  exchange: {name: binance, market: Spot}
+  instruments: {symbols: [BTC-USDT, ETH-USDT]}
+  channels: [{name: Trades}, {name: Book, depth: 50}]
+"""
+MANAGED = """
+apiVersion: feedmill.dev/v1alpha1
+kind: FeedPipeline
+metadata: {name: main, namespace: feeds}
+spec:
+  redis: {managed: {}}
+  postgres: {managed: {}}
+"""
+OWN = """
+apiVersion: feedmill.dev/v1alpha1
+kind: FeedPipeline
+metadata: {name: main, namespace: feeds}
+spec:
+  image: registry.example/services@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+  redis:
+    urlSecretRef: {name: servers, key: redis}
+    tls: {caSecretRef: {name: servers, key: ca.crt}}
+    circuitBreaker: {failureThreshold: 3, resetTimeout: 10s}
+  postgres:
+    urlSecretRef: {name: database-app, key: uri}
+    tls: {caSecretRef: {name: database-ca, key: ca.crt}}
+  processor:
+    replicas: 3
+    resources: {requests: {cpu: 2, memory: 1Gi}, limits: {cpu: "4"}}
+    podTemplate:
+      metadata: {labels: {team: data, feedmill.dev/pipeline: other}, annotations: {note: kept}}
+      spec:
+        nodeSelector: {disk: fast}
+        tolerations: [{key: data, operator: Exists}]
+        topologySpreadConstraints:
+          - maxSkew: 1
+            topologyKey: topology.kubernetes.io/zone
+            whenUnsatisfiable: DoNotSchedule
+            labelSelector: {matchLabels: {team: data}}
+        priorityClassName: high
+        runtimeClassName: gvisor
+        imagePullSecrets: [{name: registry}]
+        terminationGracePeriodSeconds: 90
+  egress: office
+  candles: {intervals: [1m, 1h]}
+  retention: {trades: 7d}
+  logLevel: Debug
+  backup: {schedule: "0 3 * * *", destination: {b2: {bucket: backups, credentialsSecretRef: {name: b2}}}}
+  monitoring: {podMonitor: Disabled, prometheusRule: Disabled, tracing: {otlpEndpoint: "http://otel:4318"}}
+"""
+OWN_FEED = """
+apiVersion: feedmill.dev/v1alpha1
+kind: ExchangeFeed
+metadata: {name: deribit, namespace: feeds}
+spec:
+  pipelineRef: {name: main}
+  exchange:
+    name: deribit
+    market: Derivatives
+    environment: Testnet
+    endpoints: {stream: "wss://proxy.example/ws"}
+    credentialsSecretRef: {name: deribit-key}
+  instruments: {symbols: [BTC-PERPETUAL, ETH-PERPETUAL]}
+  channels: [{name: Trades}, {name: Candles, interval: 1m}]
+  receiver:
+    replicas: 2
+    spill: {size: 4Gi}
+    reconnect: {maxBackoff: 30s, stableAfter: 20s, silenceTimeout: 15s}
+    batching: {mode: Latency, maxAge: 5ms}
+    memory: 128Mi
+    resources: {limits: {memory: 128Mi}}
+    podTemplate:
+      spec:
+        affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: zone, operator: In, values: [tokyo]}]}]}}}
+  distributor: {replicas: 2, gapGrace: 1s, imageInterval: 2s}
+  logLevel: Warning
+"""
+
+Build = Callable[[], list[Manifest]]
+
+
+def feed(text: str, **changes: Any) -> ExchangeFeed:
+    """``changes``: of the spec; a mapping goes into what is there."""
+    return ExchangeFeed.model_validate(_changed(text, changes))
+
+
+def pipeline(text: str, **changes: Any) -> FeedPipeline:
+    return FeedPipeline.model_validate(_changed(text, changes))
+
+
+def _changed(text: str, changes: Mapping[str, Any]) -> Any:
+    document = yaml.safe_load(text)
+    for name, value in changes.items():
+        old = document["spec"].get(name)
+        document["spec"][name] = old | value if isinstance(old, dict) else value
+    return document
+
+
+def of_feed(feed: ExchangeFeed, pipeline: FeedPipeline, *, restart: str = "") -> FeedInputs:
+    owner = Owner("ExchangeFeed", feed.metadata.name, "11111111-1111-4111-8111-111111111111")
+    return FeedInputs(feed, pipeline, owner, pipeline.spec.image or IMAGE, ClusterFacts(), restart)
+
+
+def of_pipeline(
+    pipeline: FeedPipeline,
+    *feeds: ExchangeFeed,
+    migrated: bool = True,
+    facts: ClusterFacts | None = None,
+    restart: str = "",
+) -> PipelineInputs:
+    return PipelineInputs(
+        pipeline=pipeline,
+        owner=Owner("FeedPipeline", pipeline.metadata.name, "22222222-2222-4222-8222-222222222222"),
+        image=pipeline.spec.image or IMAGE,
+        feeds=feeds,
+        facts=facts or ClusterFacts(),
+        migrated=migrated,
+        redis_password=REDIS_PASSWORD if pipeline.spec.redis.managed else "",
+        postgres_password=POSTGRES_PASSWORD if pipeline.spec.postgres.managed else "",
+        restart=restart,
+    )
+
+
+def _of(inputs: FeedInputs | PipelineInputs) -> Build:
+    if isinstance(inputs, FeedInputs):
+        return lambda: build_feed(inputs)
+    return lambda: build_pipeline(inputs)
+
+
+def _cases() -> Iterator[tuple[str, FeedInputs | PipelineInputs]]:
+    small, main = feed(FEED), pipeline(MANAGED)
+    shards = feed(FEED, receiver={"shards": 5, "replicas": 2}, distributor={"replicas": 2})
+    yield "managed-feed", of_feed(small, main)
+    yield "managed-pipeline", of_pipeline(main, small)
+    yield "managed-pipeline-not-migrated", of_pipeline(main, migrated=False)
+    yield "own-feed", of_feed(feed(OWN_FEED), pipeline(OWN))
+    yield "own-pipeline", of_pipeline(pipeline(OWN), feed(OWN_FEED), small)
+    yield "shards-feed", of_feed(shards, main)
+    yield "suspended-feed", of_feed(feed(FEED, suspend=True), main)
+    yield "suspended-pipeline", of_pipeline(pipeline(MANAGED, suspend=True), small)
+    yield "restarted-feed", of_feed(small, main, restart="2026-11-26T00:00:00Z")
+    yield "restarted-pipeline", of_pipeline(main, small, restart="2026-11-26T00:00:00Z")
+    known = ClusterFacts(pod_monitor=True, prometheus_rule=True)
+    yield "monitored-pipeline", of_pipeline(main, small, facts=known)
+
+
+INPUTS = dict(_cases())
+CASES = {name: _of(inputs) for name, inputs in INPUTS.items()}
+
+
+def find(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
+    """The only one of a kind, or the one of that name."""
+    (found,) = [each for each in manifests if each["kind"] == kind and (not name or each["metadata"]["name"] == name)]
+    return found
+
+
+def templates(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """Kind/name -> pod template."""
+    found = {}
+    for each in manifests:
+        spec = each.get("spec", {})
+        spec = spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
+        if "template" in spec:
+            found[f"{each['kind']}/{each['metadata']['name']}"] = spec["template"]
+    return found
