@@ -9,6 +9,7 @@ from typing import Any
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill_operator import names
+from feedmill_operator.build.config import ConfigTooLarge
 from feedmill_operator.build.inputs import Owner, PipelineInputs
 from feedmill_operator.build.migration import migration_key
 from feedmill_operator.build.pipeline import build_pipeline
@@ -19,7 +20,9 @@ from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.catalog import PipelineView
 from feedmill_operator.reconcile.facts import Migration, PipelineFacts, Role
 from feedmill_operator.reconcile.queue import Key
+from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.store import Ref
+from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal, read_pipeline
 
 
@@ -60,7 +63,13 @@ class PipelineReconciler:
             )
         job = "" if pipeline.spec.suspend else names.migration(key.name, migration_key(inputs))
         migration = observe.migration(tools.store, key.namespace, job, str(before.get("migration") or ""))
-        manifests = self._build(key, replace(inputs, migrated=migration.done))
+        try:
+            manifests = self._build(key, replace(inputs, migrated=migration.done))
+        except ConfigTooLarge as large:
+            # What runs goes on with the feeds it knows.
+            self._show(key, view)
+            work = Work(troubles=[Trouble(Reason.OBJECT_REFUSED, str(large))])
+            return await self._observe(key, body, pipeline, None, image, [], work, migration, feeds=len(feeds))
         work = Work()
         if not paused:
             keep = self._kept(key, body, manifests, migration)
