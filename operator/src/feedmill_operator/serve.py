@@ -131,7 +131,7 @@ class _Operator:
         try:
             return await self._work(api, span, elector)
         except LeaseLost as error:
-            self._log.error("lease.lost", reason=str(error), action="exit")
+            self._log.warning("lease.lost", reason=str(error), action="exit")
             return FAILED
         finally:
             await elector.release()  # Does nothing where it is another's.
