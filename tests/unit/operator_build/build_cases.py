@@ -96,7 +96,10 @@ spec:
     resources: {limits: {memory: 128Mi}}
     podTemplate:
       spec:
-        affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: zone, operator: In, values: [tokyo]}]}]}}}
+        affinity:
+          nodeAffinity:
+            requiredDuringSchedulingIgnoredDuringExecution:
+              nodeSelectorTerms: [{matchExpressions: [{key: zone, operator: In, values: [tokyo]}]}]
   distributor: {replicas: 2, gapGrace: 1s, imageInterval: 2s}
   logLevel: Warning
 """
