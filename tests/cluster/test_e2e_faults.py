@@ -33,9 +33,9 @@ READY_WITHIN = 90.0
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+def images() -> Images:
     try:
-        return make_images(tmp_path_factory.mktemp("images"))
+        return make_images()
     except NoCluster as error:
         pytest.skip(str(error))
 

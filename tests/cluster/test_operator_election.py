@@ -75,6 +75,7 @@ def test_a_follower_changes_nothing(world: World, start_operator: Start) -> None
                    if name.startswith("feedmill_operator_"))  # fmt: skip
 
 
+@pytest.mark.allowed_errors("lease.lost")
 def test_who_loses_the_lease_ends(world: World, start_operator: Start) -> None:
     """Somebody else's name in the Lease: the leader must not work on, and Kubernetes starts it again."""
     first = start_operator(name="one")

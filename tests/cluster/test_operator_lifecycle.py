@@ -4,6 +4,7 @@ restarted, deleted."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -349,6 +350,19 @@ def test_events_come_once(world: World) -> None:
     assert len(set(keys)) == len(keys)
     assert all(event["type"] in ("Normal", "Warning") for event in found)
     assert all(event.get("count", 1) == 1 for event in found)
+
+
+def test_events_are_not_told_again_by_the_next_operator(
+    kwok_cluster: Cluster, namespace: str, start_operator: Callable[..., Operator]
+) -> None:
+    world = World(kwok_cluster, namespace)
+    first = start_operator(name="one", arguments=["--lease-name", "events"])
+    world.feed()
+    world.wait("xf/spot", "Accepted", "False")
+    found = until(lambda: world.events("xf/spot"))
+    assert first.stop() == 0
+    start_operator(name="two", arguments=["--lease-name", "events"])
+    holds(lambda: len(world.events("xf/spot")) == len(found), 4)
 
 
 def test_a_quota_that_is_used_up_is_told(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ import yaml
 
 from clusterkit.api import Object
 from clusterkit.cluster import OPERATOR_NAMESPACE, Cluster
-from clusterkit.tool import ROOT, NoCluster
+from clusterkit.helms import programs
+from clusterkit.images import Images
+from clusterkit.tool import ROOT
 from clusterkit.waiting import until
 
 CHART = ROOT / "helm" / "feedmill"
@@ -22,12 +23,9 @@ RELEASE = "feedmill"
 
 
 def helm_program() -> Path:
-    """Raises NoCluster."""
+    """Helm 4; ``FEEDMILL_HELM`` names another. Raises NoCluster."""
     given = os.environ.get("FEEDMILL_HELM")
-    found = given or shutil.which("helm")
-    if not found:
-        raise NoCluster("there is no Helm: put helm (3 or 4) on the PATH, or set FEEDMILL_HELM to it")
-    return Path(found)
+    return Path(given) if given else programs(4).helm
 
 
 def helm(*arguments: str, kubeconfig: Path | None = None, timeout: float = 180.0) -> str:
@@ -83,9 +81,14 @@ class Installed:
 
 
 @contextmanager
-def install(cluster: Cluster, values: Sequence[str] = ()) -> Iterator[Installed]:
-    """``values``: ``image.tag=x`` and so on."""
-    options = [part for value in values for part in ("--set", value)]
+def install(cluster: Cluster, images: Images, values: Sequence[str] = ()) -> Iterator[Installed]:
+    """``values``: ``operator.replicas=1`` and so on."""
+    (operator, operator_tag), (services, services_tag) = (
+        name.rsplit(":", 1) for name in (images.operator, images.services[0])
+    )
+    named = [f"image.repository={operator}", f"image.tag={operator_tag}"]
+    named += [f"operandImage.repository={services}", f"operandImage.tag={services_tag}"]
+    options = [part for value in (*named, *values) for part in ("--set", value)]
     helm(
         "install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace", *options,
         kubeconfig=cluster.kubeconfig,

@@ -1,13 +1,12 @@
 """Kubernetes Events about the custom resources: what ``kubectl describe`` shows at the end.
 
-Once per object, generation and reason: conditions tell the state, Events that it came to it. An Event that cannot be
-written is dropped; nothing waits for one.
+Once per object, generation and reason, by its name across restarts too: conditions tell the state, Events that
+it came to it. An Event that cannot be written is dropped; nothing waits for one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any
 from feedmill.shared import log
 from feedmill_operator.kube.api import ApiError, KubeApi, Manifest
 from feedmill_operator.kube.kinds import EVENT
-from feedmill_operator.names import FIELD_MANAGER
+from feedmill_operator.names import FIELD_MANAGER, short_hash
 
 _REMEMBERED = 20_000
 _WAITING = 1_000
@@ -49,8 +48,9 @@ class Events:
             try:
                 await self._api.create(EVENT, event)
             except ApiError as error:
-                # A namespace that is being deleted takes no Events: that is no news.
-                if error.status not in (403, 404):
+                # A namespace that is being deleted takes no Events, and what the operator told before its restart is
+                # there: no news.
+                if error.status not in (403, 404, 409):
                     self._log.warning("event.dropped", reason=event["reason"], error=str(error))
             finally:
                 self._waiting.task_done()
@@ -75,13 +75,14 @@ class Events:
 
     def _event(self, about: Mapping[str, Any], reason: str, message: str, kind: str) -> Manifest:
         metadata = about["metadata"]
+        told = f"{metadata.get('uid', '')} {metadata.get('generation', 0)} {reason}"
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         text = log.redact(message)
         return {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{metadata['name'][:220].rstrip('-.')}.{secrets.token_hex(8)}",
+                "name": f"{metadata['name'][:220].rstrip('-.')}.{short_hash(told, 16)}",
                 "namespace": metadata["namespace"],
             },
             "involvedObject": {
