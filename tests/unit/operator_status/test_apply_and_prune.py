@@ -312,10 +312,20 @@ async def test_a_conflict_makes_it_look_again(world: World) -> None:
     world.api.edit(kinds.CONFIG_MAP, "c", lambda o: o["data"].update(a="1"))
     world.watch()
     world.api.edit(kinds.CONFIG_MAP, "c", lambda o: o["data"].update(b="2"))
+    world.writes()
+    assert await world.apply(config()) is Outcome.UNDONE
+    assert world.writes() == ["replace ConfigMap c", "replace ConfigMap c"]
+    assert set(world.api.objects["ConfigMap", "ns", "c"]["data"]) == {"resources.yaml"}
+
+
+async def test_conflicts_without_end_are_left_to_the_back_off(world: World) -> None:
+    await world.apply(config())
+    world.api.edit(kinds.CONFIG_MAP, "c", lambda o: o["data"].update(a="1"))
+    world.watch()
+    world.api.fail["replace", "c"] = [ApiError(409, "Conflict", "modified") for _ in range(20)]
     with pytest.raises(ApiError):
         await world.apply(config())
-    assert await world.apply(config()) is Outcome.UNDONE
-    assert set(world.api.objects["ConfigMap", "ns", "c"]["data"]) == {"resources.yaml"}
+    assert len(world.api.fail["replace", "c"]) == 16
 
 
 async def test_a_job_is_run_again_when_it_cannot_be_changed(world: World) -> None:
@@ -350,6 +360,34 @@ async def test_a_statefulset_is_made_anew_around_its_volume(world: World) -> Non
     ]
     grown = world.api.objects["PersistentVolumeClaim", "ns", "data-m-0"]
     assert grown["spec"]["resources"]["requests"]["storage"] == "2Gi"
+
+
+async def test_what_the_server_added_to_a_volume_template_is_given_again(world: World) -> None:
+    template = {"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    wanted = manifest(kinds.STATEFUL_SET, "m", spec={"replicas": 1, "volumeClaimTemplates": [template]})
+    await world.apply(wanted)
+
+    def edit(found: Manifest) -> None:
+        found["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"] = "Filesystem"
+        found["spec"]["minReadySeconds"] = 5
+
+    world.api.edit(kinds.STATEFUL_SET, "m", edit)
+    world.watch()
+    assert await world.apply(wanted) is Outcome.UNDONE
+    spec = world.api.objects["StatefulSet", "ns", "m"]["spec"]
+    assert spec["volumeClaimTemplates"][0]["spec"]["volumeMode"] == "Filesystem"
+    assert "minReadySeconds" not in spec
+
+
+async def test_one_that_is_still_going_is_waited_for(world: World) -> None:
+    job = manifest(kinds.JOB, "j", spec={"a": 1})
+    await world.apply(job)
+    job["spec"]["a"] = 2
+    world.api.fail["apply", "j"] = [ApiError(422, "Invalid", "immutable"), ApiError(422, "Invalid", "immutable")]
+    with pytest.raises(ApiError) as error:
+        await world.apply(job)
+    assert error.value.status == 409
+    assert await world.apply(job) is Outcome.CREATED
 
 
 async def test_a_volume_that_cannot_grow_is_told_and_nothing_is_deleted(world: World) -> None:

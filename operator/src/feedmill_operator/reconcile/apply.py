@@ -28,6 +28,8 @@ from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.store import Live, Ref, Store
 from feedmill_operator.reconcile.troubles import Trouble
 
+_TRIES = 3
+"""Of a replacement that meets newer versions."""
 _SWEEP = 1000
 """Writes until what is remembered of objects that are gone is forgotten."""
 _RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
@@ -133,7 +135,7 @@ class Applier:
             if live is None:
                 return await self._make(kind, desired)
             if kind == kinds.SECRET or live.foreign or live.replaced:
-                return await self._api.replace(kind, replacement(kind, live, desired))
+                return await self._replace(kind, desired, live)
             return await self._api.apply(kind, desired)
         except ApiError as error:
             if error.status == 422 and live is not None and kind in (kinds.JOB, kinds.STATEFUL_SET):
@@ -146,6 +148,22 @@ class Applier:
             if error.status in (404, 409):
                 await self._refresh(kind, desired)
             raise
+
+    async def _replace(self, kind: Kind, desired: Manifest, live: Live) -> Manifest:
+        """Statuses are written all the time while something rolls; that is no conflict of ours. A Secret is different:
+        what to write depends on what is there."""
+        for _ in range(_TRIES):
+            try:
+                return await self._api.replace(kind, replacement(kind, live, desired))
+            except ApiError as error:
+                if error.status != 409 or kind == kinds.SECRET:
+                    raise
+                await self._refresh(kind, desired)
+                known = self._store.get(*live.ref)
+                if known is None or known.uid != live.uid or known.deleting:
+                    raise
+                live = known
+        return await self._api.replace(kind, replacement(kind, live, desired))
 
     async def _make(self, kind: Kind, desired: Manifest) -> Manifest:
         # A Secret holds a password: made by somebody else in the meantime, it must not be written over.
@@ -171,7 +189,13 @@ class Applier:
         await self._api.delete(kind, live.namespace, live.name, uid=live.uid, propagation=propagation)
         self._store.remove(kind, live.namespace, live.name, live.uid)
         self.forget(live.ref)
-        return await self._api.apply(kind, desired)
+        try:
+            return await self._api.apply(kind, desired)
+        except ApiError as error:
+            if error.status not in (409, 422):
+                raise
+            # Still on its way out (its pods are being let go): once it is gone, the watch tells.
+            raise ApiError(409, "Conflict", f"{live.name} is being deleted to be made anew") from error
 
     async def _grow_volumes(self, desired: Manifest) -> None:
         """A claim's template is immutable, the claim is not: it may grow where its StorageClass allows that."""
@@ -223,7 +247,11 @@ def replacement(kind: Kind, live: Live, desired: Manifest) -> Manifest:
     if have["metadata"].get("finalizers"):
         metadata["finalizers"] = have["metadata"]["finalizers"]
     for field in _CARRIED.get(kind, ()):
-        if field in have["spec"] and (field not in done["spec"] or kind == kinds.JOB):
+        if field not in have["spec"]:
+            continue
+        wanted = done["spec"].get(field)
+        # Of what is immutable even the server's own additions must be given again.
+        if wanted is None or kind == kinds.JOB or difference(have["spec"][field], wanted) is None:
             done["spec"][field] = have["spec"][field]
     if kind == kinds.SERVICE_ACCOUNT:
         for field in ("secrets", "imagePullSecrets"):
