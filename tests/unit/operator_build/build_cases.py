@@ -53,7 +53,9 @@ spec:
     replicas: 3
     resources: {requests: {cpu: 2, memory: 1Gi}, limits: {cpu: "4"}}
     podTemplate:
-      metadata: {labels: {team: data, feedmill.dev/pipeline: other}, annotations: {note: kept}}
+      metadata:
+        labels: {team: data, app.kubernetes.io/component: other, feedmill.dev/pipeline: other, feedmill.dev/feed: other}
+        annotations: {note: kept, feedmill.dev/restarted: yesterday}
       spec:
         nodeSelector: {disk: fast}
         tolerations: [{key: data, operator: Exists}]

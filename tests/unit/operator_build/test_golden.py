@@ -31,6 +31,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _string(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Files inside of a file are to be read line by line."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _string)
+
+
 def _text_of(name: str) -> str:
     return "---\n".join(yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=120) for each in CASES[name]())
 

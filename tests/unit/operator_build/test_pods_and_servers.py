@@ -29,7 +29,8 @@ from build_cases import (
 from prometheus_client import REGISTRY
 from typer.main import get_command
 
-from feedmill.cli.main import app
+from feedmill.cli.main import load
+from feedmill.local.managed import __main__ as managed
 from feedmill.resources.common import ResourceRequirements
 from feedmill.shared.config import resolve_urls
 from feedmill_operator import names
@@ -61,24 +62,26 @@ def mounted(template: Manifest) -> set[str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_command_line_takes_the_arguments(name: str) -> None:
+def test_the_command_lines_take_the_arguments(name: str) -> None:
     for where, template in templates(CASES[name]()).items():
         (found,) = template["spec"]["containers"]
-        if "command" in found:
-            continue
         head, *rest = found["args"]
-        program: Any = get_command(app)
-        command = program.commands[head]
-        if head == "run":
-            head, *rest = rest
-            command = command.commands[head]
-            parsed = command.make_context(head, list(rest)).params
-            assert str(parsed["health_host"]) == "0.0.0.0"
-            assert parsed["health_port"] == names.HEALTH_PORT
-            assert [str(path) for path in parsed["config"]] == [f"{names.CONFIG_DIR}/resources.yaml"]
-            assert parsed["secrets_dir"] == Path(names.SECRETS_DIR)
+        if "command" in found:
+            assert found["command"][:3] == ["python", "-m", managed.__package__]
+            server: Any = get_command(managed.app)
+            given = server.commands[found["command"][3]].make_context(where, list(found["args"])).params
+            assert str(given["password_file"]) in mounted(template)
+        elif head == "migrate":
+            command: Any = load(head)
+            assert command.make_context(where, rest).params["wait"] == "180s"
         else:
-            assert command.make_context(head, list(rest)).params["wait"], where
+            role, *rest = rest
+            command = load(head)
+            given = command.commands[role].make_context(where, rest).params
+            assert (given["health_host"], given["health_port"]) == ("0.0.0.0", names.HEALTH_PORT)
+            assert given["config"] == [Path(f"{names.CONFIG_DIR}/resources.yaml")]
+            assert given["secrets_dir"] == Path(names.SECRETS_DIR)
+            assert role == found["name"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -215,6 +218,8 @@ def test_a_pod_template_is_merged_but_never_over_our_labels() -> None:
     labels, spec = template["metadata"]["labels"], template["spec"]
     assert labels["team"] == "data"
     assert labels[names.PIPELINE] == "main"
+    assert labels[names.COMPONENT] == names.PROCESSOR
+    assert names.FEED not in labels
     assert template["metadata"]["annotations"] == {"note": "kept"}
     given = pipeline(OWN).spec.processor.pod_template
     assert given is not None

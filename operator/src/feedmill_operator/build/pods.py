@@ -92,8 +92,8 @@ def pod(
     """A pod template (metadata and spec). ``never``: a Job's pod, which is not started again in place;
     ``pull_secrets``: where there is no template to name them."""
     given = template.spec if template is not None else None
-    labels = dict(template.metadata.labels) if template is not None else {}
-    annotations = dict(template.metadata.annotations) if template is not None else {}
+    labels = _users(template.metadata.labels) if template is not None else {}
+    annotations = _users(template.metadata.annotations) if template is not None else {}
     if restart:
         annotations[names.RESTARTED] = restart
     spec: Manifest = {
@@ -118,6 +118,11 @@ def pod(
     if annotations:
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": spec}
+
+
+def _users(given: Mapping[str, str]) -> dict[str, str]:
+    """Without names of ours: a processor with a feed's label would be taken for one of the feed's pods."""
+    return {name: value for name, value in given.items() if not name.startswith(f"{names.GROUP}/")}
 
 
 def _container(process: Process) -> Manifest:
