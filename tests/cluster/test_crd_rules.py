@@ -70,6 +70,8 @@ CASES = [
          {"spec.exchange.credentialsSecretRef": {"name": "other"}}),
     Case("ExchangeFeed", "the environment of a feed is immutable", {"spec.exchange.environment": "Testnet"},
          {"spec.exchange.environment": ...}),
+    Case("ExchangeFeed", "the shards of a feed cannot be changed", {"spec.receiver.shards": 7},
+         {"spec.receiver.replicas": 3}),
     Case("ExchangeFeed", IMMUTABLE_PIPELINE, {"spec.pipelineRef.name": "other"}, {"spec.suspend": True}),
     # FeedPipeline
     *(

@@ -185,8 +185,17 @@ class Batching(Model):
 class Receiver(Model):
     """The processes that hold the connections."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.shards == oldSelf.shards",
+            "the shards of a feed cannot be changed, since streams and positions are kept by shard: make a new feed",
+            ".shards",
+            True,
+        ),
+    )
+
     shards: Annotated[Integer, Field(ge=1, le=64)] = 1
-    """Shares of the instruments (by a stable hash), each with its own streams and processes."""
+    """Shares of the instruments (by a stable hash), each with its own streams and processes. Immutable."""
     replicas: Replicas = 1
     """Receivers of the same shard; 2 or more survive the loss of one without a gap."""
     spill: Spill = Field(default_factory=Spill)
