@@ -1,4 +1,4 @@
-"""The folders `operator/` and `services/` are no packages: one of that name would hide the standard library's module."""
+"""The folders `operator/` and `services/` are no packages: one would hide a module of the standard library."""
 
 from __future__ import annotations
 
