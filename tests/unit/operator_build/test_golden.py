@@ -1,10 +1,11 @@
 """The manifests of every case are those kept in golden/.
 
-FEEDMILL_WRITE_GOLDEN=1 pytest tests/unit/operator_build      writes them anew: read the difference before a commit.
+FEEDMILL_GOLDEN=1 pytest tests/unit/operator_build      writes them anew: read the difference before a commit.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ GUARD_HEAD = """\
 # A line that changes restarts users' pods when they upgrade the operator. Change one only on purpose, and say so in
 # CHANGELOG.md: "The upgrade of the operator restarts ... once".
 """
-WRITE = bool(os.environ.get("FEEDMILL_WRITE_GOLDEN"))
+WRITE = bool(os.environ.get("FEEDMILL_GOLDEN"))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -48,7 +49,9 @@ def test_the_manifests_are_the_recorded_ones(name: str) -> None:
     path, text = FOLDER / f"{name}.yaml", _text_of(name)
     if WRITE:
         path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
+    recorded = path.read_text(encoding="utf-8")
+    lines = difflib.unified_diff(recorded.splitlines(), text.splitlines(), "recorded", "built", lineterm="", n=6)
+    assert text == recorded, "\n".join(lines)
 
 
 def test_there_is_no_record_without_a_case() -> None:

@@ -6,6 +6,7 @@ What only shapes pods (replicas, resources, images) is left out, so that changin
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) 
     ordered = sorted(feeds, key=lambda each: each.key)
     parts = [
         yaml.safe_dump(_document(pipeline, spec), sort_keys=False, width=120),
-        *(json.dumps(_document(feed, _feed_spec(feed)), separators=(", ", ": ")) + "\n" for feed in ordered),
+        *(_line(_document(feed, _feed_spec(feed))) + "\n" for feed in ordered),
     ]
     text = "---\n".join(parts)
     if len(text.encode()) > MOST_BYTES:
@@ -83,6 +84,12 @@ def _document(resource: ExchangeFeed | FeedPipeline, spec: Mapping[str, Any]) ->
         "metadata": {"name": name, "namespace": namespace},
         "spec": dict(spec),
     }
+
+
+def _line(document: Mapping[str, Any]) -> str:
+    """As JSON that is YAML too: JSON's own escapes of what lies beyond U+FFFF, pairs of surrogates, are not."""
+    text = json.dumps(document, separators=(", ", ": "), ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
 def _spec(resource: ExchangeFeed | FeedPipeline) -> dict[str, Any]:

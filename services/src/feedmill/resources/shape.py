@@ -171,7 +171,8 @@ def with_defaults(model: type[Model], data: Any) -> Any:
             done[name] = prop.default
         if name in done:
             done[name] = _complete(prop.shape, done[name])
-    return done
+    # In the models' order: the text of what is completed must not tell which parts were written.
+    return {name: done[name] for name in known if name in done} | done
 
 
 def _complete(shape: Shape, value: Any) -> Any:
