@@ -52,12 +52,12 @@ def node_cluster() -> Iterator[Cluster]:
     """All controllers and a real node that runs pods."""
     if os.environ.get("FEEDMILL_E2E") != "1":
         pytest.skip("a real node takes minutes and root: run `make e2e`")
-    yield from _session("node")
+    yield from _session("node", with_crds=False)
 
 
-def _session(mode: str) -> Iterator[Cluster]:
+def _session(mode: str, **options: Any) -> Iterator[Cluster]:
     try:
-        with running(mode) as cluster:
+        with running(mode, **options) as cluster:
             yield cluster
     except NoCluster as error:
         pytest.skip(str(error))

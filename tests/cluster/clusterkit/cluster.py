@@ -93,25 +93,30 @@ class Cluster:
 
 
 @contextmanager
-def running(mode: str, *, nodes: int = 2, images: Sequence[Path] = (), index: int = 0) -> Iterator[Cluster]:
-    """A cluster with our CRDs; raises NoCluster."""
+def running(
+    mode: str, *, nodes: int = 2, images: Sequence[Path] = (), index: int = 0, with_crds: bool = True
+) -> Iterator[Cluster]:
+    """A cluster, with our CRDs unless the chart is to bring them; raises NoCluster."""
     tool = find()
+    crds = sorted(CRDS.glob("*.yaml")) if with_crds else []
     if mode == "node":
         need_node(tool)
     folder = Path(tempfile.mkdtemp(prefix="feedmill-cluster-"))
     try:
         if tool.folder is None:
-            with _kind(mode, folder, nodes, images) as cluster:
+            with _kind(mode, folder, nodes, images, crds) as cluster:
                 yield cluster
         else:
-            with _own(tool, mode, folder, nodes, images, index) as cluster:
+            with _own(tool, mode, folder, nodes, images, index, crds) as cluster:
                 yield cluster
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _own(tool: Tool, mode: str, folder: Path, nodes: int, images: Sequence[Path], index: int) -> Iterator[Cluster]:
+def _own(
+    tool: Tool, mode: str, folder: Path, nodes: int, images: Sequence[Path], index: int, crds: Sequence[Path]
+) -> Iterator[Cluster]:
     assert tool.folder is not None
     build = [tool.folder / "build", *(["--images"] if mode == "node" else [])]
     programs = Path(_run([str(part) for part in build]).splitlines()[-1])
@@ -123,7 +128,7 @@ def _own(tool: Tool, mode: str, folder: Path, nodes: int, images: Sequence[Path]
         command += ["--nodes", str(nodes)]
     if mode == "node":
         command += ["--index", str(index)]
-    for path in sorted(CRDS.glob("*.yaml")):
+    for path in crds:
         command += ["--apply", str(path)]
     for image in images:
         command += ["--image", str(image)]
@@ -156,7 +161,7 @@ def _with_audit(programs: Path, folder: Path, audit: Path) -> Path:
 
 
 @contextmanager
-def _kind(mode: str, folder: Path, nodes: int, images: Sequence[Path]) -> Iterator[Cluster]:
+def _kind(mode: str, folder: Path, nodes: int, images: Sequence[Path], crds: Sequence[Path]) -> Iterator[Cluster]:
     name = f"feedmill-{secrets.token_hex(3)}"
     kubeconfig = folder / "kubeconfig"
     kubectl = shutil.which("kubectl")
@@ -167,7 +172,7 @@ def _kind(mode: str, folder: Path, nodes: int, images: Sequence[Path]) -> Iterat
         for image in images:
             _run(["kind", "load", "image-archive", str(image), "--name", name], 300)
         cluster = Cluster(mode, folder, kubeconfig, Path(kubectl).parent, None, Api(kubeconfig), {}, name)
-        for path in sorted(CRDS.glob("*.yaml")):
+        for path in crds:
             cluster.kubectl("apply", "--server-side", "-f", str(path))
         with fake_nodes(cluster.api, nodes) if mode == "kwok" else nullcontext():
             yield cluster

@@ -243,7 +243,13 @@ def wait_condition(
         return until(said, timeout, what=f"{plural}/{name} {kind}={status} {reason}")
     except AssertionError as error:
         found = cluster.api.get(plural, namespace, name)
-        raise AssertionError(f"{error}\n{json.dumps((found or {}).get('status'), indent=1)}") from None
+        shown = ("get", "deployments,statefulsets,jobs,pods", "-n", namespace, "-o", "wide")
+        around = cluster.kubectl(*shown, check=False).stdout
+        conditions = "\n".join(
+            f"{item['type']}={item['status']} {item['reason']}: {item['message']}"
+            for item in ((found or {}).get("status") or {}).get("conditions", [])
+        )
+        raise AssertionError(f"{error}\n{conditions}\n{around}") from None
 
 
 def exists(cluster: Cluster, where: str) -> bool:
