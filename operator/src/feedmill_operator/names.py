@@ -88,5 +88,10 @@ def account(pipeline: str) -> str:
 
 
 def managed(pipeline: str, server: str) -> str:
-    """StatefulSet, Service and Secret of a managed server (redis, postgres)."""
+    """StatefulSet and Secret of a managed server (redis, postgres)."""
     return f"{pipeline}-{server}"
+
+
+def service(pipeline: str, server: str) -> str:
+    """Service of a managed server. The name of a Service begins with a letter, that of a pipeline may with a digit."""
+    return managed(pipeline, server) if pipeline[:1].isalpha() else f"{server}-{pipeline}-service"

@@ -84,6 +84,15 @@ def check(manifests: list[Manifest], owner: dict[str, Any], labels: dict[str, st
         assert metadata["labels"].items() >= labels.items()
         assert metadata["labels"][names.COMPONENT]
         assert DNS_LABEL.fullmatch(metadata["name"]), metadata["name"]
+        if each["kind"] == "Service":
+            assert metadata["name"][0].isalpha()
+        if each["kind"] == "StatefulSet":
+            service = next(
+                other
+                for other in manifests
+                if other["kind"] == "Service" and other["spec"]["selector"] == each["spec"]["selector"]["matchLabels"]
+            )
+            assert each["spec"]["serviceName"] == service["metadata"]["name"]
         if each["kind"] == "CronJob":
             assert len(metadata["name"]) <= 52
         for found in _labels(each):

@@ -268,6 +268,17 @@ def test_managed_servers_keep_their_data_and_know_their_size() -> None:
         assert selected["serviceName"] == f"main-{server}"
 
 
+@pytest.mark.parametrize("server", [names.REDIS, names.POSTGRES])
+def test_the_urls_lead_to_the_service_of_a_pipeline_that_begins_with_a_digit(server: str) -> None:
+    of = pipeline(MANAGED)
+    of = of.model_copy(update={"metadata": of.metadata.model_copy(update={"name": "1inch"})})
+    made = build_pipeline(of_pipeline(of))
+    url = base64.b64decode(find(made, "Secret", f"1inch-{server}")["data"]["url"]).decode()
+    assert find(made, "Service", f"{server}-1inch-service")
+    assert f"@{server}-1inch-service.feeds.svc:" in url
+    assert find(made, "StatefulSet", f"1inch-{server}")["spec"]["serviceName"] == f"{server}-1inch-service"
+
+
 def test_own_servers_have_nothing_made() -> None:
     made = {each["kind"] for each in CASES["own-pipeline"]()}
     assert not made & {"Secret", "StatefulSet", "Service"}

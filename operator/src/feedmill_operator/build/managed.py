@@ -53,7 +53,7 @@ def _service(place: Place, server: str, port: int) -> Manifest:
         "selector": place.selector(server),
         "ports": [{"name": server, "port": port, "targetPort": server, "protocol": "TCP"}],
     }
-    head = Head("v1", "Service", names.managed(place.pipeline, server))
+    head = Head("v1", "Service", names.service(place.pipeline, server))
     return manifest(place, head, server, spec=spec)
 
 
@@ -90,7 +90,7 @@ def _stateful_set(
     pull_secrets = services.spec.image_pull_secrets if services is not None else []
     spec = {
         "replicas": 1,
-        "serviceName": name,
+        "serviceName": names.service(place.pipeline, server),
         # With OrderedReady a pod that cannot start would have to be deleted by hand before its mended successor comes.
         "podManagementPolicy": "Parallel",
         "selector": {"matchLabels": place.selector(server)},

@@ -78,12 +78,12 @@ def volume(keys: Iterable[Key]) -> Manifest:
 
 
 def redis_secret(place: Place, password: str) -> Manifest:
-    host = f"{names.managed(place.pipeline, names.REDIS)}.{place.namespace}.svc"
+    host = f"{names.service(place.pipeline, names.REDIS)}.{place.namespace}.svc"
     return _server_secret(place, names.REDIS, password, f"redis://:{quote(password, safe='')}@{host}:{REDIS_PORT}/0")
 
 
 def postgres_secret(place: Place, password: str) -> Manifest:
-    host = f"{names.managed(place.pipeline, names.POSTGRES)}.{place.namespace}.svc"
+    host = f"{names.service(place.pipeline, names.POSTGRES)}.{place.namespace}.svc"
     url = f"postgresql://{USER}:{quote(password, safe='')}@{host}:{POSTGRES_PORT}/{DATABASE}"
     return _server_secret(place, names.POSTGRES, password, url)
 
