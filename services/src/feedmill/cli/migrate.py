@@ -37,7 +37,8 @@ class DatabaseAway(MigrateError):
 def migrations_dir() -> Path:
     """Where the migrations are: in the installed package, or at the root of the source tree."""
     package = Path(feedmill.__file__).resolve().parent
-    for folder in (package / "migrations", package.parents[2] / "migrations"):
+    # Of a source tree: services/src/feedmill, and migrations/ beside services/.
+    for folder in (package / "migrations", *(root / "migrations" for root in package.parents[2:3])):
         if (folder / "env.py").is_file():
             return folder
     raise MigrateError(f"no migrations beside {package}: install feedmill from a wheel, or run from its source tree")
