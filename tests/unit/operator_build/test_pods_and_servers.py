@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import inspect
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -378,6 +379,19 @@ def test_alerts_stand_on_metrics_and_labels_that_exist() -> None:
             assert metric in known, f"{alert.name}: {metric}"
             labels = {*re.findall(r"([a-z_]+)=", alert.expression), *re.findall(r"\$labels\.([a-z_]+)", alert.summary)}
             assert labels - of_prometheus <= set(known[metric]._labelnames), alert.name  # type: ignore[attr-defined]
+
+
+def test_an_alert_notices_the_first_event_of_a_series() -> None:
+    for alert in ALERTS:
+        for counter, window in re.findall(r"increase\((feedmill_[a-z_]+\{.*?\}\})\[(\d+m)\]\)", alert.expression):
+            assert f" or ({counter} unless {counter} offset {window}) > 0" in alert.expression, alert.name
+    assert sum("increase(" in alert.expression for alert in ALERTS) >= 3
+
+
+def test_outcomes_of_a_refused_configuration_are_those_that_are_counted() -> None:
+    (asked,) = re.findall(r'outcome=~"([a-z|]+)"', " ".join(alert.expression.split(" or ")[0] for alert in ALERTS))
+    source = inspect.getsource(importlib.import_module("feedmill.shared.reload"))
+    assert set(asked.split("|")) == set(re.findall(r'_refused\("([a-z]+)"', source))
 
 
 def test_alerts_say_what_is_wrong_and_where_to_read_on() -> None:

@@ -26,6 +26,12 @@ class Alert:
     summary: str
 
 
+def _rose(counter: str, minutes: int, labels: str = "") -> str:
+    """That a counter has risen lately. A series begins with its first event, when there is no 0 to have risen from."""
+    chosen = f"{counter}{{{{{{pods}}{labels}}}}}"
+    return f"increase({chosen}[{minutes}m]) > 0 or ({chosen} unless {chosen} offset {minutes}m) > 0"
+
+
 ALERTS = (
     Alert(
         "FeedmillReceiverNotCapturing",
@@ -64,22 +70,23 @@ ALERTS = (
     ),
     Alert(
         "FeedmillGaps",
-        "increase(feedmill_distributor_gaps_total{{{pods}}}[15m]) > 0",
+        _rose("feedmill_distributor_gaps_total", 15),
         "1m",
         "warning",
         "Data of {{ $labels.pod }} has gaps: see `kubectl feedmill gaps`.",
     ),
     Alert(
         "FeedmillDeadLetters",
-        "increase(feedmill_distributor_dead_letters_total{{{pods}}}[15m]) > 0"
-        " or increase(feedmill_processor_dead_letters_total{{{pods}}}[15m]) > 0",
+        _rose("feedmill_distributor_dead_letters_total", 15)
+        + " or "
+        + _rose("feedmill_processor_dead_letters_total", 15),
         "1m",
         "warning",
         "{{ $labels.pod }} put frames or events aside that it could not handle.",
     ),
     Alert(
         "FeedmillConfigRefused",
-        'increase(feedmill_config_reloads_total{{{pods}, outcome="refused"}}[10m]) > 0',
+        _rose("feedmill_config_reloads_total", 10, ', outcome=~"refused|failed"'),
         "1m",
         "warning",
         "{{ $labels.pod }} refuses its new configuration and works on with the former one.",
