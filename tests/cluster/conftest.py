@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from clusterkit.tool import NoCluster
 def pytest_configure(config: pytest.Config) -> None:
     """A run that is asked to end (a time limit of CI) ends its clusters too."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+        signal.signal(signal.SIGTERM, lambda *_: pytest.exit("stopped by SIGTERM", returncode=143))
 
 
 ALLOWED_ERRORS: tuple[str, ...] = ()
