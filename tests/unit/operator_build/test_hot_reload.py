@@ -68,6 +68,13 @@ def test_processes_follow_a_pipeline_without_a_new_pod(changes: dict[str, Any]) 
     assert same == still
 
 
+def test_what_only_processors_read_of_a_pipeline_touches_no_feed() -> None:
+    other = pipeline(MANAGED, logLevel="Debug", retention={"trades": "5d"}, candles={"intervals": ["1m"]})
+    assert build_feed(of_feed(feed(FEED), other)) == build_feed(of_feed(feed(FEED), pipeline(MANAGED)))
+    slower = pipeline(MANAGED, redis={"circuitBreaker": {"failureThreshold": 2}})
+    assert build_feed(of_feed(feed(FEED), slower)) != build_feed(of_feed(feed(FEED), pipeline(MANAGED)))
+
+
 @pytest.mark.parametrize("role", [names.RECEIVER, names.DISTRIBUTOR])
 @pytest.mark.parametrize(
     ("changes", "rolls"),

@@ -26,8 +26,9 @@ COMPONENT = "config"
 MOST_BYTES = 1_000_000
 """The API server takes 1 MiB an object."""
 _SHAPES_PODS = {"replicas", "resources", "podTemplate"}
-_OF_FEED_PROCESSES = ("redis", "postgres", "egress", "logLevel")
-"""What receivers and distributors read of their pipeline."""
+_OF_FEED_PROCESSES = ("redis", "postgres", "egress")
+"""What receivers and distributors read of their pipeline; ``postgres`` since one must be there. Their log level is
+the feed's."""
 _OF_CLUSTER = {"image", "processor", "api", "backup", "notifications", "monitoring", "suspend"}
 
 
