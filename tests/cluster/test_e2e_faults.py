@@ -18,7 +18,7 @@ import redis
 
 from clusterkit.bed import FEEDS, NAMESPACE, Bed, is_ready, kustomization
 from clusterkit.cluster import Cluster
-from clusterkit.exchange import Exchange, Judgement
+from clusterkit.exchange import Exchange, Judgement, judge
 from clusterkit.images import Images, load_images, make_images
 from clusterkit.install import Installed, install
 from clusterkit.plugin import runner
@@ -88,10 +88,18 @@ def test_all_is_ready_within_90_seconds(bed: Bed) -> None:
 
 def test_trades_are_committed_and_equal_to_the_ledger(bed: Bed) -> None:
     bed.exchange.until_emitted(3000)
-    # The first messages went out before every receiver had subscribed to all: they are no part of the flow.
     found = bed.settled("start")
     nothing_lost(found)
     assert found.trades > 100
+
+
+@pytest.mark.xfail(
+    strict=False,
+    reason="issue on faults: of two receivers that connect while there is no Redis yet, the one that reaches it first "
+    "decides where the instrument begins; what the other saw before that (tenths of a second) is dropped without a gap",
+)
+def test_nothing_is_lost_before_the_first_stored_either(bed: Bed) -> None:
+    assert bed.before.before_first == 0
 
 
 def test_status_tells_the_truth(bed: Bed) -> None:
@@ -254,15 +262,17 @@ def test_at_the_end_of_the_flow_the_database_equals_the_ledger(bed: Bed) -> None
     bed.exchange.end()
 
     def equal() -> bool:
-        return bed.exchange.compare(bed.database_url()).ok
+        found = judge(report := bed.exchange.compare(bed.database_url()))
+        flows = [flow for venue in report.venues for flow in (venue.trades, venue.tickers)]
+        rest = all(venue.books.ok and venue.candles.ok for venue in report.venues)
+        clean = not any(flow.phantom for flow in flows) and rest
+        return clean and not (found.lost or found.behind or found.doubled or found.wrong or found.dead_letters)
 
     try:
-        until(equal, 90, every=1.0)
+        until(equal, 90, every=1.0, what="the database to equal the ledger")
     finally:
-        report = bed.exchange.compare(bed.database_url())
-        for line in report.lines():
+        for line in bed.exchange.compare(bed.database_url()).lines():
             print(line)
-    assert report.ok
 
 
 def test_deleted_and_uninstalled_nothing_stays_but_crds_and_volumes(bed: Bed, installed: Installed) -> None:

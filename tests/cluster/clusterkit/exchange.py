@@ -28,10 +28,13 @@ class Judgement:
     """Stored."""
     tickers: int = 0
     lost: int = 0
-    """Emitted before the last one stored, neither stored nor in a gap row."""
+    """Emitted between the first and the last one stored, neither stored nor in a gap row."""
+    before_first: int = 0
+    """Emitted before the first one stored: see the test of the start."""
     doubled: int = 0
     wrong: int = 0
-    """Phantoms, other content, gap rows of what is stored, wrong books and candles."""
+    """Other content than emitted, gap rows of what is stored, wrong books. What is stored and not in the ledger is
+    judged when the flow has ended: until then the ledger's files are a moment behind."""
     trades_in_gaps: int = 0
     tickers_in_gaps: int = 0
     behind: int = 0
@@ -55,11 +58,12 @@ def judge(report: Report) -> Judgement:
         found.trades_in_gaps += venue.trades.in_gaps
         found.tickers_in_gaps += venue.tickers.in_gaps
         for flow in (venue.trades, venue.tickers):
-            found.lost += flow.lost - flow.lost_after_last
+            found.lost += flow.lost - flow.lost_after_last - flow.lost_before_first
+            found.before_first += flow.lost_before_first
             found.behind += flow.lost_after_last
             found.doubled += flow.doubled
-            found.wrong += flow.phantom + flow.wrong + flow.gaps_wrong
-        found.wrong += venue.books.wrong + venue.books.phantom + venue.candles.wrong + venue.candles.missing
+            found.wrong += flow.wrong + flow.gaps_wrong
+        found.wrong += venue.books.wrong
         found.dead_letters += venue.dead_letters
         found.notes += [f"{venue.venue}: {note}" for note in venue.notes]
     return found

@@ -249,7 +249,11 @@ def wait_condition(
             f"{item['type']}={item['status']} {item['reason']}: {item['message']}"
             for item in ((found or {}).get("status") or {}).get("conditions", [])
         )
-        raise AssertionError(f"{error}\n{conditions}\n{around}") from None
+        pods = "\n".join(
+            f"{pod['metadata']['name']}: {[(c['type'], c['status']) for c in pod['status'].get('conditions', [])]}"
+            for pod in cluster.api.list("pods", namespace)
+        )
+        raise AssertionError(f"{error}\n{conditions}\n{around}\n{pods}") from None
 
 
 def exists(cluster: Cluster, where: str) -> bool:
