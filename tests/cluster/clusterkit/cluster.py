@@ -121,7 +121,7 @@ def _own(
     build = [tool.folder / "build", *(["--images"] if mode == "node" else [])]
     programs = Path(_run([str(part) for part in build]).splitlines()[-1])
     audit = folder / "audit.log"
-    wrapped = _with_audit(programs, folder, audit)
+    wrapped = _wrapped(programs, folder, audit, patient=mode == "kwok")
     state = folder / "state"
     command = [str(tool.folder / "up"), f"--{mode}", "--state", str(state), "--bin", str(wrapped)]
     if mode == "kwok":
@@ -143,20 +143,27 @@ def _own(
         _run([str(tool.folder / "down"), "--state", str(state)])
 
 
-def _with_audit(programs: Path, folder: Path, audit: Path) -> Path:
-    """A directory of the same programs whose API server also writes an audit log."""
+def _wrapped(programs: Path, folder: Path, audit: Path, *, patient: bool) -> Path:
+    """A directory of the same programs whose API server also writes an audit log.
+
+    ``patient``: simulated nodes tell that they live every 20 to 55 s, and the controllers take one for dead after 50 s;
+    its pods then lose their readiness for good, since nobody on it would tell otherwise.
+    """
     policy = folder / "audit-policy.json"
     policy.write_text(json.dumps(_POLICY))
+    flags = {"kube-apiserver": f"--audit-policy-file={policy} --audit-log-path={audit}"}
+    if patient:
+        flags["kube-controller-manager"] = "--node-monitor-grace-period=1h"
     wrapped = folder / "programs" / "bin"
     wrapped.mkdir(parents=True)
     (wrapped.parent / "images").symlink_to(programs.parent / "images")
     for program in programs.iterdir():
-        if program.name != "kube-apiserver":
+        if program.name not in flags:
             (wrapped / program.name).symlink_to(program)
-    script = wrapped / "kube-apiserver"
-    flags = f"--audit-policy-file={policy} --audit-log-path={audit}"
-    script.write_text(f'#!/bin/sh\nexec {programs / "kube-apiserver"} "$@" {flags}\n')
-    script.chmod(0o755)
+            continue
+        script = wrapped / program.name
+        script.write_text(f'#!/bin/sh\nexec {program} "$@" {flags[program.name]}\n')
+        script.chmod(0o755)
     return wrapped
 
 
