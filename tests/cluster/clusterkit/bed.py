@@ -138,8 +138,9 @@ class Bed:
         last, self.before = final - self.before, final
         assert goal
         self.told.append(
-            f"{what}: trades +{last.trades}, tickers +{last.tickers}, lost {last.lost}, doubled {last.doubled}, wrong "
-            f"{last.wrong}, in gaps {last.trades_in_gaps} trades {last.tickers_in_gaps} tickers, behind {last.behind}"
+            f"{what}: trades +{last.trades}, tickers +{last.tickers}, lost {last.lost_trades} + {last.lost_tickers}, "
+            f"doubled {last.doubled}, wrong {last.wrong}, in gaps {last.trades_in_gaps} + {last.tickers_in_gaps}, "
+            f"behind {last.behind}"
         )
         print(self.told[-1], flush=True)
         return last

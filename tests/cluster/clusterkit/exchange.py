@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterkit.waiting import until
-from feedmill.simulator.report import Report
+from feedmill.simulator.report import Flow, Report
 from feedmill.simulator.verify import verify
 
 VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
@@ -27,7 +27,8 @@ class Judgement:
     trades: int = 0
     """Stored."""
     tickers: int = 0
-    lost: int = 0
+    lost_trades: int = 0
+    lost_tickers: int = 0
     """Emitted between the first and the last one stored, neither stored nor in a gap row."""
     before_first: int = 0
     """Emitted before the first one stored: see the test of the start."""
@@ -42,12 +43,21 @@ class Judgement:
     dead_letters: int = 0
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def lost(self) -> int:
+        return self.lost_trades + self.lost_tickers
+
     def __sub__(self, other: Judgement) -> Judgement:
         """What came since ``other``."""
         names = [name for name in self.__slots__ if name not in ("notes", "behind")]
         found = Judgement(**{name: getattr(self, name) - getattr(other, name) for name in names})
         found.behind, found.notes = self.behind, self.notes
         return found
+
+
+def lost(flow: Flow) -> int:
+    """Neither on its way nor before the beginning."""
+    return flow.lost - flow.lost_after_last - flow.lost_before_first
 
 
 def judge(report: Report) -> Judgement:
@@ -57,8 +67,9 @@ def judge(report: Report) -> Judgement:
         found.tickers += venue.tickers.stored
         found.trades_in_gaps += venue.trades.in_gaps
         found.tickers_in_gaps += venue.tickers.in_gaps
+        found.lost_trades += lost(venue.trades)
+        found.lost_tickers += lost(venue.tickers)
         for flow in (venue.trades, venue.tickers):
-            found.lost += flow.lost - flow.lost_after_last - flow.lost_before_first
             found.before_first += flow.lost_before_first
             found.behind += flow.lost_after_last
             found.doubled += flow.doubled
