@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +161,11 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self.cluster = cluster
         self.feeds: dict[str, Object] = {}
-        self.version = ""
         for item in cluster.api.list("exchangefeeds"):
             self._keep(item)
 
     def _keep(self, item: Object) -> None:
         meta = item["metadata"]
-        self.version = meta["resourceVersion"]
         conditions = {c["type"]: c["status"] for c in (item.get("status") or {}).get("conditions", [])}
         self.feeds[f"{meta['namespace']}/{meta['name']}"] = {
             "generation": meta["generation"],
@@ -176,9 +175,12 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         while True:
-            for event in self.cluster.api.watch("exchangefeeds", None, 3000, ""):
-                if event["type"] in ("ADDED", "MODIFIED"):
-                    self._keep(event["object"])
+            try:
+                for event in self.cluster.api.watch("exchangefeeds", None, 3000):
+                    if event["type"] in ("ADDED", "MODIFIED"):
+                        self._keep(event["object"])
+            except (OSError, HTTPException, ValueError):
+                time.sleep(0.2)  # It begins anew with all there are, or the run has ended.
 
     def all_are(self, condition: str) -> bool:
         return all(f["observed"] == f["generation"] and f.get(condition) == "True" for f in list(self.feeds.values()))

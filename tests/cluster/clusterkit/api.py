@@ -78,11 +78,11 @@ class Api:
             os.close(handle)
             os.unlink(name)
 
-    def _open(self) -> HTTPConnection:
+    def _open(self, timeout: float = 60.0) -> HTTPConnection:
         url = urllib.parse.urlsplit(self.server)
         if self.tls is not None:
-            return HTTPSConnection(url.hostname or "", url.port, context=self.tls, timeout=60)
-        return HTTPConnection(url.hostname or "", url.port, timeout=60)
+            return HTTPSConnection(url.hostname or "", url.port, context=self.tls, timeout=timeout)
+        return HTTPConnection(url.hostname or "", url.port, timeout=timeout)
 
     def request(self, method: str, path: str, body: Any = None, kind: str = JSON, accept: str = JSON) -> Any:
         """The answer as JSON (or text); raises Refused."""
@@ -166,7 +166,7 @@ class Api:
     def watch(self, plural: str, namespace: str | None, seconds: float, version: str = "") -> Iterator[Object]:
         """Events for at most so long."""
         query = f"?watch=1&timeoutSeconds={max(1, int(seconds))}&resourceVersion={version}"
-        connection = self._open()
+        connection = self._open(seconds + 10)
         headers = {"Accept": JSON} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
         with closing(connection):
             connection.request("GET", path(plural, namespace) + query, headers=headers)
