@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench-operator: stopped"))  # The cluster is to be ended too.
     console = Console(highlight=False, soft_wrap=True)
     busy = machine.busy_share()
     try:
