@@ -62,7 +62,10 @@ def test_a_leader_that_stops_in_order_hands_over_at_once(world: World, start_ope
     assert first.stop() == 0
     until(second.leads, 20)
     world.pipeline()
-    world.ready("fpl/main")
+    try:
+        world.ready("fpl/main")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{second.tail()}") from None
     assert time.monotonic() - started < 15
 
 

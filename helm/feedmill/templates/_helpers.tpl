@@ -86,7 +86,7 @@ capabilities: {drop: [ALL]}
   verbs: [get, list, watch, create, update, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, patch]

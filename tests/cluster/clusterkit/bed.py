@@ -131,7 +131,7 @@ class Bed:
                 continue
             last = now - self.before
             caught_up = now.trades + now.tickers + now.trades_in_gaps + now.tickers_in_gaps > 0
-            if not last.lost and not last.wrong and caught_up and now.behind < 2000:
+            if not last.lost and not last.wrong and caught_up and now.behind < 100:
                 break
         self.exchange.until_emitted(500)
         final = self.judged()

@@ -13,6 +13,7 @@ STORAGE_CLASS: Object = {
     "kind": "StorageClass",
     "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
     "provisioner": "kubernetes.io/host-path",
+    "allowVolumeExpansion": True,
 }
 
 
