@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Collection
+import warnings
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -34,6 +35,8 @@ class KopfThread:
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     def start(self) -> None:
+        # Kopf drops workers that it never began when a watch fails while it starts.
+        warnings.filterwarnings("ignore", "coroutine '(worker|_wait_for_depletion)' was never awaited", RuntimeWarning)
         self._thread.start()
 
     def stop(self) -> None:
@@ -51,6 +54,7 @@ class KopfThread:
         finally:
             with suppress(Exception):
                 self._loop.run_until_complete(self._end(asyncio.all_tasks(self._loop), _FORCED))
+                self._loop.run_until_complete(self._close())
             self._loop.close()
             self._ended(failure)
 
@@ -75,3 +79,12 @@ class KopfThread:
             task.cancel()
         if others:
             await asyncio.wait(others, timeout=within)
+
+    @staticmethod
+    async def _close() -> None:
+        """What still waits is ended while there is a loop: at its end as garbage it would print an error."""
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            coroutine = task.get_coro()
+            if isinstance(coroutine, Coroutine):
+                with suppress(RuntimeError):  # It starts what it will never see end.
+                    coroutine.close()

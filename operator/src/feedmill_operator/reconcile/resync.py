@@ -17,6 +17,8 @@ from feedmill_operator.reconcile.store import Store
 _LOOK = 0.1
 _FIRST = 60.0
 """Seconds the watches have to deliver what there is at the start, counted from their last progress."""
+_STALE = 1.0
+"""Seconds without progress after which the list is made anew: what was made or deleted since would be waited for."""
 _GRACE = 5.0
 """Seconds a change may be under way in a watch."""
 _PARALLEL = 8
@@ -60,11 +62,15 @@ class Resync:
         open_kinds = {kind: self._differences(kind, versions) for kind, versions in listed.items()}
         now = asyncio.get_running_loop().time
         deadline, left = now() + patience, _count(open_kinds)
+        stale = now() + _STALE
         while left and now() < deadline and not stop.is_set():
             await asyncio.sleep(_LOOK)
+            if now() >= stale:
+                listed |= {kind: await self._listed(kind) for kind, found in open_kinds.items() if found}
+                stale = now() + _STALE
             open_kinds = {kind: self._differences(kind, listed[kind]) for kind, found in open_kinds.items() if found}
             if (count := _count(open_kinds)) < left:
-                left, deadline = count, now() + patience
+                left, deadline, stale = count, now() + patience, now() + _STALE
         if stop.is_set():
             return []
         return [kind for kind, places in open_kinds.items() if places and await self._mend(kind, places)]
