@@ -125,9 +125,7 @@ class Bed:
 
     async def connects(self, venue: str) -> int:
         """Connections the exchange has accepted so far."""
-        stats = (await self.simulation.stats())[venue]
-        assert stats is not None
-        accepted = stats["connects"]["accepted"]
+        accepted = (await self.stats())[venue]["connects"]["accepted"]
         assert isinstance(accepted, int)
         return accepted
 
@@ -144,8 +142,7 @@ class Bed:
         """Until the exchange has written this many faults into its ledger's counts."""
 
         async def done() -> bool:
-            stats = (await self.simulation.stats())[venue]
-            return stats is not None and sum(stats["faults"].values()) >= count
+            return sum((await self.stats())[venue]["faults"].values()) >= count
 
         await until(done)
 

@@ -347,6 +347,11 @@ class Running:
         if self.task.done():
             self.task.result()
 
+    async def received(self, frames: int) -> None:
+        """Until the first connection has read exactly so many frames, acknowledgements included; an orderly end reads
+        no further."""
+        await until(lambda: self.receiver.supervisor.links[0].connection.received == frames)
+
     async def stop(self) -> None:
         self.stop_event.set()
         async with asyncio.timeout(20):

@@ -15,8 +15,7 @@ async def test_records_stand_in_order_and_stop_drains(venue: Any, launch: Any, r
     running = launch()
     await running.ready()
     await venue.publish(500)
-    # Acknowledgements are counted, too.
-    await kit.until(lambda: running.receiver.supervisor.links[0].connection.received == 500 + len(venue.requests))
+    await running.received(500 + len(venue.requests))
     await running.stop()
 
     raw = await kit.read_raw(redis_server.url)

@@ -44,13 +44,13 @@ async def test_abort_reconnects_with_a_new_number(venue: Any, launch: Any, redis
     running = launch()
     await running.ready()
     await venue.publish(10)
-    await kit.until(lambda: running.receiver.supervisor.links[0].connection.received == 12)  # Two acknowledge.
+    await running.received(12)  # Two acknowledge.
     (client,) = venue.clients
     client.transport.abort()
     await kit.until(lambda: venue.connects == 2)
     await running.ready()
     await venue.publish(10)
-    await kit.until(lambda: running.receiver.supervisor.links[0].connection.received == 12)  # Two acknowledge.
+    await running.received(12)  # Two acknowledge.
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     assert raw.data() == venue.sent
@@ -68,7 +68,7 @@ async def test_a_reset_right_behind_data_is_noticed(venue: Any, launch: Any, red
     running = launch()
     await running.ready()
     await venue.publish(10)
-    await kit.until(lambda: running.receiver.supervisor.links[0].connection.received == 12)  # Two acknowledge.
+    await running.received(12)  # Two acknowledge.
     (client,) = venue.clients
     last = b'{"stream":"btcusdt@trades","data":{"seq":11,"pad":"' + b"x" * 140 + b'"}}'
     venue.sent.append(last)

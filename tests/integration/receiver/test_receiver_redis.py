@@ -34,10 +34,8 @@ async def traffic(venue: Any) -> AsyncIterator[None]:
         await task
 
 
-async def all_received(running: Any, venue: Any, kit: Any) -> None:
-    # Acknowledgements are counted, too; an orderly end reads no further.
-    wanted = len(venue.sent) + len(venue.requests)
-    await kit.until(lambda: running.receiver.supervisor.links[0].connection.received == wanted)
+async def all_received(running: Any, venue: Any) -> None:
+    await running.received(len(venue.sent) + len(venue.requests))
 
 
 async def test_redis_killed_and_restarted(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
@@ -52,7 +50,7 @@ async def test_redis_killed_and_restarted(venue: Any, launch: Any, redis_server:
             await asyncio.sleep(0.3)
             assert running.receiver.health.ready()[0]
             redis_server.start()
-    await all_received(running, venue, kit)
+    await all_received(running, venue)
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     raw.assert_dense()
@@ -86,7 +84,7 @@ async def test_append_only_file_cut_in_a_crash(venue: Any, launch: Any, redis_se
         part.write_bytes(data[: at + len(marker) + 3])
         redis_server.start()
         await kit.until(lambda: backlog.acked > acked)
-    await all_received(running, venue, kit)
+    await all_received(running, venue)
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     raw.assert_dense()
@@ -112,7 +110,7 @@ async def test_what_the_server_calls_on_disk_too_early_is_still_held(
         acked = backlog.acked
         redis_server.start()
         await kit.until(lambda: backlog.acked > acked)
-    await all_received(running, venue, kit)
+    await all_received(running, venue)
     await running.stop()
     assert backlog.confirmed == backlog.last
     raw = await kit.read_raw(redis_server.url)
@@ -135,7 +133,7 @@ async def test_server_forgot_confirmed_batches(venue: Any, launch: Any, redis_se
     await venue.publish(50)
     await kit.until(lambda: running.receiver.producer.id != old)
     await venue.publish(50)
-    await all_received(running, venue, kit)
+    await all_received(running, venue)
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     raw.assert_dense()
@@ -171,7 +169,7 @@ async def test_stopped_redis_is_a_failure_and_memory_stays_bounded(
             assert document["redis"]["state"] in ("away", "connecting")
     finally:
         os.kill(redis_server.pid, signal.SIGCONT)
-    await all_received(running, venue, kit)
+    await all_received(running, venue)
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     raw.assert_dense()
@@ -219,7 +217,7 @@ async def test_full_server_counts_as_away_and_is_tried_again(
     await client.config_set("maxmemory", "0")
     await client.aclose()
     await kit.until(lambda: running.receiver.breaker.state == "closed")
-    await all_received(running, venue, kit)
+    await all_received(running, venue)
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     raw.assert_dense()
