@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -16,6 +18,11 @@ from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
 # No example is judged by its speed: a busy machine is slow now and then.
 settings.register_profile("feedmill", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("feedmill")
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of production, for every asynchronous test: it differs in what it makes of a socket's end."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

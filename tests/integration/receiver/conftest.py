@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 import redis.asyncio as redis_asyncio
-import uvloop
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -206,11 +205,6 @@ class ToyVenue:
             status = 400
         headers = {"Retry-After": "0.2"} if status in (418, 429) else {"x-used-weight": "10"}
         return web.json_response({"path": request.path, "status": status}, status=status, headers=headers)
-
-
-def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop of production: it differs in what it makes of a socket's end."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

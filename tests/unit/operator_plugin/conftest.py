@@ -247,8 +247,10 @@ async def _serving(api: ApiServer) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def api() -> Iterator[ApiServer]:
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     """Running, and empty."""
+    # What other tests of this process imported has left its metrics in the one registry there is.
+    monkeypatch.setattr("feedmill.shared.health.generate_latest", lambda: b"")
     made = ApiServer()
     ready, loop = threading.Event(), asyncio.new_event_loop()
     over = asyncio.Event()
