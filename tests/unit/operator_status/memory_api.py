@@ -7,7 +7,7 @@ what others set stays.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from feedmill_operator.kube.api import ApiError, Kind, Manifest
@@ -17,9 +17,10 @@ _CONTENT = ("spec", "data", "rules")
 
 
 class MemoryApi:
-    """``fail``: (verb, name) -> errors to raise, first to last."""
+    """``fail``: (verb, name) -> errors to raise, first to last. ``tell``: hears of each change, as a watch does."""
 
     def __init__(self) -> None:
+        self.tell: Callable[[Kind, str, Manifest], None] = lambda kind, change, obj: None
         self.objects: dict[tuple[str, str, str], Manifest] = {}
         self.asked: list[tuple[str, str, str]] = []
         self.fail: dict[tuple[str, str], list[ApiError]] = {}
@@ -106,7 +107,14 @@ class MemoryApi:
         self, kind: Kind, namespace: str | None, name: str, *, uid: str | None = None, propagation: str = "Background"
     ) -> bool:
         self._ask(f"delete-{propagation}", kind, name)
-        return self.objects.pop((kind.kind, namespace or "", name), None) is not None
+        found = self.objects.get((kind.kind, namespace or "", name))
+        if found is None:
+            return False
+        if uid is not None and found["metadata"].get("uid") != uid:
+            raise ApiError(409, "Conflict", f"the UID in the precondition ({uid}) is not that of {name}")
+        del self.objects[kind.kind, namespace or "", name]
+        self.tell(kind, "DELETED", copy.deepcopy(found))
+        return True
 
     def _ask(self, verb: str, kind: Kind, name: str) -> None:
         self.asked.append((verb, kind.kind, name))
@@ -137,6 +145,7 @@ class MemoryApi:
             owned = {f"f:{part}": {"f:x": {}} for part in _CONTENT if part in obj}
             metadata["managedFields"] = [*entries, {"manager": manager, "operation": operation, "fieldsV1": owned}]
         self.objects[place] = obj
+        self.tell(kind, "ADDED" if before is None else "MODIFIED", copy.deepcopy(obj))
         return copy.deepcopy(obj)
 
 
