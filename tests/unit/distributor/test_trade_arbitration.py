@@ -64,8 +64,9 @@ def test_each_id_once_and_every_hole_in_a_row(
     rows = out.rows().values()
     missing = kit.missing_of(rows)
     assert not missing & set(out.trades)
-    assert missing | set(out.trades) == set(range(seen[0], max(seen) + 1)) | {n for n in out.trades if n < seen[0]}
-    assert not [n for n in out.trades if n < seen[0]]  # The first ever opens no gap, and nothing before it counts.
+    assert set(out.trades) == set(seen)
+    # The first ever opens no gap; what another session brings from before it makes the beginning earlier.
+    assert missing | set(out.trades) == set(range(min(seen), max(seen) + 1))
     check_revisions(out.events.gaps)
     top = 0
     for event in out.events.trades:
@@ -180,8 +181,32 @@ def test_numbers_that_begin_anew_go_on_and_their_holes_stay_told(kit: Any) -> No
 
 def test_a_lower_number_without_much_later_time_is_a_repeat(kit: Any) -> None:
     host, feeder = open_one(kit)
-    host.feed(feeder.frames(kit.T0, kit.trade(100), kit.trade(99), kit.trade(7, kit.T0 + 299 * kit.SECOND)))
-    assert host.commit().trades == [100]
+    host.feed(feeder.frames(kit.T0, *map(kit.trade, (7, 8, 9)), kit.trade(7, kit.T0 + 299 * kit.SECOND)))
+    assert host.commit().trades == [7, 8, 9]
+
+
+def test_what_another_receiver_saw_before_the_first_ever_is_kept(kit: Any) -> None:
+    """Two receivers begin while Redis is away, and the one that began later reaches it first."""
+    host = kit.Host(kit.settings_of())
+    a, b = kit.Feeder("r0-000000000001aaaaaa"), kit.Feeder("r1-000000000002bbbbbb")
+    host.feed(b.open(kit.T0, kit.topic("Trades")), b.frames(kit.T0 + 5, *map(kit.trade, (10, 11))))
+    host.commit()
+    host.restart()
+    host.feed(a.open(kit.T0, kit.topic("Trades")), a.frames(kit.T0 + 1, *map(kit.trade, (5, 6, 8, 9, 10, 11, 12))))
+    out = host.tick(5.0).commit()
+    assert out.trades == [10, 11, 5, 6, 8, 9, 12]
+    assert [bool(event.flags & Flag.LATE) for event in out.events.trades] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
+    (gap,) = out.rows().values()
+    assert (gap.missing, gap.cause, gap.state) == ([(7, 7)], "sequence", "open")
+    assert (gap.from_ns, gap.to_ns) == (kit.T0 + 1, kit.T0 + 5)
 
 
 @pytest.mark.parametrize("expired", [0, 2, 5])
@@ -207,8 +232,7 @@ def test_too_many_holes_are_never_silent(kit: Any, monkeypatch: pytest.MonkeyPat
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=80), st.data())
 @example([5, 1, 9, 7, 6, 8], None)
 def test_the_track_alone_accepts_each_number_once(numbers: list[int], data: Any) -> None:
-    first = Trade("S", numbers[0], "1", "1", 1, 0, 0)
-    track, gaps, emitted = TradeTrack("S", first), [], [numbers[0]]
+    track, gaps, emitted = TradeTrack.begin(Trade("S", numbers[0], "1", "1", 1, 0, 0)), [], [numbers[0]]
     for at, number in enumerate(numbers[1:], 1):
         if track.accept(Trade("S", number, "1", "1", 1, 0, at), "x", gaps):
             emitted.append(number)
@@ -217,5 +241,5 @@ def test_the_track_alone_accepts_each_number_once(numbers: list[int], data: Any)
     assert len(emitted) == len(set(emitted))
     rows = {gap.id: gap for gap in gaps}
     missing = {n for gap in rows.values() for low, high in gap.missing for n in range(low, high + 1)}
-    assert missing | set(emitted) == set(range(numbers[0], max(numbers) + 1))
+    assert missing | set(emitted) == set(range(min(numbers), max(numbers) + 1))
     assert not track.waiting

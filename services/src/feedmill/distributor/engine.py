@@ -29,7 +29,7 @@ from feedmill.exchanges.base import Arbitration, BookUpdate, ChannelName, MapErr
 from feedmill.shared import control, events
 from feedmill.shared.clock import MS
 from feedmill.shared.control import RestAnswer, TopicRef, decode_answer, decode_control
-from feedmill.shared.events import Candle, DeadLetter, DeltaBlock, EventBlock, Instrument, Ticker, Trade
+from feedmill.shared.events import Candle, DeadLetter, DeltaBlock, EventBlock, Gap, Instrument, Ticker, Trade
 from feedmill.shared.frames import RawBatch, Run, RunKind, decode_batch
 from feedmill.shared.redis.ids import id_of
 
@@ -37,6 +37,8 @@ FLOOR_EVERY = 0.25
 """Seconds between two looks at what of the raw stream is needed no longer."""
 ASLEEP = 5.0
 """Seconds between two ticks after which this process, not the receivers, was silent."""
+IN_ORDER = frozenset({"closed", "planned", "shutdown"})
+"""Causes of a disconnection after which nothing can have been under way unnoticed."""
 _DETAIL = 300
 _EVER = 2**63 - 1
 
@@ -65,12 +67,16 @@ class Engine:
         """Checkpoint field -> its state."""
         self._pending = {symbol: track for symbol, track in self._trades.items() if track.waiting}
         """Tracks with a hole that is not a gap yet."""
+        self._unsettled = {symbol: track for symbol, track in self._tickers.items() if track.unsettled}
+        """Tracks with a seam that is not a gap yet, or a gap that is to be revised."""
         self._now_ns = 0
         self._monotonic = 0.0
         self._images = ImageSchedule(settings.image_interval, settings.image_bytes_per_second)
         self._ticked = 0.0
         self._floored = 0.0
         self._repair = LATE
+        self._in_order = False
+        """Whether the record at hand ends connections in order."""
         self._floor = ""
         self._retired: set[TopicKey] = set()
         """Topics that ended because they are wanted no longer: what still trickles in of them begins nothing new."""
@@ -149,7 +155,7 @@ class Engine:
             index += len(run.frames)
             if run.times:
                 latest = run.times[-1]
-        if self._pending and latest:
+        if latest and (self._pending or self._unsettled):
             self._expire(latest - self.settings.grace_ns)
 
     def _frames(self, batch: RawBatch, run: Run, base: int) -> None:
@@ -209,6 +215,7 @@ class Engine:
                 elif batch.session in self.sources.sessions:
                     if isinstance(record, control.Connected | control.Subscribing):
                         self._expect(record.topics)
+                    self._in_order = _ends_in_order(record)
                     self.sources.apply(batch.session, record, at_ns)
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
@@ -249,7 +256,7 @@ class Engine:
         if track is None:
             if self._is_retired(ChannelName.TRADES, symbol):
                 return
-            track = self._trades[symbol] = TradeTrack(symbol, trade)
+            track = self._trades[symbol] = TradeTrack.begin(trade)
             self._seen(ChannelName.TRADES, symbol, trade.id - 1, trade.receive_ns)
         elif not track.accept(trade, self.shard, self.out.events.gaps, self._repair):
             self.out.duplicates += 1
@@ -268,19 +275,28 @@ class Engine:
         if track is None:
             if self._is_retired(ChannelName.TICKER, symbol):
                 return
-            track = self._tickers[symbol] = TickerTrack.begin(ticker, source)
+            by_time = self._primary_tickers
+            first = ticker.exchange_ns // MS if by_time else ticker.seq
+            unseen = self._seen(ChannelName.TICKER, symbol, first, ticker.receive_ns)
+            key = (ChannelName.TICKER.value, symbol, "")
+            live = {each: self.sources.connected_ns(each) for each in self.sources.bringing(key)}
+            track = self._tickers[symbol] = TickerTrack.begin(ticker, source, unseen, by_time=by_time, others=live)
             accepted = True
-            first = ticker.exchange_ns // MS if self._primary_tickers else ticker.seq
-            self._seen(ChannelName.TICKER, symbol, first, ticker.receive_ns)
-        elif self._primary_tickers:
+        elif not self._primary_tickers:
+            accepted = track.accept_monotonic(ticker, source, gaps)
+            if track.unsettled:
+                self._unsettled[symbol] = track
+        elif source != track.source and track.is_before(ticker, source):
+            accepted = track.accept_before(ticker, source)
+            if track.unsettled:
+                self._unsettled[symbol] = track
+        else:
             if source != track.source and not self._take_over(track, source, ticker.receive_ns):
                 self.out.duplicates += 1
                 if track.show(ticker):
                     self._touched["k:" + symbol] = track
                 return
             accepted = track.accept_primary(ticker, gaps)
-        else:
-            accepted = track.accept_monotonic(ticker, gaps)
         self._touched["k:" + symbol] = track
         if accepted:
             self.out.events.tickers.append(ticker)
@@ -335,10 +351,12 @@ class Engine:
     def _instrument(self, instrument: Instrument, _: str) -> None:
         self.out.events.instruments.append(instrument)
 
-    def _seen(self, channel: ChannelName, symbol: str, to_seq: int, at_ns: int) -> None:
+    def _seen(self, channel: ChannelName, symbol: str, to_seq: int, at_ns: int) -> Gap | None:
+        """The first event of a topic; answers the gap that ends with it."""
         gap = self._unseen.seen(channel.value, symbol, to_seq, at_ns)
         if gap is not None:
             self.out.gap(gap)
+        return gap
 
     # what the manifest wants
     def _expect(self, topics: Iterable[TopicRef]) -> None:
@@ -377,7 +395,11 @@ class Engine:
                     self._delete("t:" + symbol)
                     del self._trades[symbol]
         elif channel == ChannelName.TICKER:
-            if (ticker := self._tickers.get(symbol)) is not None and ticker.gaps.current is None:
+            ticker = self._tickers.get(symbol)
+            if ticker is not None:
+                ticker.settle(_EVER, self.shard, self.out.events.gaps)
+                self._unsettled.pop(symbol, None)
+            if ticker is not None and ticker.gaps.current is None:
                 self._delete("k:" + symbol)
                 del self._tickers[symbol]
         elif channel == ChannelName.CANDLES:
@@ -407,6 +429,9 @@ class Engine:
             book = self._book_of(topic.symbol, topic.native)
             self._relieve(book, source, at_ns)
             book.covered(source, self._now_ns)
+        if topic.channel == ChannelName.TICKER and (ticker := self._tickers.get(topic.symbol)) is not None:
+            ticker.subscribed(source, at_ns)
+            self._touched["k:" + topic.symbol] = ticker
 
     def lost(self, topic: TopicRef, source: str, cause: str, at_ns: int, others: list[str]) -> None:
         symbol = topic.symbol
@@ -443,8 +468,14 @@ class Engine:
 
     def _ticker_lost(self, track: TickerTrack, source: str, cause: str, at_ns: int, others: list[str]) -> None:
         gaps, by_time = self.out.events.gaps, self._primary_tickers
-        if by_time and track.source == source:
-            track.source, track.cause = "", cause
+        if not by_time:
+            track.source_lost(source, cause, at_ns, others, in_order=self._in_order)
+            if track.unsettled:
+                self._unsettled[track.symbol] = track
+        else:
+            track.end_opening(source, cause, self.shard, at_ns, gaps)
+            if track.source == source:
+                track.source, track.cause = "", cause
         if not others:
             track.interrupted(cause, self.shard, at_ns, gaps, by_time=by_time)
         self._touched["k:" + track.symbol] = track
@@ -459,6 +490,11 @@ class Engine:
                 self._touched["t:" + symbol] = track
             if not track.waiting:
                 del self._pending[symbol]
+        for symbol, ticker in list(self._unsettled.items()):
+            ticker.settle(before_ns, self.shard, self.out.events.gaps)
+            self._touched["k:" + symbol] = ticker
+            if not ticker.unsettled:
+                del self._unsettled[symbol]
 
     def tick(self, now_ns: int, monotonic: float, *, idle: bool) -> None:
         """Time passes. ``idle``: everything there was to read was read, so the wall clock counts too."""
@@ -467,7 +503,7 @@ class Engine:
             self.sources.heard.clear()
         self._ticked = monotonic
         if idle:
-            if self._pending:
+            if self._pending or self._unsettled:
                 self._expire(now_ns - self.settings.grace_ns)
             self.sources.silence(self.settings.session_silence, monotonic, now_ns)
         for book in self.books.values():
@@ -565,6 +601,13 @@ class Engine:
         unseen.touched.clear()
         unseen.gone.clear()
         return deleted
+
+
+def _ends_in_order(record: control.AnyControl) -> bool:
+    """Whether what a connection brought before this record is all there was until then."""
+    if isinstance(record, control.Disconnected):
+        return record.cause in IN_ORDER
+    return isinstance(record, control.SessionEnd | control.Unsubscribed)
 
 
 def _image(payload: bytes | None) -> Image | None:

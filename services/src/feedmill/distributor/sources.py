@@ -105,6 +105,10 @@ class Sources:
     def live(self, topic: TopicRef) -> list[str]:
         return list(self._live.get(_key(topic), ()))
 
+    def bringing(self, key: TopicKey) -> list[str]:
+        """Connections subscribed to a topic."""
+        return list(self._live.get(key, ()))
+
     def is_live(self, source: str) -> bool:
         """Whether the connection is open as far as its records tell."""
         session_id, _, conn = source.rpartition("/")

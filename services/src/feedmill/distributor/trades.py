@@ -1,7 +1,8 @@
 """Arbitration of trades: ids without holes (class contiguous). Pure.
 
 Whatever session brings an id first wins. What arrives is emitted at once; a number left out is a hole, and a hole that
-no session fills within the grace time is a gap.
+no session fills within the grace time is a gap. One before the first ever (two receivers began while Redis was away) is
+the first from then on, and what lies between is a hole.
 """
 
 from __future__ import annotations
@@ -62,6 +63,14 @@ class TradeTrack(msgspec.Struct, array_like=True):
     cause: str = ""
     cause_after: int = -1
     """A connection ended (cause) after this id: a hole that begins here is its doing."""
+    first: int = -1
+    """The lowest id ever; -1 = not known (written by an older version)."""
+    first_ns: int = 0
+    """Its receive time."""
+
+    @classmethod
+    def begin(cls, trade: Trade) -> TradeTrack:
+        return cls(trade.symbol, trade, first=trade.id, first_ns=trade.receive_ns)
 
     @property
     def waiting(self) -> bool:
@@ -91,6 +100,16 @@ class TradeTrack(msgspec.Struct, array_like=True):
             # Otherwise everything from now on would be taken for known. Holes of the old numbers stay gaps for ever.
             gaps.extend(hole.gap(shard, self.symbol, "") for hole in self.holes if hole.revision == 0)
             self.last, self.holes, self.cause_after = trade, [], -1
+            self.first, self.first_ns = number, trade.receive_ns
+            return True
+        if number < self.first:
+            if number < self.first - 1:
+                low, high = number + 1, self.first - 1
+                between = Hole(low, high, [(low, high)], trade.receive_ns, self.first_ns, "sequence")
+                self.holes.insert(0, between)
+                self._limit_holes(shard, gaps)
+            self.first, self.first_ns = number, trade.receive_ns
+            trade.flags |= _LATE
             return True
         for hole in self.holes:
             if hole.from_seq <= number <= hole.to_seq:
@@ -111,6 +130,9 @@ class TradeTrack(msgspec.Struct, array_like=True):
         low, high = last.id + 1, trade.id - 1
         cause = self.cause if self.cause_after == last.id else "sequence"
         self.holes.append(Hole(low, high, [(low, high)], last.receive_ns, trade.receive_ns, cause))
+        self._limit_holes(shard, gaps)
+
+    def _limit_holes(self, shard: str, gaps: list[Gap]) -> None:
         if len(self.holes) > MAX_HOLES:
             oldest = self.holes.pop(0)
             if not oldest.revision:
