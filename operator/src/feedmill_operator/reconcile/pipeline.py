@@ -219,7 +219,7 @@ class PipelineReconciler:
             migration=migration,
             migrated=migration.name if migration.done and migration.name else str(before.get("migration") or ""),
             feeds=feeds if feeds is not None else before.get("feeds"),
-            backup=spec is not None and spec.backup is not None,
+            backup=bool((body.get("spec") or {}).get("backup")),
         )
         if refusal is None and not paused and manifests:
             await base.spread_config(tools, key, (processor,), config, changed=work.config_changed)
