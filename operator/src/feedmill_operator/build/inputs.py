@@ -41,7 +41,6 @@ class ClusterFacts:
     prometheus_rule: bool = False
     operator_namespace: str = "feedmill-system"
     """From where health is read (NetworkPolicies let it in)."""
-    api_server_cidrs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.status import accepted_status
 
 KINDS: tuple[Kind, ...] = (kinds.ACCOUNT, kinds.BACKUP, kinds.RESTORE)
-_WHAT = {
-    kinds.ACCOUNT: ("account events (orders, fills, balances, positions)", "0.2"),
-    kinds.BACKUP: ("backups", "0.2"),
-    kinds.RESTORE: ("restores", "0.2"),
+_INSTEAD = {
+    kinds.ACCOUNT: "account events (orders, fills, balances, positions) are not received: ask the exchange's own API",
+    kinds.BACKUP: "no backup is made: back up PostgreSQL by other means (pg_dump, snapshots of its volume)",
+    kinds.RESTORE: "nothing is restored: restore PostgreSQL by the means it was backed up with (pg_restore)",
 }
+"""What does not happen, and what to do."""
 _BY_NAME = {kind.kind: kind for kind in KINDS}
 
 
@@ -32,11 +33,7 @@ class NotYetSupported:
         if body is None or base.going(body):
             base.forget(self._tools, key)
             return None
-        what, version = _WHAT[kind]
-        message = (
-            f"{what} are not carried out by this version of Feedmill: planned for {version}. The object is kept and "
-            "does nothing until then"
-        )
+        message = f"this version does not carry out objects of kind {kind.kind}: {_INSTEAD[kind]}. The object is kept"
         finding = no(Reason.NOT_YET_SUPPORTED, message)
         generation = int(body["metadata"]["generation"])
         status = accepted_status(body.get("status") or {}, generation, finding, base.now())

@@ -288,8 +288,7 @@ def _backup(facts: PipelineFacts) -> Finding:
     if facts.backup:
         return unknown(
             Reason.NOT_YET_SUPPORTED,
-            "spec.backup is kept and not carried out by this version: a later one will; until then back up PostgreSQL "
-            "by other means (pg_dump)",
+            "spec.backup is kept and not carried out by this version: back up PostgreSQL by other means (pg_dump)",
         )
     return unknown(Reason.NOT_CONFIGURED, "no backup is configured (spec.backup)")
 
