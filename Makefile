@@ -34,7 +34,7 @@ $(VENV)/.made-local: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 
 $(VENV)/.made-dev: $(VENV)/.made-local
 	@echo "installing the test and lint tools into $(VENV)"
-	@$(PIP) --no-build-isolation --editable '.[local,operator,dev]'
+	@$(PIP) --no-build-isolation --editable '.[local,operator,tracing,dev]'
 	@touch $@
 
 venv: $(VENV)/.made-local

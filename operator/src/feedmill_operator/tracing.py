@@ -11,6 +11,8 @@ from feedmill_operator.config import BadOption
 from feedmill_operator.reconcile.queue import Key
 
 Span = Callable[[Key], AbstractContextManager[Any]]
+_TIMEOUT = 3.0
+"""Seconds for sending spans, retries among them: the process's end waits for the last ones."""
 
 
 def spans(endpoint: str, instance: str) -> tuple[Span, Callable[[], None]]:
@@ -28,15 +30,19 @@ def spans(endpoint: str, instance: str) -> tuple[Span, Callable[[], None]]:
     except ImportError as error:
         raise BadOption(
             f"--otlp-endpoint {endpoint}: {error.name} is not installed: "
-            "install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http, or leave the option out"
+            'install it (pip install "feedmill[operator,tracing]"), or leave the option out'
         ) from error
     resource = Resource.create(
         {"service.name": "feedmill-operator", "service.version": __version__, "service.instance.id": instance}
     )
     provider = TracerProvider(resource=resource)
     url = f"{endpoint.rstrip('/')}/v1/traces"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
-    tracer = provider.get_tracer("feedmill_operator", __version__)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=_TIMEOUT)))
+    return opener(provider.get_tracer("feedmill_operator", __version__)), provider.shutdown
+
+
+def opener(tracer: Any) -> Span:
+    """Spans of an OpenTelemetry tracer: one around each reconcile; one that fails is marked with its error."""
 
     @contextmanager
     def span(key: Key) -> Iterator[None]:
@@ -44,4 +50,4 @@ def spans(endpoint: str, instance: str) -> tuple[Span, Callable[[], None]]:
         with tracer.start_as_current_span(f"reconcile {key.kind}", attributes=attributes):
             yield
 
-    return span, provider.shutdown
+    return span
