@@ -214,6 +214,31 @@ async def test_another_image_migrates_first_and_the_former_processors_go_on(worl
     assert world.status(FEED)["image"] == "services:2"
 
 
+async def test_managed_servers_keep_an_image_that_works_until_the_new_one_has_shown_that_it_does(world: World) -> None:
+    """A word mistyped in spec.image must not stop Redis and PostgreSQL."""
+    await world.make(PIPELINE_TEXT, **MANAGED)
+    await world.settle()
+    servers = [("StatefulSet", f"main-{server}") for server in (names.REDIS, names.POSTGRES)]
+    # None is ready yet: one that cannot start gets the next image at once.
+    world.edit(PIPELINE, lambda found: found["spec"].update(image="services:1b"))
+    await world.settle()
+    assert [image(world.get(*each)) for each in servers] == ["services:1b"] * 2
+    for _, name in servers:
+        ready = {"status": {"replicas": 1, "readyReplicas": 1, "observedGeneration": 1}}
+        await world.api.patch_status(kinds.STATEFUL_SET, "ns", name, ready)
+    (former,) = world.names("Job")
+    await world.migrated()
+    world.edit(PIPELINE, lambda found: found["spec"].update(image="services:2"))
+    await world.settle(600)
+    assert [image(world.get(*each)) for each in servers] == ["services:1b"] * 2
+    (new,) = [name for name in world.names("Job") if name != former]
+    assert image(world.get("Job", new)) == "services:2"
+    status: dict[str, Any] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
+    await world.api.patch_status(kinds.JOB, "ns", new, {"status": status})
+    await world.settle()
+    assert [image(world.get(*each)) for each in servers] == ["services:2"] * 2
+
+
 async def test_an_operator_with_another_image_changes_no_pod(world: World) -> None:
     await world.usual()
     world.image = "services:3"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from feedmill.resources.feed import ExchangeFeed
@@ -56,6 +56,8 @@ class PipelineInputs:
     facts: ClusterFacts
     migrated: bool
     """The migration of this image and database succeeded: processors of it may start."""
+    server_images: Mapping[str, str] = field(default_factory=dict)
+    """Managed server -> image it keeps for now; ``image`` where it is not named."""
     redis_password: str = ""
     """Of a managed Redis, kept from its Secret or newly made; empty when not managed."""
     postgres_password: str = ""

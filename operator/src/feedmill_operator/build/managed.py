@@ -76,7 +76,7 @@ def _stateful_set(
     }
     process = pods.Process(
         component=server,
-        image=inputs.image,
+        image=inputs.server_images.get(server, inputs.image),
         command=[*PROGRAM, server],
         args=["--data", DATA_DIR, "--port", str(port), "--password-file", password.path, *args],
         keys=[password],

@@ -21,7 +21,7 @@ from feedmill_operator.reconcile.catalog import PipelineView
 from feedmill_operator.reconcile.facts import Migration, PipelineFacts, Role
 from feedmill_operator.reconcile.queue import Key
 from feedmill_operator.reconcile.reasons import Reason
-from feedmill_operator.reconcile.store import Ref
+from feedmill_operator.reconcile.store import Live, Ref
 from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal, read_pipeline
 
@@ -64,7 +64,8 @@ class PipelineReconciler:
         job = "" if pipeline.spec.suspend else names.migration(key.name, migration_key(inputs))
         migration = observe.migration(tools.store, key.namespace, job, str(before.get("migration") or ""))
         try:
-            manifests = self._build(key, replace(inputs, migrated=migration.done))
+            servers = {} if migration.done else self._server_images(key)
+            manifests = self._build(key, replace(inputs, migrated=migration.done, server_images=servers))
         except ConfigTooLarge as large:
             # What runs goes on with the feeds it knows.
             self._show(key, view)
@@ -98,7 +99,7 @@ class PipelineReconciler:
         """Kept while what it is made of is the same: many feeds take a while, and most looks change nothing."""
         version = (
             inputs.owner, inputs.pipeline.metadata.generation, inputs.image, inputs.facts, inputs.migrated,
-            inputs.redis_password, inputs.postgres_password, inputs.restart,
+            inputs.redis_password, inputs.postgres_password, inputs.restart, tuple(inputs.server_images.items()),
             tuple((feed.metadata.uid, feed.metadata.generation) for feed in inputs.feeds),
         )  # fmt: skip
         built = self._built.get(key)
@@ -151,10 +152,17 @@ class PipelineReconciler:
 
     def _former_image(self, key: Key) -> str:
         live = self._tools.store.get(kinds.DEPLOYMENT, key.namespace, names.processor(key.name))
-        if live is None:
-            return ""
-        containers = live.manifest["spec"]["template"]["spec"]["containers"]
-        return str(next((each["image"] for each in containers if each["name"] == names.PROCESSOR), ""))
+        return _image_of(live, names.PROCESSOR) if live is not None else ""
+
+    def _server_images(self, key: Key) -> dict[str, str]:
+        """Managed servers that work keep their image until a Job of the new one has ended well: an image that cannot
+        be pulled, or does not run, must not stop them. One that does not work has nothing to lose."""
+        kept = {}
+        for server in (names.REDIS, names.POSTGRES):
+            live = self._tools.store.get(kinds.STATEFUL_SET, key.namespace, names.managed(key.name, server))
+            if live is not None and not live.deleting and int(live.status.get("readyReplicas") or 0) > 0:
+                kept[server] = _image_of(live, server)
+        return kept
 
     def _kept(
         self, key: Key, body: Mapping[str, Any], manifests: Sequence[Manifest], migration: Migration
@@ -242,6 +250,12 @@ class PipelineReconciler:
         known = [*manifests, *([live.manifest] if live is not None else [])]
         found = observe.selector(known, kinds.DEPLOYMENT, names.PROCESSOR)
         return found or str((before.get("processor") or {}).get("selector") or "")
+
+
+def _image_of(live: Live, container: str) -> str:
+    """Of a Deployment or StatefulSet."""
+    containers = live.manifest["spec"]["template"]["spec"]["containers"]
+    return str(next((each["image"] for each in containers if each["name"] == container), ""))
 
 
 def _component(manifest: Manifest) -> str:
