@@ -161,6 +161,18 @@ class World:
     async def migrated(self) -> None:
         """The migration's Job succeeds."""
         (job,) = self.names("Job")
+        await self._succeed(job)
+
+    async def migrated_to(self, image: str) -> None:
+        """The same of an image's Job where there are several."""
+        (job,) = [
+            name
+            for name in self.names("Job")
+            if self.get("Job", name)["spec"]["template"]["spec"]["containers"][0]["image"] == image
+        ]
+        await self._succeed(job)
+
+    async def _succeed(self, job: str) -> None:
         status = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
         await self.api.patch_status(kinds.JOB, "ns", job, {"status": status})
         await self.settle()

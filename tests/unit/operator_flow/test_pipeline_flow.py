@@ -201,10 +201,7 @@ async def test_another_image_migrates_first_and_the_former_processors_go_on(worl
     assert image(world.get("Deployment", "main-processor")) == IMAGE
     assert former in world.names("Job")
     (new,) = [name for name in world.names("Job") if name != former]
-    assert image(world.get("Job", new)) == "services:2"
-    status: dict[str, Any] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
-    await world.api.patch_status(kinds.JOB, "ns", new, {"status": status})
-    await world.settle()
+    await world.migrated_to("services:2")
     assert world.names("Job") == [new]
     assert image(world.get("Deployment", "main-processor")) == "services:2"
     assert world.status(PIPELINE)["image"] == "services:2"
@@ -226,16 +223,11 @@ async def test_managed_servers_keep_an_image_that_works_until_the_new_one_has_sh
     for _, name in servers:
         ready = {"status": {"replicas": 1, "readyReplicas": 1, "observedGeneration": 1}}
         await world.api.patch_status(kinds.STATEFUL_SET, "ns", name, ready)
-    (former,) = world.names("Job")
-    await world.migrated()
+    await world.migrated_to("services:1b")
     world.edit(PIPELINE, lambda found: found["spec"].update(image="services:2"))
     await world.settle(600)
     assert [image(world.get(*each)) for each in servers] == ["services:1b"] * 2
-    (new,) = [name for name in world.names("Job") if name != former]
-    assert image(world.get("Job", new)) == "services:2"
-    status: dict[str, Any] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
-    await world.api.patch_status(kinds.JOB, "ns", new, {"status": status})
-    await world.settle()
+    await world.migrated_to("services:2")
     assert [image(world.get(*each)) for each in servers] == ["services:2"] * 2
 
 
