@@ -209,6 +209,23 @@ def test_a_rolling_update_of_the_image_costs_nothing(bed: Bed) -> None:
     nothing_lost(bed.settled("image rolled"))
 
 
+def test_an_image_that_cannot_be_pulled_stops_nothing(bed: Bed) -> None:
+    components = ("redis", "postgres", "receiver", "distributor", "processor")
+    pods = {pod["metadata"]["uid"] for name in components for pod in bed.pods(name)}
+    bed.world.patch("fpl/main", {"spec": {"image": "localhost/feedmill-services:mistyped"}})
+
+    def told() -> bool:
+        ready = next(each for each in bed.world.status("fpl/main")["conditions"] if each["type"] == "Ready")
+        return bool(ready["status"] == "False" and "feedmill-services:mistyped" in ready["message"])
+
+    until(told, 60, what="the pipeline to say that the image cannot be pulled")
+    no_gap(bed.settled("image mistyped"))
+    now = {pod["metadata"]["uid"] for name in components for pod in bed.pods(name)}
+    assert pods <= now, "pods that worked were stopped"
+    bed.world.patch("fpl/main", {"spec": {"image": bed.images.services[1]}})
+    bed.ready(120)
+
+
 def test_a_deleted_redis_pod_costs_nothing(bed: Bed) -> None:
     bed.cluster.kubectl("delete", "pod", "main-redis-0", "-n", bed.namespace, "--wait=false")
     no_gap(bed.settled("Redis pod deleted"))

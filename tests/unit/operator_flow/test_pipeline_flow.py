@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import pytest
 from flow_world import FEED, FEED_TEXT, IMAGE, PIPELINE, PIPELINE_TEXT, SERVERS, World
