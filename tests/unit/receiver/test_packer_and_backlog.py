@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from feedmill.receiver.backlog import Backlog, Kept
 from feedmill.receiver.packer import FRAME_OVERHEAD, Packer
-from feedmill.receiver.session import LiveView, Producer, new_session_id
+from feedmill.receiver.names import new_session_id
+from feedmill.receiver.session import Producer
+from feedmill.receiver.view import LiveView
 from feedmill.shared import control
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.frames import RunKind, decode_batch

@@ -15,6 +15,7 @@ from feedmill.receiver import metrics
 from feedmill.receiver.backlog import Kept
 from feedmill.receiver.scripts import APPEND
 from feedmill.receiver.session import Producer
+from feedmill.receiver.spill.past import Past
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.breaker import Breaker, BreakerOpen, Ticket
 from feedmill.shared.clock import monotonic
@@ -81,6 +82,10 @@ class Appender:
         self.run_id = ""
         self.problem = ""
         self.since = monotonic()
+        self.held = ""
+        """Why nothing is sent although the server would take it."""
+        self._blocked_since = monotonic()
+        self._lane: Producer | Past = producer
         producer.pump = self.pump
 
     @property
@@ -92,18 +97,40 @@ class Appender:
     def in_flight(self) -> bool:
         return self._in_flight is not None
 
+    @property
+    def blocked_for(self) -> float:
+        """Seconds for which nothing could be appended, 0 while appends work."""
+        return monotonic() - self._blocked_since if self._blocked_since else 0.0
+
+    def hold(self, why: str) -> None:
+        """Send nothing while ``why`` is not empty."""
+        if why and not self.held:
+            self._log.warning("append.held", cause=why)
+        elif self.held and not why:
+            self._log.info("append.released")
+        self.held = why
+        self._look_blocked()
+        if not why:
+            self.pump()
+
     # the hot part
     def pump(self) -> None:
         """Send the next batch if nothing is in flight; keep the open batch within its bounds in any case."""
         producer = self._producer
         wire = self._wire
-        if wire is None or self._in_flight is not None:
+        if wire is None or self._in_flight is not None or self.held:
             if producer.overfull:
                 producer.seal()
             return
-        backlog = producer.backlog
+        lane = producer.lane if producer.past else producer
+        backlog = lane.backlog
         kept = backlog.take_next()
         if kept is None:
+            if lane is not producer or backlog.unsent_on_disk:
+                # It is being read from disk.
+                if producer.overfull:
+                    producer.seal()
+                return
             if not producer.seal():
                 if backlog.settled:
                     self._settled.set()
@@ -111,6 +138,7 @@ class Appender:
             kept = backlog.take_next()
             if kept is None:
                 return
+        self._lane = lane
         self._send(wire, kept, "EVALSHA", APPEND.digest)
 
     def _send(self, wire: Wire, kept: Kept, how: str, script: str) -> None:
@@ -119,7 +147,7 @@ class Appender:
         self._sent_at = monotonic()
         self._reply = _Reply(self._answered)
         try:
-            wire.post(self._reply, how, script, 2, *self._keys, self._producer.id, kept.n, kept.payload)
+            wire.post(self._reply, how, script, 2, *self._keys, self._lane.id, kept.n, kept.payload)
         except WireClosed as error:
             self._in_flight = None
             self._fail(error)
@@ -143,8 +171,14 @@ class Appender:
         except (TypeError, ValueError):
             self._fail(WireClosed("the append script's answer has not the form [code, last]"))
             return
-        if code >= 0:
-            self._producer.backlog.acknowledge(kept.n if code else last)
+        lane = self._lane
+        if code > 0:
+            lane.backlog.acknowledge(kept.n)
+            self.appended += 1
+        elif isinstance(lane, Past):
+            lane.place(int(last))
+        elif code == 0:
+            lane.backlog.acknowledge(int(last))
             self.appended += 1
         else:
             self._forgotten(int(last))
@@ -181,8 +215,12 @@ class Appender:
         metrics.appended.inc(self.appended - self._reported)
         self._reported = self.appended
 
-    def verify(self) -> None:
-        """Make the server show what it has: it may have forgotten the tail (the confirmer noticed)."""
+    def verify(self, session: str, last: int) -> None:
+        """The server has ``session`` only up to ``last`` (the confirmer noticed): make it show, and send again."""
+        for past in self._producer.past:
+            if past.id == session and not (self._in_flight is not None and self._lane is past):
+                past.place(last)
+                self.pump()
         self._producer.alive(0.0)
 
     async def settled(self) -> None:
@@ -211,6 +249,8 @@ class Appender:
             try:
                 async with asyncio.timeout(self._connect_timeout):
                     await wire.call("SCRIPT", "LOAD", APPEND.source)
+                    for past in tuple(self._producer.past):
+                        past.place(int(await wire.call("HGET", self._keys[1], past.id) or 0))
             except BaseException:
                 wire.abort()
                 raise
@@ -233,9 +273,10 @@ class Appender:
         wire.closed.add_done_callback(lambda _: self._wire_closed(wire))
         backlog = self._producer.backlog
         backlog.rewind(backlog.acked + 1)
-        if self._producer.idle:
+        if self._producer.idle and self._producer.lane is self._producer:
             # Something must be appended for the breaker to know that appending works again.
-            self.verify()
+            self._producer.alive(0.0)
+        self.hold("")
         self.pump()
         while not self._failed.is_set():
             with contextlib.suppress(TimeoutError):
@@ -280,3 +321,10 @@ class Appender:
         if state != self.state:
             self.since = monotonic()
         self.state, self.problem = state, problem
+        self._look_blocked()
+
+    def _look_blocked(self) -> None:
+        if self.state == "up" and not self.held:
+            self._blocked_since = 0.0
+        elif not self._blocked_since:
+            self._blocked_since = monotonic()

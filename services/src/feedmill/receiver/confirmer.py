@@ -16,6 +16,7 @@ from typing import Any
 
 from feedmill.receiver import metrics
 from feedmill.receiver.appender import Appender
+from feedmill.receiver.headroom import LOOK_EVERY, Headroom
 from feedmill.receiver.scripts import CONFIRM
 from feedmill.receiver.session import Producer
 from feedmill.shared.backoff import Backoff
@@ -59,6 +60,8 @@ class Confirmer:
         self.aof: bool | None = None
         """Whether WAITAOF confirms; None before it is known."""
         self.problem = ""
+        self.headroom: Headroom | None = None
+        """Set where there is a spill to hold back for."""
 
     async def run(self) -> None:
         """Confirm until cancelled."""
@@ -90,11 +93,15 @@ class Confirmer:
                 await backlog.hurry.wait()
 
     async def _round(self, wire: Wire) -> None:
-        producer, backlog = self._producer, self._producer.backlog
-        while backlog.acked <= backlog.confirmed:
+        backlog = self._producer.backlog
+        await self._look(wire)
+        while (pending := self._producer.to_confirm()) is None:
             backlog.acked_more.clear()
-            await backlog.acked_more.wait()
-        session, n = producer.id, backlog.acked
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY if self.headroom is not None else None):
+                    await backlog.acked_more.wait()
+            await self._look(wire)
+        session, n = pending
         if self._proven and self._proven[-1][1:] == (session, n):
             self._release()
             return
@@ -103,12 +110,17 @@ class Confirmer:
         if not known:
             self._log.warning("confirm.forgotten", session=session, batch=n, server_has=last)
             self._proven.clear()
-            self._appender.verify()
+            self._appender.verify(session, int(last))
             await asyncio.sleep(0.2)
             return
         if await self._on_disk(wire):
             self._proven.append((monotonic(), session, n))
             self._release()
+
+    async def _look(self, wire: Wire) -> None:
+        if self.headroom is not None:
+            async with asyncio.timeout(self._deadline):
+                await self.headroom.look(wire)
 
     def _release(self) -> None:
         """Let go of what has been on disk for long enough."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedmill.exchanges.registry import get_venue
@@ -19,16 +20,21 @@ if TYPE_CHECKING:
     from feedmill.resources.pipeline import FeedPipeline
 
 
-async def main(context: ServiceContext, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int, replica: str) -> None:
+async def main(
+    context: ServiceContext, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int, replica: str,
+    spill_dir: Path | None = None,
+) -> None:  # fmt: skip
     """Capture one shard of ``feed`` until ``context.stop`` is set, then drain.
 
-    Raises UnknownVenue, ValueError for what the manifest cannot mean, and Undrained when stopping lost something.
+    ``spill_dir``: this receiver's own folder for the time Redis is away or full; None = memory only.
+    Raises UnknownVenue, ValueError for what the manifest cannot mean, SpillInUse, and Undrained when stopping lost
+    something.
     """
 
     def settings_of(resources: Resources) -> ReceiverSettings:
-        return ReceiverSettings.from_resources(*same_feed(resources, feed), shard, replica)
+        return ReceiverSettings.from_resources(*same_feed(resources, feed), shard, replica, spill_dir)
 
-    await run(context, ReceiverSettings.from_resources(feed, pipeline, shard, replica), settings_of)
+    await run(context, ReceiverSettings.from_resources(feed, pipeline, shard, replica, spill_dir), settings_of)
 
 
 async def run(

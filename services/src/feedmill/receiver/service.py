@@ -12,10 +12,12 @@ from feedmill.receiver.appender import Appender
 from feedmill.receiver.commands import CommandReader
 from feedmill.receiver.confirmer import Confirmer
 from feedmill.receiver.flow import Flow
+from feedmill.receiver.headroom import Headroom
 from feedmill.receiver.link import Link
 from feedmill.receiver.rest import RestDesk
 from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
+from feedmill.receiver.spill.spool import Spool
 from feedmill.receiver.supervisor import Supervisor, reassign
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.budget import ByteBudget
@@ -63,6 +65,12 @@ class Receiver:
             redis_url, settings.shard, self.producer, self.appender, replicas=settings.confirm_replicas,
             hold=settings.confirm_hold, log=log,
         )  # fmt: skip
+        self.spool: Spool | None = None
+        if settings.spill_dir is not None:
+            self.spool = Spool(
+                settings.spill_dir, settings.spill_size, self.producer, lambda: self.appender.blocked_for, log
+            )
+            self.confirmer.headroom = Headroom(settings.shard, self.producer, self.appender)
         self.flow = Flow(self.budget, settings.pause_limit, log)
         self.supervisor = Supervisor(feed, self.producer, settings, self.flow, log)
         self.desk = RestDesk(
@@ -76,23 +84,29 @@ class Receiver:
         status.install(self)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop``, then drain; raises Undrained when Redis did not take everything in time."""
+        """Run until ``stop``, then drain.
+
+        Raises Undrained when not everything came to Redis or to the disk in time, SpillInUse when another receiver
+        works in the spill's folder.
+        """
         self._log.info(
             "receiver.start", session=self.producer.id, shard=str(self.settings.shard),
             connections=len(self.supervisor.plans), topics=sum(len(p.topics) for p in self.supervisor.plans),
             mode=self.settings.mode.value,
         )  # fmt: skip
         try:
+            if self.spool is not None:
+                await self.spool.open()
             async with asyncio.TaskGroup() as group:
-                keep = [
-                    group.create_task(work, name=name)
-                    for name, work in (
-                        ("append", self.appender.run()),
-                        ("confirm", self.confirmer.run()),
-                        ("flow", self.flow.run()),
-                        ("alive", self._alive()),
-                    )
-                ]
+                works = {
+                    "append": self.appender.run(),
+                    "confirm": self.confirmer.run(),
+                    "flow": self.flow.run(),
+                    "alive": self._alive(),
+                }
+                if self.spool is not None:
+                    works["spill"] = self.spool.run()
+                keep = [group.create_task(work, name=name) for name, work in works.items()]
                 capture = group.create_task(self._capture(), name="capture")
                 await stop.wait()
                 capture.cancel()
@@ -103,6 +117,8 @@ class Receiver:
                     task.cancel()
         finally:
             self.flow.stop()
+            if self.spool is not None:
+                await self.spool.close()
         if left:
             raise Undrained(
                 f"{left} batches were not appended within {self.settings.drain_timeout:g} s:"
@@ -120,6 +136,8 @@ class Receiver:
         self._feed = feed or self._feed
         self.budget.resize(settings.memory)
         metrics.budget_bytes.set(settings.memory)
+        if self.spool is not None:
+            self.spool.resize(settings.spill_size)
         self.breaker.limit(settings.breaker_failures, settings.breaker_reset)
         if rest is not None:
             self.desk.move(rest)
@@ -166,8 +184,12 @@ class Receiver:
             async with asyncio.timeout(self.settings.drain_timeout):
                 await self.appender.settled()
         except TimeoutError:
-            left = self.producer.backlog.last - self.producer.backlog.acked
-            self._log.error("drain.overdue", batches=left, held_bytes=self.budget.used, redis=self.appender.state)
+            unsent = self.producer.backlog.last - self.producer.backlog.acked
+            left = unsent if self.spool is None else await self.spool.flush()
+            self._log.error(
+                "drain.overdue", batches=left, on_disk=unsent - left, held_bytes=self.budget.used,
+                redis=self.appender.state,
+            )  # fmt: skip
             return left
         backlog = self.producer.backlog
         waited = 0.0

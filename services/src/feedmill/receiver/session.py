@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from feedmill import __version__
 from feedmill.receiver import metrics
 from feedmill.receiver.backlog import Backlog, Kept
+from feedmill.receiver.names import new_session_id
 from feedmill.receiver.packer import Packer
+from feedmill.receiver.spill.disk import Disk
+from feedmill.receiver.spill.past import Past
+from feedmill.receiver.spill.shed import Shedder
+from feedmill.receiver.view import LiveView
 from feedmill.shared import control
 from feedmill.shared.budget import ByteBudget
-from feedmill.shared.clock import MS, monotonic, now_ns
+from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.frames import VERSION, RawBatch, decode_batch, encode_batch
 
 STEP = 1024
 """Frames added to the open batch before its bounds are looked at."""
-_COUNTERS = (metrics.frames, metrics.batches, metrics.bytes_packed)
-
-
-def new_session_id(replica: str, started_ns: int) -> str:
-    """``<replica>-<started ms, 12 hex digits><6 random hex>``: sorts by start within a replica."""
-    return f"{replica}-{started_ns // MS:012x}{secrets.token_hex(3)}"
-
-
-@dataclass(slots=True)
-class _Live:
-    name: str
-    asked: dict[str, control.TopicRef]
-    """Subscribed or going to be, those that ended since included."""
-    topics: dict[str, control.TopicRef] = field(default_factory=dict)
-
-
-class LiveView:
-    """Which connections and topics are live after a prefix of the records; told again when a session is replaced."""
-
-    def __init__(self) -> None:
-        self._conns: dict[int, _Live] = {}
-
-    def apply(self, record: control.Control) -> None:
-        if isinstance(record, control.Connected):
-            self._conns[record.conn] = _Live(record.name, {topic.topic: topic for topic in record.topics})
-        elif isinstance(record, control.Disconnected):
-            self._conns.pop(record.conn, None)
-        elif isinstance(record, control.Subscribing):
-            if (live := self._conns.get(record.conn)) is not None:
-                live.asked.update((topic.topic, topic) for topic in record.topics)
-        elif isinstance(record, control.Subscribed | control.Unsubscribed | control.Rejected):
-            live = self._conns.get(record.conn)
-            if live is None:
-                return
-            for topic in record.topics:
-                if isinstance(record, control.Subscribed):
-                    live.topics[topic.topic] = topic
-                else:
-                    live.topics.pop(topic.topic, None)
-
-    def records(self) -> list[tuple[int, control.Control]]:
-        """(conn, record) to bring a reader from nothing to this state."""
-        told: list[tuple[int, control.Control]] = []
-        for conn, live in self._conns.items():
-            told.append((conn, control.Connected(conn, live.name, list(live.asked.values()))))
-            if live.topics:
-                told.append((conn, control.Subscribed(conn, list(live.topics.values()))))
-        return told
+SHED_FROM, SHED_UNTIL = 0.75, 0.5
+"""Shares of the memory budget: what is left is for control records, which are never shed."""
+_COUNTERS = (metrics.frames, metrics.batches, metrics.bytes_packed, metrics.shed_frames, metrics.shed_bytes)
 
 
 class Producer:
@@ -88,15 +46,25 @@ class Producer:
         self.budget = budget
         self.packer = Packer()
         self.backlog = Backlog()
+        self.past: list[Past] = []
+        """Sessions that are over and go to Redis before this one, oldest first."""
+        self.stuck = False
+        """The spill takes nothing more: what exceeds memory is shed."""
+        self.shed = Shedder()
+        self._may_shed = False
+        self._shedding = False
         self.pump: Callable[[], None] = lambda: None
         self._max_frames = max_frames
         self._max_bytes = max_bytes
         self._log = log
         self._wall = wall
-        self._confirmed_view = LiveView()
+        self.view = LiveView()
+        """What is live before the oldest batch in memory."""
+        self.disk: Disk | None = None
+        self._make_disk: Callable[[str], Disk] | None = None
         self.ended = False
         self.packed_frames = self.packed_batches = self.packed_bytes = 0
-        self._reported = (0, 0, 0)
+        self._reported = (0, 0, 0, 0, 0)
         self.last_sealed = monotonic()
         self.started_ns = wall()
         self.id = ""
@@ -105,6 +73,8 @@ class Producer:
     # records, in order
     def add_frames(self, conn: int, times: list[int], frames: list[bytes]) -> None:
         """Queue frames without sending (see :meth:`frames`); the lists belong to the packer afterwards."""
+        if self._may_shed and self._refuses(conn, times, frames):
+            return
         if len(frames) <= STEP:
             self.budget.add(self.packer.add_frames(conn, times, frames))
             return
@@ -120,21 +90,30 @@ class Producer:
         self.pump()
 
     def record(self, record: control.Control, conn: int = 0) -> None:
+        if self.shed:
+            self._tell_shed(conn)
         self.budget.add(self.packer.add_control(conn, self._wall(), record))
         self.pump()
 
     def answer(self, answer: control.RestAnswer, at: int) -> None:
+        if self._may_shed and self._is_shedding():
+            self.record(control.RestFailed(answer.command, answer.symbol, "the receiver's memory and spill are full"))
+            return
         self.budget.add(self.packer.add_rest(at, answer))
         self.pump()
 
     def alive(self, idle_for: float) -> None:
         """Write Alive when nothing was sealed for that long and nothing waits (then silence means nothing)."""
+        if self.shed and not self._is_shedding():
+            self._tell_shed(None)
+            self.pump()
         if not self.ended and self.idle and monotonic() - self.last_sealed >= idle_for:
             self.record(control.Alive())
 
     def end(self) -> None:
         """Orderly stop: SessionEnd is the last record."""
         if not self.ended:
+            self._tell_shed(None)
             self.record(control.SessionEnd())
             self.ended = True
             self.backlog.hurry.set()
@@ -143,6 +122,36 @@ class Producer:
     def idle(self) -> bool:
         """Nothing is packed or waits for its acknowledgement."""
         return self.packer.empty and self.backlog.settled
+
+    # giving up
+    def set_stuck(self, stuck: bool) -> None:
+        """Whether the spill takes nothing more. Then what exceeds memory is shed."""
+        self.stuck = stuck
+        self._may_shed = self._may_shed or stuck
+
+    @property
+    def shedding(self) -> bool:
+        return self._shedding
+
+    def _is_shedding(self) -> bool:
+        used, limit = self.budget.used, self.budget.limit
+        if not self.stuck or used < SHED_UNTIL * limit:
+            self._shedding = False
+        elif used >= SHED_FROM * limit:
+            self._shedding = True
+        return self._shedding
+
+    def _refuses(self, conn: int, times: list[int], frames: list[bytes]) -> bool:
+        if self._is_shedding():
+            self.shed.add(conn, times, frames)
+            return True
+        self._tell_shed(conn)
+        self._may_shed = self.stuck or bool(self.shed)
+        return False
+
+    def _tell_shed(self, conn: int | None) -> None:
+        for record in self.shed.take(conn):
+            self.budget.add(self.packer.add_control(record.conn, record.from_ns, record))
 
     # batches
     @property
@@ -156,7 +165,7 @@ class Producer:
             return False
         n = self.backlog.last + 1
         payload = encode_batch(RawBatch(VERSION, self.id, n, contents.runs))
-        self.backlog.add(Kept(n, payload, contents.frames, contents.controls))
+        self.backlog.add(Kept(n, payload, contents.frames, contents.controls, contents.runs[-1].times[-1]))
         self.budget.add(len(payload))
         self.budget.release(contents.size)
         self.last_sealed = monotonic()
@@ -167,34 +176,71 @@ class Producer:
 
     def report(self) -> None:
         """Bring the counters up to date (they are not touched once a batch)."""
-        now = (self.packed_frames, self.packed_batches, self.packed_bytes)
+        now = (self.packed_frames, self.packed_batches, self.packed_bytes, self.shed.frames, self.shed.bytes)
         for counter, value, before in zip(_COUNTERS, now, self._reported, strict=True):
             counter.inc(value - before)
         self._reported = now
 
+    # sessions
+    @property
+    def lane(self) -> Producer | Past:
+        """Whose batches are to be sent next."""
+        return next((past for past in self.past if not past.backlog.settled), self)
+
+    def to_confirm(self) -> tuple[str, int] | None:
+        """(session, batch) that the server said it has and may not have on disk; the oldest session first."""
+        lanes: list[Producer | Past] = [*self.past, self]
+        for each in lanes:
+            if each.backlog.acked > each.backlog.confirmed:
+                return each.id, each.backlog.acked
+        return None
+
     def confirm(self, session: str, n: int) -> None:
         """Batches up to ``n`` of ``session`` are safe: let them go."""
         if session != self.id:
+            for past in self.past:
+                if past.id == session and past.confirm(n):
+                    self.past.remove(past)
+                    return
             return
         size = 0
         for kept in self.backlog.confirm(n):
             size += len(kept.payload)
             for record in kept.controls:
-                self._confirmed_view.apply(record)
+                self.view.apply(record)
         if size:
             self.budget.release(size)
+
+    def spilled(self, n: int) -> None:
+        """Batches up to ``n`` are on disk."""
+        for kept in self.backlog.spilled(n):
+            self.budget.release(len(kept.payload))
+            for record in kept.controls:
+                self.view.apply(record)
+
+    def spill_to(self, make_disk: Callable[[str], Disk]) -> None:
+        """From now on batches may leave memory for a disk. ``make_disk``: the one of a session."""
+        self._make_disk = make_disk
+        self.backlog.disk = self.disk = make_disk(self.id)
 
     def replace(self) -> None:
         """Begin a new session: the server forgot batches that are no longer held here.
 
         The new session says which one it replaces and tells what was live where the held batches begin; then the held
-        batches follow, renumbered, so that nothing that is still held is lost.
+        batches follow, renumbered, so that nothing that is still held is lost. What is on disk goes before it, as a
+        session that is over.
         """
         self.seal()
         old = self.id
+        if self.disk:
+            past = Past(self.disk, self.replica, self.session.started_ns, self.backlog, self._log)
+            past.forgotten()
+            self.past.append(past)
         held = self.backlog.take_all()
         self._begin(old)
-        for conn, record in self._confirmed_view.records():
+        if self._make_disk is not None:
+            self.spill_to(self._make_disk)
+        for conn, record in self.view.records():
             self.budget.add(self.packer.add_control(conn, self._wall(), record))
         self.seal()
         for kept in held:
@@ -203,7 +249,7 @@ class Producer:
             payload = encode_batch(batch)
             self.budget.add(len(payload))
             self.budget.release(len(kept.payload))
-            self.backlog.add(Kept(batch.n, payload, kept.frames, kept.controls))
+            self.backlog.add(Kept(batch.n, payload, kept.frames, kept.controls, kept.at_ns))
         metrics.sessions_lost.inc()
         if self._log is not None:
             self._log.error("session.lost", lost=old, session=self.id, resent_batches=len(held))
@@ -211,5 +257,5 @@ class Producer:
     def _begin(self, lost: str | None) -> None:
         started = self._wall()
         self.id = new_session_id(self.replica, started)
-        record = control.Session(self.id, self.replica, __version__, started, lost)
-        self.budget.add(self.packer.add_control(0, started, record))
+        self.session = control.Session(self.id, self.replica, __version__, started, lost)
+        self.budget.add(self.packer.add_control(0, started, self.session))

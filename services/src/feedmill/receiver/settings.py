@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedmill.exchanges.base import Subscription
@@ -36,6 +37,10 @@ class ReceiverSettings:
     max_batch_bytes: int = 256 * 1024
     memory: int = 64 * 1024 * 1024
     """Budget of the process for frames not yet confirmed; reading rests while it is used up."""
+    spill_dir: Path | None = None
+    """Folder for batches while Redis is away or full; None = they stay in memory."""
+    spill_size: int = 1024 * 1024 * 1024
+    """Most bytes in it."""
     max_message: int = 16 * 1024 * 1024
 
     breaker_failures: int = 5
@@ -63,7 +68,9 @@ class ReceiverSettings:
     command_max_age: float = 30.0
 
     @classmethod
-    def from_resources(cls, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int, replica: str) -> ReceiverSettings:
+    def from_resources(
+        cls, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int, replica: str, spill_dir: Path | None = None
+    ) -> ReceiverSettings:
         """Read the resources' fields once; ``plan`` says which subscriptions are this shard's."""
         from feedmill import plan
 
@@ -82,6 +89,8 @@ class ReceiverSettings:
             mode=receiver.batching.mode,
             max_age=receiver.batching.max_age.seconds,
             memory=receiver.memory.bytes,
+            spill_dir=spill_dir,
+            spill_size=receiver.spill.size.bytes,
             breaker_failures=breaker.failure_threshold,
             breaker_reset=breaker.reset_timeout.seconds,
             max_backoff=receiver.reconnect.max_backoff.seconds,

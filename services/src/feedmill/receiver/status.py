@@ -13,8 +13,10 @@ from feedmill.shared.clock import monotonic
 
 if TYPE_CHECKING:
     from feedmill.receiver.service import Receiver
+    from feedmill.receiver.spill.spool import Spool
 
 BREAKER = {"closed": 0, "half-open": 1, "open": 2}
+SPILL = {"idle": 0, "spilling": 1, "full": 2, "unusable": 3}
 
 
 def install(receiver: Receiver) -> None:
@@ -26,6 +28,13 @@ def install(receiver: Receiver) -> None:
     health.detail("breaker", lambda: breaker(receiver))
     health.detail("session", lambda: session(receiver))
     health.detail("rest", lambda: rest(receiver))
+    if (spool := receiver.spool) is not None:
+        health.detail("spill", lambda: spill(receiver, spool))
+        metrics.spill_state.set_function(lambda: SPILL[spool.state])
+        metrics.spill_bytes.set_function(lambda: spool.folder.used)
+        metrics.spill_segments.set_function(lambda: len(spool.folder.sizes))
+        metrics.spill_unsent.set_function(lambda: spool.unsent_bytes)
+        metrics.spill_oldest.set_function(lambda: spool.oldest_seconds)
     backlog = receiver.producer.backlog
     metrics.budget_bytes.set(receiver.budget.limit)
     metrics.buffered_bytes.set_function(lambda: receiver.budget.used)
@@ -103,6 +112,7 @@ def redis(receiver: Receiver) -> Mapping[str, Any]:
         "since": round(monotonic() - appender.since, 1),
         "problem": appender.problem,
         "runId": appender.run_id,
+        "held": appender.held,
         "confirms": {None: "unknown", True: "WAITAOF", False: "append-only file is off: acknowledged = confirmed"}[
             confirmer.aof
         ],
@@ -117,6 +127,24 @@ def breaker(receiver: Receiver) -> Mapping[str, Any]:
         "failures": state.failures,
         "retryInSeconds": round(state.retry_in, 1),
         "lastError": state.last_error if state.state != "closed" else "",
+    }
+
+
+def spill(receiver: Receiver, spool: Spool) -> Mapping[str, Any]:
+    producer = receiver.producer
+    return {
+        "state": spool.state,
+        "problem": spool.problem,
+        "folder": str(spool.folder.path),
+        "bytes": spool.folder.used,
+        "limitBytes": spool.folder.limit,
+        "segments": len(spool.folder.sizes),
+        "unsentBytes": spool.unsent_bytes,
+        "oldestSeconds": round(spool.oldest_seconds, 1),
+        "pastSessions": [past.id for past in producer.past],
+        "shedding": producer.shedding,
+        "shedFrames": producer.shed.frames,
+        "shedBytes": producer.shed.bytes,
     }
 
 
