@@ -300,6 +300,7 @@ def test_receivers_spill_where_they_may() -> None:
     (found,) = template["containers"]
     assert {"name": "spill", "mountPath": names.SPILL_DIR} in found["volumeMounts"]
     assert found["args"][found["args"].index("--replica") + 1] == "$(POD_NAME)"
+    assert found["args"][found["args"].index("--spill-dir") + 1] == names.SPILL_DIR
     assert env(found)["POD_NAME"] == {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}
 
 

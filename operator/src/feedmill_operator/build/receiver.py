@@ -19,6 +19,7 @@ def receiver(place: Place, inputs: FeedInputs) -> list[Manifest]:
     wanted = inputs.feed.spec.receiver
     keys = [*secrets.server_keys(inputs.pipeline, (names.REDIS,)), *secrets.exchange_keys(inputs.feed)]
     named = ["--feed", "/".join(inputs.feed.key), "--shard", str(place.shard), "--replica", "$(POD_NAME)"]
+    named += ["--spill-dir", names.SPILL_DIR]
     process = pods.Process(
         component=names.RECEIVER,
         image=inputs.image,

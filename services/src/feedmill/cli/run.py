@@ -219,6 +219,15 @@ def receiver(
     replica: Annotated[
         str, typer.Option("--replica", metavar="NAME", help="Name of this one among the shard's receivers.")
     ] = "r0",
+    spill_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--spill-dir",
+            metavar="DIR",
+            help="Folder of this receiver alone, for frames while Redis is away or full; it outlives the process. "
+            "Without it they stay in memory.",
+        ),
+    ] = None,
     secrets_dir: SecretsFolder = None,
     health_host: HealthHost = "127.0.0.1",
     health_port: HealthPort = 0,
@@ -234,7 +243,7 @@ def receiver(
     from feedmill.receiver.main import main as receive
 
     async def main(context: ServiceContext) -> None:
-        await receive(context, found, pipeline, shard, name)
+        await receive(context, found, pipeline, shard, name, spill_dir)
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
     _run("receiver", main, options, read, found, pipeline)

@@ -252,6 +252,8 @@ class ServiceManager:
         files = [part for path in self._config for part in ("--config", str(path))]
         # What this process started and what its services work by must not drift apart: changes wait for the next start.
         own = ["--port-file", str(port_file), "--log-level", self._log_level, "--no-reload"]
+        if load.role == "receiver":
+            own += ["--spill-dir", str(self.data_dir / "spill" / service_name(load))]
         return [sys.executable, "-m", "feedmill.cli.main", *load.args, *files, *own, *self._extra_args]
 
     def _of(self, *roles: str) -> list[ServiceProcess]:
