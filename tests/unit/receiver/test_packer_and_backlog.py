@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedmill.receiver.backlog import Backlog, Kept
-from feedmill.receiver.packer import FRAME_OVERHEAD, Packer
 from feedmill.receiver.names import new_session_id
+from feedmill.receiver.packer import FRAME_OVERHEAD, Packer
 from feedmill.receiver.session import Producer
 from feedmill.receiver.view import LiveView
 from feedmill.shared import control
