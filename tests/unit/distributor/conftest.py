@@ -132,9 +132,16 @@ class Feeder:
         return self.control(at, control.Disconnected(conn, cause), conn=conn)
 
     def answer(
-        self, at: int, body: bytes, *, command: str = "", kind: str = "book_snapshot", status: int = 200
+        self,
+        at: int,
+        body: bytes,
+        *,
+        command: str = "",
+        kind: str = "book_snapshot",
+        status: int = 200,
+        symbol: str = SYMBOL,
     ) -> bytes:
-        record = control.RestAnswer(command, kind, SYMBOL, SYMBOL, status, at, body)
+        record = control.RestAnswer(command, kind, symbol, symbol, status, at, body)
         return self.batch(self.run(at, control.encode(record), conn=0, kind=RunKind.REST))
 
 

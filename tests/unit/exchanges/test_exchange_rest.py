@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from feedmill.exchanges.base import RestLimits, RestRequest, Venue
+from feedmill.exchanges.base import RestLimits, RestRequest, TradeRange, Venue
 from feedmill.exchanges.binance_spot import VENUE as SPOT
 from feedmill.exchanges.binance_usdm import VENUE as USDM
 from feedmill.exchanges.deribit import VENUE as DERIBIT
@@ -37,6 +37,30 @@ def test_snapshot_requests() -> None:
     assert USDM.rest("http://h").book_snapshot("BTC-USDT", "BTCUSDT") == RestRequest(
         "book_snapshot", "http://h/fapi/v1/depth", {"symbol": "BTCUSDT", "limit": "1000"}, 20, "BTC-USDT", "BTCUSDT"
     )
+
+
+def test_trades_are_asked_for_by_the_numbers_of_the_stream() -> None:
+    wanted = TradeRange(11, 20)
+    assert SPOT.rest("http://h").trades("BTC-USDT", "BTCUSDT", wanted) == RestRequest(
+        "trades", "http://h/api/v3/historicalTrades", {"symbol": "BTCUSDT", "fromId": "11", "limit": "10"}, 25,
+        "BTC-USDT", "BTCUSDT",
+    )  # fmt: skip
+    assert USDM.rest("http://h").trades("BTC-USDT", "BTCUSDT", wanted) == RestRequest(
+        "trades", "http://h/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "fromId": "11", "limit": "10"}, 20,
+        "BTC-USDT", "BTCUSDT",
+    )  # fmt: skip
+    params = {"instrument_name": "BTC-PERPETUAL", "start_seq": "11", "end_seq": "20", "count": "10", "sorting": "asc"}
+    assert DERIBIT.rest("http://h").trades("BTC-PERPETUAL", "BTC-PERPETUAL", wanted) == RestRequest(
+        "trades", "http://h/api/v2/public/get_last_trades_by_instrument", params, 1, "BTC-PERPETUAL", "BTC-PERPETUAL"
+    )
+
+
+@pytest.mark.parametrize("venue", [SPOT, USDM, DERIBIT], ids=lambda venue: venue.name)
+def test_no_more_trades_are_asked_for_than_a_request_gives(venue: Venue) -> None:
+    request = venue.rest("http://h").trades("S", "N", TradeRange(1, 5000))
+    assert request is not None
+    assert venue.trades_page == 1000
+    assert "1000" in request.params.values()
 
 
 def test_spot_metadata_is_asked_for_the_symbols_only_and_in_chunks() -> None:
@@ -96,6 +120,7 @@ def test_deribit_metadata_singly_for_few_and_by_currency_for_many() -> None:
         (DERIBIT, 429, {"retry-after": "3"}, b"", RestLimits(None, 3.0)),
         (DERIBIT, 400, {}, b'{"error":{"code":10028,"message":"too_many_requests"}}', RestLimits(None, 5.0)),
         (DERIBIT, 400, {}, b'{"error":{"code":13020,"message":"not_found"}}', RestLimits()),
+        (DERIBIT, 400, {}, b'{"error":{"code":11051,"message":"system_maintenance"}}', RestLimits(None, 30.0)),
         (DERIBIT, 502, {}, b"<html>", RestLimits()),
     ],
 )

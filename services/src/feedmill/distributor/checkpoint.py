@@ -2,7 +2,8 @@
 
 Fields: ``id`` (random id of the last commit), ``pos`` (raw entry id), ``en`` and ``eid`` (number and id of the last
 events commit), ``n:<session>``, ``s:<session>``, ``t:<symbol>`` (trades), ``k:<symbol>`` (tickers),
-``c:<symbol>/<interval>`` (candles), ``b:<symbol>`` (books), ``u:<channel>/<symbol>`` (subscribed, nothing seen yet).
+``c:<symbol>/<interval>`` (candles), ``b:<symbol>`` (books), ``u:<channel>/<symbol>`` (subscribed, nothing seen yet),
+``f:<symbol>`` (trades asked for by REST).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from feedmill.distributor.backfill import Filling
 from feedmill.distributor.books import IDLE, SYNCING, VALID, BookMeta
 from feedmill.distributor.candles import CandleTrack
 from feedmill.distributor.sources import Session
@@ -28,6 +30,7 @@ _ticker = msgspec.msgpack.Decoder(TickerTrack)
 _candle = msgspec.msgpack.Decoder(CandleTrack)
 _book = msgspec.msgpack.Decoder(BookMeta)
 _session = msgspec.msgpack.Decoder(Session)
+_filling = msgspec.msgpack.Decoder(Filling)
 _awaited = msgspec.msgpack.Decoder(Awaited)
 
 
@@ -50,9 +53,10 @@ class Checkpoint:
     candles: dict[tuple[str, str], CandleTrack] = field(default_factory=dict)
     books: dict[str, BookMeta] = field(default_factory=dict)
     unseen: dict[str, Awaited] = field(default_factory=dict)
+    fillings: dict[str, Filling] = field(default_factory=dict)
 
 
-def encode(state: TradeTrack | TickerTrack | CandleTrack | BookMeta | Session | Awaited) -> bytes:
+def encode(state: TradeTrack | TickerTrack | CandleTrack | BookMeta | Session | Awaited | Filling) -> bytes:
     return _encoder.encode(state)
 
 
@@ -87,6 +91,8 @@ def _read(found: Checkpoint, name: str, value: bytes) -> None:
         found.tickers[rest] = _ticker.decode(value)
     elif kind == "b":
         found.books[rest] = _book.decode(value)
+    elif kind == "f":
+        found.fillings[rest] = _filling.decode(value)
     elif kind == "u":
         found.unseen[rest] = _awaited.decode(value)
     elif kind == "c":

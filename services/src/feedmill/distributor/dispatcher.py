@@ -226,6 +226,11 @@ class Dispatcher:
             self._in_flight = None
             self._id = new
             self._figures.committed(taken, monotonic() - answer.sent)
+            for gap in taken.given_up:
+                self._log.warning(
+                    "gap.not_offered", gap=gap.gap, trades=gap.trades, effect="the gap stays open",
+                    remedy="the venue no longer gives these trades: load them from an archive, or accept the gap",
+                )  # fmt: skip
             if self._waits_for_commit:
                 self._waker.wake()
 
@@ -265,6 +270,8 @@ class Dispatcher:
         figures.sessions = list(engine.sources.sessions)
         figures.connections = engine.sources.connections
         metrics.sessions.set(len(figures.sessions))
+        figures.filling = engine.backfill.waiting
+        metrics.filling.set(figures.filling)
         figures.report()
 
 

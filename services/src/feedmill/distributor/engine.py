@@ -13,11 +13,11 @@ import msgspec
 
 from feedmill import __version__
 from feedmill.distributor import checkpoint
+from feedmill.distributor.backfill import Backfill
 from feedmill.distributor.book import Image
 from feedmill.distributor.books import BookMeta, BookTrack
 from feedmill.distributor.candles import CandleTrack
 from feedmill.distributor.checkpoint import Checkpoint
-from feedmill.distributor.gaps import LATE
 from feedmill.distributor.images import ImageSchedule
 from feedmill.distributor.output import Output, Taken
 from feedmill.distributor.settings import DistributorSettings
@@ -63,6 +63,11 @@ class Engine:
         self.books = {symbol: BookTrack(meta, settings.books, self.out) for symbol, meta in state.books.items()}
         self.sources = Sources(self, state.sessions, state.batches)
         self._unseen = Unseen(self.shard, state.unseen)
+        self._natives = dict(settings.natives)
+        self.backfill = Backfill(
+            self.shard, settings.trades_page, self._trades, state.fillings, self.out,
+            lambda symbol: self._natives.get(symbol, symbol),
+        )  # fmt: skip
         self._touched: dict[str, Any] = {}
         """Checkpoint field -> its state."""
         self._pending = {symbol: track for symbol, track in self._trades.items() if track.waiting}
@@ -74,7 +79,6 @@ class Engine:
         self._images = ImageSchedule(settings.image_interval, settings.image_bytes_per_second)
         self._ticked = 0.0
         self._floored = 0.0
-        self._repair = LATE
         self._in_order = False
         """Whether the record at hand ends connections in order."""
         self._floor = ""
@@ -212,6 +216,7 @@ class Engine:
                     book = self.books.get(record.symbol)
                     if book is not None:
                         book.failed(record.command, self._now_ns)
+                    self.backfill.failed(record.command, record.symbol, record.status, self._now_ns)
                 elif batch.session in self.sources.sessions:
                     if isinstance(record, control.Connected | control.Subscribing):
                         self._expect(record.topics)
@@ -235,20 +240,35 @@ class Engine:
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
                 self._letter(batch.session, batch.n, index, run.conn, at_ns, "internal_error", what, payload)
-            finally:
-                self._repair = LATE
+            else:
+                continue
+            if answer is not None:
+                self.backfill.failed(answer.command, answer.symbol, answer.status, self._now_ns)
 
     def _answer(self, answer: RestAnswer, at_ns: int) -> None:
         found = self._mapper.map_rest(answer.kind, answer.symbol, answer.status, answer.body, at_ns)
-        self._repair = f"backfill:{answer.command}"
+        if answer.kind == "trades":
+            self._backfilled(answer, [event for event in found if isinstance(event, Trade)])
+            return
         for event in found:
             if isinstance(event, BookUpdate):
                 if (book := self.books.get(event.symbol)) is not None:
                     book.snapshot(event, self._now_ns)
-            elif isinstance(event, Trade):
-                self._trade(event, self._trades.get(event.symbol))
             elif isinstance(event, Instrument):
                 self.out.events.instruments.append(event)
+
+    def _backfilled(self, answer: RestAnswer, trades: list[Trade]) -> None:
+        symbol = answer.symbol
+        track = self._trades.get(symbol)
+        stored: list[Trade] = []
+        if track is not None:
+            stored = track.fill(trades, self.shard, self.out.events.gaps, f"backfill:{answer.command}")
+        if track is not None and stored:
+            self.out.events.trades.extend(stored)
+            self._judged(track)
+        self.out.backfilled += len(stored)
+        self.out.duplicates += len(trades) - len(stored)
+        self.backfill.answered(answer.command, symbol, [trade.id for trade in trades], len(stored), self._now_ns)
 
     # events
     def _trade(self, trade: Trade, track: TradeTrack | None) -> None:
@@ -258,15 +278,19 @@ class Engine:
                 return
             track = self._trades[symbol] = TradeTrack.begin(trade)
             self._seen(ChannelName.TRADES, symbol, trade.id - 1, trade.receive_ns)
-        elif not track.accept(trade, self.shard, self.out.events.gaps, self._repair):
+        elif not track.accept(trade, self.shard, self.out.events.gaps):
             self.out.duplicates += 1
             return
-        self._touched["t:" + symbol] = track
         self.out.events.trades.append(trade)
+        self._judged(track)
+
+    def _judged(self, track: TradeTrack) -> None:
+        """Its holes may be others now."""
+        self._touched["t:" + track.symbol] = track
         if track.waiting:
-            self._pending[symbol] = track
+            self._pending[track.symbol] = track
         else:
-            self._pending.pop(symbol, None)
+            self._pending.pop(track.symbol, None)
 
     def _ticker(self, ticker: Ticker, source: str) -> None:
         symbol = ticker.symbol
@@ -381,6 +405,7 @@ class Engine:
         """Receivers name what they ask for before it comes: their manifest may be newer than the one known here."""
         for topic in topics:
             self._mapper.learn(topic.native, topic.symbol)
+            self._natives[topic.symbol] = topic.native
             self._retired.discard(key_of(topic))
 
     def _is_retired(self, channel: ChannelName, symbol: str, interval: str = "") -> bool:
@@ -409,6 +434,7 @@ class Engine:
                     trades.expire(_EVER, self.shard, self.out.events.gaps)
                     self._pending.pop(symbol, None)
                     self._touched["t:" + symbol] = trades
+                    self.backfill.want(symbol)
                 if not trades.owes:
                     self._delete("t:" + symbol)
                     del self._trades[symbol]
@@ -510,6 +536,7 @@ class Engine:
             track.expire(before_ns, self.shard, self.out.events.gaps)
             if len(self.out.events.gaps) > known:
                 self._touched["t:" + symbol] = track
+                self.backfill.want(symbol)
             if not track.waiting:
                 del self._pending[symbol]
         for symbol, ticker in list(self._unsettled.items()):
@@ -530,6 +557,9 @@ class Engine:
             self.sources.silence(self.settings.session_silence, monotonic, now_ns)
         for book in self.books.values():
             book.tick(now_ns)
+        if not self.backfill.idle:
+            # An answer may stand in what was not read yet: until then none is overdue.
+            self.backfill.tick(now_ns, now_ns if idle else min(now_ns, id_of(self.pos)[0] * MS))
 
     def close_holes(self) -> None:
         """An orderly end: holes become gaps now, whoever comes next may close them."""
@@ -540,7 +570,13 @@ class Engine:
     def moved(self) -> bool:
         """Whether there is anything to commit."""
         return self.pos != self._committed_pos or bool(
-            self._touched or self._deleted or len(self.out.events) or self.out.commands
+            self._touched
+            or self._deleted
+            or len(self.out.events)
+            or self.out.commands
+            or self.backfill.touched
+            or self.backfill.gone
+            or self.backfill.tracks
         )
 
     @property
@@ -558,13 +594,20 @@ class Engine:
         out = self.out
         block, deltas = out.events, out.deltas
         images = self._images.take(self.books.values(), self.pos, self._monotonic)
+        self._touched |= {"t:" + symbol: self._trades[symbol] for symbol in self.backfill.tracks & self._trades.keys()}
+        self.backfill.tracks.clear()
         fields = {name: checkpoint.encode(state) for name, state in self._touched.items()}
         self._touched.clear()
         for symbol, book in self.books.items():
             if book.touched:
                 fields["b:" + symbol] = checkpoint.encode(book.meta)
                 book.touched = False
-        deleted = self._sessions(fields) + self._topics(fields) + sorted(self._deleted - fields.keys())
+        deleted = (
+            self._sessions(fields)
+            + self._topics(fields)
+            + self._fillings(fields)
+            + sorted(self._deleted - fields.keys())
+        )
         self._deleted.clear()
         images |= dict.fromkeys(self._dropped - images.keys(), b"")
         self._dropped.clear()
@@ -590,14 +633,16 @@ class Engine:
             deleted=deleted,
             images=images,
             commands=[control.encode(command) for command in out.commands],
+            given_up=out.given_up,
+            backfilled=out.backfilled,
             block=block,
             duplicates=out.duplicates,
             frames=out.frames,
             oldest_ns=out.oldest_ns,
         )
         self._committed_pos = self.pos
-        out.events, out.deltas, out.commands = EventBlock(), DeltaBlock(), []
-        out.duplicates = out.frames = out.oldest_ns = 0
+        out.events, out.deltas, out.commands, out.given_up = EventBlock(), DeltaBlock(), [], []
+        out.backfilled = out.duplicates = out.frames = out.oldest_ns = 0
         return taken
 
     def _sessions(self, fields: dict[str, bytes]) -> list[str]:
@@ -612,6 +657,16 @@ class Engine:
         deleted += ["n:" + name for name in sources.forgotten]
         for changed in (sources.counted, sources.touched, sources.gone, sources.forgotten):
             changed.clear()
+        return deleted
+
+    def _fillings(self, fields: dict[str, bytes]) -> list[str]:
+        """The same of what is asked for by REST."""
+        backfill = self.backfill
+        for symbol in backfill.touched:
+            fields["f:" + symbol] = checkpoint.encode(backfill.fillings[symbol])
+        deleted = ["f:" + symbol for symbol in backfill.gone]
+        backfill.touched.clear()
+        backfill.gone.clear()
         return deleted
 
     def _topics(self, fields: dict[str, bytes]) -> list[str]:

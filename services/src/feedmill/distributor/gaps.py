@@ -72,6 +72,40 @@ def new_gap(shard: str, symbol: str, channel: str, cause: str, from_seq: int, fr
     )
 
 
+def within(ranges: list[tuple[int, int]], low: int, high: int) -> list[tuple[int, int]]:
+    """What of ``ranges`` lies between ``low`` and ``high``, both included."""
+    return [(max(a, low), min(b, high)) for a, b in ranges if a <= high and b >= low]
+
+
+def without(ranges: list[tuple[int, int]], cuts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """``ranges`` less ``cuts``; both ascending and without overlap."""
+    left = []
+    place = 0
+    for low, high in ranges:
+        while place < len(cuts) and cuts[place][1] < low:
+            place += 1
+        at = place
+        while at < len(cuts) and cuts[at][0] <= high:
+            if cuts[at][0] > low:
+                left.append((low, cuts[at][0] - 1))
+            low = cuts[at][1] + 1
+            at += 1
+        if low <= high:
+            left.append((low, high))
+    return left
+
+
+def joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers, ascending, as few ranges as can be."""
+    found: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if found and low <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(found[-1][1], high))
+        else:
+            found.append((low, high))
+    return found
+
+
 def cut(ranges: list[tuple[int, int]], number: int) -> list[tuple[int, int]] | None:
     """``ranges`` without ``number``; None when it is in none of them."""
     for place, (low, high) in enumerate(ranges):

@@ -22,6 +22,9 @@ commits = Counter("feedmill_distributor_commits_total", "Commits.")
 commit_seconds = Histogram("feedmill_distributor_commit_seconds", "Time of a commit.", buckets=LATENCY_BUCKETS)
 reloads = Counter("feedmill_distributor_reloads_total", "Times the checkpoint was loaded.", ["why"])
 commands = Counter("feedmill_distributor_commands_total", "Commands issued to receivers.")
+backfilled = Counter("feedmill_distributor_backfilled_trades_total", "Trades that were missing and came by REST.")
+given_up = Counter("feedmill_distributor_given_up_trades_total", "Missing trades that the venue no longer offers.")
+filling = Gauge("feedmill_distributor_backfill_pages", "Pages of trades asked for, or to be asked for again.")
 books = Gauge("feedmill_distributor_books", "Books by state.", ["state"])
 lag_seconds = Gauge("feedmill_distributor_lag_seconds", "Age of the oldest raw entry not dispatched yet.")
 held_back = Gauge("feedmill_distributor_held_back", "1 while Redis is too full to add events.")
@@ -32,7 +35,7 @@ receive_to_commit = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 _KINDS = ("trades", "tickers", "books", "candles", "gaps", "dead_letters", "instruments")
-_COUNTERS = [frames, commits, duplicates, commands, *(events.labels(kind) for kind in _KINDS)]
+_COUNTERS = [frames, commits, duplicates, commands, backfilled, given_up, *(events.labels(kind) for kind in _KINDS)]
 
 
 @dataclass(slots=True)
@@ -46,6 +49,9 @@ class Figures:
     frames: int = 0
     duplicates: int = 0
     commands: int = 0
+    backfilled: int = 0
+    given_up: int = 0
+    filling: int = 0
     kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
     """Events emitted by kind."""
     gaps: int = 0
@@ -75,6 +81,8 @@ class Figures:
         self.position = taken.pos
         self.duplicates += taken.duplicates
         self.commands += len(taken.commands)
+        self.backfilled += taken.backfilled
+        self.given_up += sum(each.trades for each in taken.given_up)
         counts = self.kinds
         counts["trades"] += len(block.trades)
         counts["tickers"] += len(block.tickers)
@@ -108,7 +116,8 @@ class Figures:
 
     def report(self) -> None:
         """Bring the counters up to date."""
-        now = [self.frames, self.commits, self.duplicates, self.commands, *self.kinds.values()]
+        now = [self.frames, self.commits, self.duplicates, self.commands, self.backfilled, self.given_up]
+        now += self.kinds.values()
         for counter, value, before in zip(_COUNTERS, now, self._reported, strict=True):
             if value > before:
                 counter.inc(value - before)
@@ -127,6 +136,7 @@ class Figures:
             "duplicates": self.duplicates,
             "gaps": self.gaps,
             "deadLetters": self.dead_letters,
+            "backfill": {"trades": self.backfilled, "givenUp": self.given_up, "pages": self.filling},
             "commits": self.commits,
             "reloads": self.reloads,
             "position": self.position,

@@ -9,6 +9,14 @@ from feedmill.shared.control import Command
 from feedmill.shared.events import DeltaBlock, EventBlock, Gap
 
 
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A gap of trades that the venue no longer offers: it stays open."""
+
+    gap: str
+    trades: int
+
+
 @dataclass(slots=True)
 class Output:
     """Collected between two commits. Touched state is named by checkpoint field and encoded when it is taken."""
@@ -16,6 +24,9 @@ class Output:
     events: EventBlock = field(default_factory=EventBlock)
     deltas: DeltaBlock = field(default_factory=DeltaBlock)
     commands: list[Command] = field(default_factory=list)
+    given_up: list[GivenUp] = field(default_factory=list)
+    backfilled: int = 0
+    """Trades that came by REST."""
     duplicates: int = 0
     """Events dropped because they were emitted before."""
     frames: int = 0
@@ -25,10 +36,12 @@ class Output:
     def gap(self, gap: Gap) -> None:
         self.events.gaps.append(gap)
 
-    def command(self, kind: str, symbol: str, native: str, channel: str, now_ns: int, reason: str) -> str:
+    def command(
+        self, kind: str, symbol: str, native: str, channel: str, now_ns: int, reason: str, **bounds: int
+    ) -> str:
         """Ask the receivers for something; answers the command's id."""
         number = secrets.token_hex(8)
-        self.commands.append(Command(number, kind, symbol, native, channel, now_ns, reason))
+        self.commands.append(Command(number, kind, symbol, native, channel, now_ns, reason, **bounds))
         return number
 
 
@@ -48,6 +61,8 @@ class Taken:
     deleted: list[str]
     images: dict[str, bytes]
     commands: list[bytes]
+    given_up: list[GivenUp]
+    backfilled: int
     block: EventBlock
     duplicates: int
     frames: int

@@ -40,6 +40,8 @@ class DistributorSettings:
     linger: float = LINGER[BatchingMode.ADAPTIVE]
     wanted: frozenset[TopicKey] | None = None
     """What the manifest asks for; None = not known, nothing is forgotten for it."""
+    trades_page: int = 0
+    """Trades that one REST request brings at most; 0 = gaps are not filled by REST."""
     breaker_failures: int = 5
     breaker_reset: float = 30.0
     lease_ttl: float = 3.0
@@ -69,6 +71,7 @@ class DistributorSettings:
             grace_ns=int(spec.distributor.gap_grace.seconds * SECOND),
             image_interval=spec.distributor.image_interval.seconds,
             wanted=frozenset((each.channel.value, each.symbol, each.interval) for each in subscriptions),
+            trades_page=venue.trades_page,
             linger=LINGER[spec.receiver.batching.mode],
             breaker_failures=breaker.failure_threshold,
             breaker_reset=breaker.reset_timeout.seconds,

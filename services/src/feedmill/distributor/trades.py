@@ -7,9 +7,11 @@ the first from then on, and what lies between is a hole.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from feedmill.distributor.gaps import CLOSED, LATE, OPEN, cut
+from feedmill.distributor.gaps import CLOSED, LATE, OPEN, cut, joined, within, without
 from feedmill.shared.clock import SECOND
 from feedmill.shared.events import Flag, Gap, Trade
 
@@ -31,6 +33,18 @@ class Hole(msgspec.Struct, array_like=True):
     to_ns: int
     cause: str
     revision: int = 0
+    given_up: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    """What of the missing numbers the venue no longer offers."""
+    said: bool = False
+    """That nothing of it can be had any more was told."""
+
+    @property
+    def wanted(self) -> list[tuple[int, int]]:
+        """What is missing and may still be had by REST."""
+        return without(self.missing, self.given_up) if self.given_up else self.missing
+
+    def give_up(self, low: int, high: int) -> None:
+        self.given_up = joined([*self.given_up, *within(self.missing, low, high)])
 
     def gap(self, shard: str, symbol: str, repaired_by: str) -> Gap:
         """The row as it stands, under the next revision."""
@@ -87,7 +101,7 @@ class TradeTrack(msgspec.Struct, array_like=True):
         if self.cause_after != self.last.id:
             self.cause, self.cause_after = cause, self.last.id
 
-    def accept(self, trade: Trade, shard: str, gaps: list[Gap], repaired_by: str = LATE) -> bool:
+    def accept(self, trade: Trade, shard: str, gaps: list[Gap]) -> bool:
         """Judge a trade that is not simply the next one; True = emit it. Revised gaps are added to ``gaps``."""
         last = self.last
         number = trade.id
@@ -111,19 +125,48 @@ class TradeTrack(msgspec.Struct, array_like=True):
             self.first, self.first_ns = number, trade.receive_ns
             trade.flags |= _LATE
             return True
+        hole = self._filled(trade)
+        if hole is None:
+            return False
+        if hole.revision:
+            gaps.append(hole.gap(shard, self.symbol, LATE))
+        return True
+
+    def _filled(self, trade: Trade) -> Hole | None:
+        """Take a number out of the hole it fills; answers which that was."""
         for hole in self.holes:
-            if hole.from_seq <= number <= hole.to_seq:
-                rest = cut(hole.missing, number)
+            if hole.from_seq <= trade.id <= hole.to_seq:
+                rest = cut(hole.missing, trade.id)
                 if rest is None:
-                    return False
+                    return None
                 hole.missing = rest
-                if hole.revision:
-                    gaps.append(hole.gap(shard, self.symbol, repaired_by))
                 if not rest:
                     self.holes.remove(hole)
                 trade.flags |= _LATE
-                return True
-        return False
+                return hole
+        return None
+
+    def fill(self, trades: Iterable[Trade], shard: str, gaps: list[Gap], repaired_by: str) -> list[Trade]:
+        """Judge what was asked for; answers what to emit. A gap is revised once, however many of its numbers came."""
+        taken: list[Trade] = []
+        revised: dict[int, Hole] = {}
+        for trade in trades:
+            if trade.id > self.last.id:
+                continue  # The stream brings it itself, in order.
+            if trade.id < self.first:
+                if self.accept(trade, shard, gaps):
+                    taken.append(trade)
+            elif (hole := self._filled(trade)) is not None:
+                taken.append(trade)
+                if hole.revision:
+                    revised[hole.from_seq] = hole
+        gaps.extend(hole.gap(shard, self.symbol, repaired_by) for hole in revised.values())
+        return taken
+
+    @property
+    def told(self) -> list[Hole]:
+        """Holes that are gaps."""
+        return [hole for hole in self.holes if hole.revision]
 
     def _hole(self, trade: Trade, shard: str, gaps: list[Gap]) -> None:
         last = self.last

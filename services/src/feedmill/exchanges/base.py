@@ -148,6 +148,20 @@ class RestRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class TradeRange:
+    """Trades to ask for by REST: numbers, both included, and receive times (ns) they lie between (0 = not known)."""
+
+    from_id: int
+    to_id: int
+    from_ns: int = 0
+    to_ns: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.to_id - self.from_id + 1
+
+
+@dataclass(frozen=True, slots=True)
 class RestLimits:
     """What the answer's headers say about the budget."""
 
@@ -167,6 +181,10 @@ class Rest(ABC):
 
     @abstractmethod
     def book_snapshot(self, symbol: str, native: str) -> RestRequest: ...
+
+    def trades(self, symbol: str, native: str, wanted: TradeRange) -> RestRequest | None:
+        """Trades by the numbers of the stream, at most ``Venue.trades_page``. None = the venue offers no such thing."""
+        return None
 
     def halves(self, request: RestRequest) -> list[RestRequest]:
         """A refused request as two smaller ones, so that one bad symbol costs only itself; empty = it is the least."""
@@ -284,6 +302,8 @@ class Venue:
     """Canonical -> native symbol; raises ValueError with a remedy when the symbol is not of the venue's form."""
     candle_intervals: frozenset[str]
     channels: frozenset[ChannelName] = field(default=frozenset(ChannelName))
+    trades_page: int = 0
+    """Trades that one request of :meth:`Rest.trades` brings at most; 0 = gaps are not filled by REST."""
     venue_candles_comparable: Mapping[str, Any] = field(default_factory=dict)
     """Which fields of the venue's candles equal ours when complete: {"volume": bool, "trades": bool | "raw", ...}.
     "raw" (trades, first_id, last_id): equal by the raw trades that our units (aggregates) cover."""

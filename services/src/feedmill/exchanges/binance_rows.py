@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from feedmill.exchanges.base import Rest, RestLimits, RestRequest
+from feedmill.exchanges.base import Rest, RestLimits, RestRequest, TradeRange
 from feedmill.exchanges.reading import seconds
 from feedmill.exchanges.times import Number, Time, to_ns
 from feedmill.exchanges.urls import join
 from feedmill.shared.events import Flag, Instrument, Level, Side, Trade
 
+TRADES_PAGE = 1000
+"""Both markets give as many trades a request."""
 _BACKFILL = int(Flag.BACKFILL)
 _RETRY_AFTER = {429: 60.0, 418: 300.0, 403: 60.0}
 """Seconds to stay away where the answer does not say it: a weight window, a ban, the firewall."""
@@ -141,6 +143,9 @@ class BinanceRest(Rest):
     depth_limit: ClassVar[int]
     depth_weight: ClassVar[int]
     info_weight: ClassVar[int]
+    trades_path: ClassVar[str]
+    """Whose ids are those of the trades stream."""
+    trades_weight: ClassVar[int]
 
     def __init__(self, base: str) -> None:
         super().__init__(base)
@@ -155,6 +160,11 @@ class BinanceRest(Rest):
     def book_snapshot(self, symbol: str, native: str) -> RestRequest:
         params = {"symbol": native, "limit": str(self.depth_limit)}
         return RestRequest("book_snapshot", f"{self.base}/depth", params, self.depth_weight, symbol, native)
+
+    def trades(self, symbol: str, native: str, wanted: TradeRange) -> RestRequest:
+        """From an id on, ascending; where that is gone, from the first there is."""
+        params = {"symbol": native, "fromId": str(wanted.from_id), "limit": str(min(wanted.count, TRADES_PAGE))}
+        return RestRequest("trades", f"{self.base}/{self.trades_path}", params, self.trades_weight, symbol, native)
 
     def read_limits(self, status: int, headers: Mapping[str, str], body: bytes) -> RestLimits:
         lower: dict[str, Any] = {name.lower(): value for name, value in headers.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from feedmill import __version__
-from feedmill.exchanges.base import Rest, RestRequest, VenueLimits
+from feedmill.exchanges.base import Rest, RestRequest, TradeRange, VenueLimits
 from feedmill.receiver import metrics
 from feedmill.receiver.causes import host_of
 from feedmill.receiver.session import Producer
@@ -30,6 +30,9 @@ WORKERS = 2
 ATTEMPTS = 5
 GIVE_UP = 60.0
 """Seconds after which a command's request is given up, waiting for budget included: it was asked anew long since."""
+NOT_OFFERED = 404
+PASSING = frozenset({403, 408, 418, 425, 429})
+"""Statuses below 500 that say nothing against what was asked for."""
 MAX_BODY = 64 * 1024 * 1024
 OTHER_BUDGET = (5.0, 0.1)
 """Capacity and rate of budgets a venue names but VenueLimits does not describe (the strictest documented one)."""
@@ -88,6 +91,15 @@ class RestDesk:
     def snapshot(self, symbol: str, native: str, command: str) -> None:
         self.ask(self._rest.book_snapshot(symbol, native), command)
 
+    def trades(self, command: control.Command) -> None:
+        wanted = TradeRange(command.from_id, command.to_id, command.from_ns, command.to_ns)
+        request = self._rest.trades(command.symbol, command.native, wanted)
+        if request is not None:
+            self.ask(request, command.id)
+            return
+        reason = "the venue offers no trades by number"
+        self._producer.record(control.RestFailed(command.id, command.symbol, reason, NOT_OFFERED))
+
     def instruments(self, natives: Sequence[str], command: str) -> None:
         for request in self._rest.instruments(natives):
             self.ask(request, command)
@@ -130,7 +142,7 @@ class RestDesk:
 
     async def _serve(self, session: aiohttp.ClientSession, job: Job) -> None:
         backoff = Backoff(0.5, 10.0)
-        reason = ""
+        reason, status = "", 0
         bucket = self._bucket(job.request.bucket)
         for _ in range(ATTEMPTS):
             left = job.asked + GIVE_UP - monotonic()
@@ -143,7 +155,7 @@ class RestDesk:
             except TimeoutError:
                 reason = reason or "no budget in time"
                 break
-            final, reason = await self._once(session, job, bucket)
+            final, reason, status = await self._once(session, job, bucket)
             if final:
                 if reason and (parts := self._rest.halves(job.request)):
                     for part in parts:
@@ -152,10 +164,10 @@ class RestDesk:
                 break
             await asyncio.sleep(backoff.next())
         if reason:
-            self._give_up(job, reason)
+            self._give_up(job, reason, status if 400 <= status < 500 and status not in PASSING else 0)
 
-    async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: TokenBucket) -> tuple[bool, str]:
-        """(final?, why not): ``(True, "")`` is an answer in the stream."""
+    async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: TokenBucket) -> tuple[bool, str, int]:
+        """(final?, why not, HTTP status or 0): ``(True, "", 200)`` is an answer in the stream."""
         request = job.request
         sent = now_ns()
         try:
@@ -168,10 +180,10 @@ class RestDesk:
             self.problem = f"{host_of(request.url)}: {type(error).__name__}"
             self._log.warning("rest.failed", host=host_of(request.url), kind=request.kind, error=type(error).__name__)
             metrics.rest_requests.labels(request.kind, "unreachable").inc()
-            return False, f"{type(error).__name__} from {host_of(request.url)}"
+            return False, f"{type(error).__name__} from {host_of(request.url)}", 0
         at = now_ns()
         if len(body) > MAX_BODY:
-            return True, f"the answer is larger than {MAX_BODY} bytes"
+            return True, f"the answer is larger than {MAX_BODY} bytes", 0
         limits = self._rest.read_limits(status, headers, body)
         if limits.used_weight is not None and request.bucket == "weight":
             bucket.correct(self._limits.request_weight * 0.9 - limits.used_weight)
@@ -181,7 +193,7 @@ class RestDesk:
             self._producer.answer(
                 control.RestAnswer(job.command, request.kind, request.symbol, request.native, status, sent, body), at
             )
-            return True, ""
+            return True, "", status
         reason = f"HTTP {status} from {host_of(request.url)}: {body[:120].decode('utf-8', 'replace')}"
         self.problem = reason
         self._log.warning("rest.refused", host=host_of(request.url), kind=request.kind, status=status)
@@ -189,8 +201,8 @@ class RestDesk:
             wait = limits.retry_after if limits.retry_after is not None else 60.0
             for each in self._buckets.values():
                 each.block(wait)
-            return False, reason
-        return status < 500, reason
+            return False, reason, 0
+        return status < 500, reason, status
 
     def _bucket(self, name: str) -> TokenBucket:
         bucket = self._buckets.get(name)
@@ -198,7 +210,7 @@ class RestDesk:
             bucket = self._buckets[name] = TokenBucket(*OTHER_BUDGET)
         return bucket
 
-    def _give_up(self, job: Job, reason: str) -> None:
+    def _give_up(self, job: Job, reason: str, status: int = 0) -> None:
         metrics.rest_requests.labels(job.request.kind, "given_up").inc()
         self._log.warning("rest.given_up", kind=job.request.kind, symbol=job.request.symbol, reason=reason[:200])
-        self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200]))
+        self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200], status))

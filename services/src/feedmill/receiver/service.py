@@ -204,6 +204,8 @@ class Receiver:
         """Carry out what a distributor asked for."""
         if command.kind == "book_snapshot":
             self.desk.snapshot(command.symbol, command.native, command.id)
+        elif command.kind == "trades":
+            self.desk.trades(command)
         elif command.kind == "instruments":
             natives = [command.native] if command.native else sorted({s.native for s in self.settings.subscriptions})
             self.desk.instruments(natives, command.id)

@@ -104,6 +104,8 @@ class RestFailed(Control, tag="restfailed"):
     command: str
     symbol: str
     reason: str
+    status: int = 0
+    """HTTP status where the venue refused it for what it asks; 0 = it may do another time."""
 
 
 class SessionEnd(Control, tag="sessionend"):
@@ -145,12 +147,17 @@ class Command(msgspec.Struct):
 
     id: str
     kind: str
-    """book_snapshot (REST) | resubscribe (unsubscribe + subscribe of the topic) | instruments."""
+    """book_snapshot | trades (REST) | resubscribe (unsubscribe + subscribe of the topic) | instruments."""
     symbol: str
     native: str
     channel: str
     issued_ns: int
     reason: str = ""
+    from_id: int = -1
+    """Of trades: first and last number that are missing, and the times (ns) of what came before and after them."""
+    to_id: int = -1
+    from_ns: int = 0
+    to_ns: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

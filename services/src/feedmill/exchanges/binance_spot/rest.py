@@ -18,6 +18,7 @@ class SpotRest(BinanceRest):
     known_paths = ("/api/v3", "/api")
     depth_limit, depth_weight = 5000, 250  # What lies beyond the levels asked for stays unknown: ask for all there are.
     info_weight = 20
+    trades_path, trades_weight = "historicalTrades", 25
 
     def instruments(self, natives: Sequence[str]) -> list[RestRequest]:
         chunks = [natives[at : at + SYMBOLS_PER_REQUEST] for at in range(0, len(natives), SYMBOLS_PER_REQUEST)]

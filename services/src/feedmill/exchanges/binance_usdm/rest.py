@@ -12,3 +12,4 @@ class UsdmRest(BinanceRest):
     known_paths = ("/fapi/v1", "/fapi")
     depth_limit, depth_weight = 1000, 20
     info_weight = 1
+    trades_path, trades_weight = "aggTrades", 20  # The last 48 hours.

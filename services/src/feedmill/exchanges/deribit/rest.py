@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from feedmill.exchanges.base import Rest, RestLimits, RestRequest
+from feedmill.exchanges.base import Rest, RestLimits, RestRequest, TradeRange
 from feedmill.exchanges.deribit.names import currency_of
 from feedmill.exchanges.reading import seconds
 from feedmill.exchanges.urls import join
@@ -16,7 +16,8 @@ ONE_BY_ONE = 10
 """Up to this many instruments of a currency are asked for singly: the list of a currency is up to a megabyte."""
 LIST_WEIGHT = 1
 """In the budget "instruments": one list in 10 s, 5 at once, the stricter of the two documented limits."""
-_RETRY_AFTER = {429: 5.0, 10028: 5.0}
+TRADES_PAGE = 1000
+_RETRY_AFTER = {429: 5.0, 10028: 5.0, 10040: 1.0, 10041: 5.0, 10047: 1.0, 10066: 5.0, 11051: 30.0}
 """Seconds to stay away, by HTTP status or error code, where the answer does not say it."""
 
 
@@ -53,6 +54,13 @@ class DeribitRest(Rest):
         """The venue's books start in-band; this is for comparing, its change_id belongs to the channel's chain."""
         params = {"instrument_name": native, "depth": "10000"}
         return self._call("book_snapshot", "get_order_book", params, 1, symbol, native)
+
+    def trades(self, symbol: str, native: str, wanted: TradeRange) -> RestRequest:
+        params = {
+            "instrument_name": native, "start_seq": str(wanted.from_id), "end_seq": str(wanted.to_id),
+            "count": str(min(wanted.count, TRADES_PAGE)), "sorting": "asc",
+        }  # fmt: skip
+        return self._call("trades", "get_last_trades_by_instrument", params, 1, symbol, native)
 
     def _call(
         self,
