@@ -52,6 +52,7 @@ COMMANDS: dict[str, Lazy] = {
     "run": Lazy("feedmill.cli.run", "app", "Run one service process (feedmill up does it for you).", OPERATE),
     "migrate": Lazy("feedmill.cli.migrate", "command", "Bring a database's schema up to date.", OPERATE),
     "verify": Lazy("feedmill.cli.verify", "verify", "Compare a database with a simulator's ledger.", OPERATE),
+    "dlq": Lazy("feedmill.cli.dlq", "app", "List, show, drive again or drop dead letters.", OPERATE),
     "docs": Lazy(
         "feedmill.cli.docs",
         "docs",

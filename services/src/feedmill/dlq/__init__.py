@@ -1,0 +1,1 @@
+"""Dead letters: looking at them, driving them again after a fix, dropping them."""
