@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from feedmill.receiver.session import Producer
 from feedmill.receiver.spill import files
 from feedmill.receiver.spill import spool as spool_module
 from feedmill.receiver.spill.spool import Spool
+from feedmill.shared import control
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.frames import RawBatch, RunKind, decode_batch
@@ -102,6 +103,8 @@ class Life:
     size: int
     number: int
     given: list[bytes] = field(default_factory=list)
+    pressed: bool = False
+    """Batches go to the disk although Redis takes them."""
 
     async def start(self) -> None:
         self.producer = Producer("r0", ByteBudget(64 * 1024), max_bytes=2000, log=get_logger())
@@ -116,17 +119,28 @@ class Life:
     @property
     def blocked(self) -> float:
         """As after a long time, whenever Redis is away."""
-        return 0.0 if self.appender.up else 60.0
+        return 0.0 if self.appender.up and not self.pressed else 60.0
 
     def take(self, count: int) -> None:
-        frames = [b"%d/%d" % (self.number, len(self.given) + index) for index in range(count)]
-        self.given += frames
-        self.producer.frames(1, [len(self.given)] * count, frames)
+        for _ in range(count):
+            self.given.append(b"%d/%d" % (self.number, len(self.given)))
+            self.producer.frames(1, [len(self.given)], self.given[-1:])
 
     def confirm(self) -> None:
         pending = self.producer.to_confirm()
         if pending is not None:
             self.producer.confirm(*pending)
+
+    async def race(self, turns: int) -> None:
+        """A write during which Redis takes and confirms what is being written."""
+        self.pressed = True
+        self.spool.active = True
+        task = asyncio.create_task(self.spool.work())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        self.confirm()
+        await task
+        self.pressed = False
 
     async def settled(self) -> None:
         """Everything is in Redis; the disk does nothing."""
@@ -214,7 +228,7 @@ steps = st.lists(
         st.tuples(st.just("frames"), st.integers(1, 100)),
         st.tuples(st.sampled_from(["outage", "crash"]), st.integers(1, 200)),
         st.tuples(st.just("turn"), st.integers(1, 30)),
-        st.tuples(st.just("forget"), st.integers(1, 8)),
+        st.tuples(st.sampled_from(["forget", "race"]), st.integers(1, 8)),
         st.tuples(st.sampled_from(["write", "confirm", "leave", "come", "kill", "settle"]), st.just(0)),
         st.tuples(st.just("fail"), st.integers(1, 2)),
     ),
@@ -259,6 +273,9 @@ async def test_any_order_of_events(actions: list[tuple[str, int]]) -> None:
                 # What is confirmed is on the server's disk: from here on it is not forgotten.
                 life.confirm()
                 safe = len(server.raw)
+            elif action == "race" and not server.away:
+                await life.race(number)
+                safe = len(server.raw)
             elif action == "leave":
                 server.leave()
                 await until(partial(is_down, life.appender))
@@ -297,3 +314,189 @@ async def test_any_order_of_events(actions: list[tuple[str, int]]) -> None:
              if run.kind == RunKind.FRAMES for frame in run.frames]  # fmt: skip
     assert order == sorted(order)
     current.pop()
+
+
+@pytest.fixture
+async def first(tmp_path: Path) -> AsyncIterator[Life]:
+    server = Server()
+    current.append(server)
+    life = Life(server, tmp_path, 1 << 20, 0)
+    await life.start()
+    yield life
+    if not life.task.done():
+        await life.kill()
+    current.pop()
+
+
+async def outage(life: Life, frames: int) -> None:
+    life.server.leave()
+    await until(partial(is_down, life.appender))
+    life.take(frames)
+    life.spool.active = True
+    while await life.spool.work():
+        pass
+
+
+async def next_life(life: Life) -> Life:
+    following = Life(life.server, life.folder, life.size, life.number + 1)
+    await following.start()
+    return following
+
+
+def said(server: Server, kind: type) -> list[Any]:
+    found = [
+        frame for batch in server.batches() for run in batch.runs if run.kind == RunKind.CONTROL for frame in run.frames
+    ]
+    return [record for record in map(control.decode_control, found) if isinstance(record, kind)]
+
+
+async def test_confirmed_while_it_is_being_written(first: Life) -> None:
+    """Then the segment goes although something was just added to it: that must be written again."""
+    await outage(first, 100)
+    first.server.away = False
+    await first.settled()
+    first.pressed = True
+    disk = first.producer.disk
+    assert disk
+    first.appender.hold("the test")
+    first.take(50)
+    first.producer.seal()
+    assert len(first.producer.backlog.waiting(10**6)) > 1
+    first.spool.active = True
+    write = asyncio.create_task(first.spool.work())
+    await asyncio.sleep(0)
+    first.confirm()
+    assert not disk
+    await write
+    assert not disk
+    while await first.spool.work():
+        pass
+    await first.spool.folder.writing(lambda: None)
+    assert disk
+    assert frames_on_disk(first.folder, 0) == first.given[100:]
+    first.pressed = False
+    first.appender.hold("")
+    await first.settled()
+    assert frames_of(first.server, 0) == first.given
+    assert_dense(first.server)
+
+
+async def test_replaced_while_it_is_being_written(first: Life) -> None:
+    await first.settled()
+    first.confirm()
+    first.server.raw.clear()
+    await outage(first, 100)
+    first.take(100)
+    first.producer.seal()
+    write = asyncio.create_task(first.spool.work())
+    await asyncio.sleep(0)
+    first.producer.replace()
+    await write
+    first.server.away = False
+    await first.settled()
+    assert frames_of(first.server, 0) == first.given
+    assert_dense(first.server)
+    begun = said(first.server, control.Session)
+    assert [each.session for each in begun] == list(dict.fromkeys(session for session, _, _ in first.server.raw))
+    assert len(begun) == 2
+    assert begun[0].lost_session == begun[1].lost_session != begun[0].session
+
+
+async def test_damaged_batches_of_a_killed_one_are_told(first: Life) -> None:
+    await outage(first, 240)
+    await first.kill()
+    (path,) = first.folder.glob("*.spill")
+    (piece,) = files.scan_file(path)[0].pieces
+    assert piece.last > 8
+    data = bytearray(path.read_bytes())
+    data[piece.start(3) + 60] ^= 1  # the payload of the third
+    data[piece.start(5) + 2] ^= 1  # where the fifth begins
+    del data[piece.stop(piece.last) - 1 :]  # torn
+    path.write_bytes(data)
+    first.server.away = False
+    second = await next_life(first)
+    await second.settled()
+    await second.kill()
+    assert_dense(first.server)
+    batches = {batch.n: batch for batch in first.server.batches() if batch.session == first.producer.id}
+    assert list(batches) == list(range(1, piece.last + 1))
+    assert isinstance(control.decode_control(batches[piece.last].runs[0].frames[0]), control.SessionEnd)
+    sheds = said(first.server, control.Shed)
+    assert [shed.conn for shed in sheds] == [0, 0]
+    assert sheds[0].frames > 0
+    got = frames_of(first.server, 0)
+    assert got == [frame for frame in first.given if frame in set(got)]
+    lost = len(first.given) - len(got)
+    assert sheds[0].frames < lost
+    assert lost == 3 * sheds[0].frames or lost < 4 * sheds[0].frames
+
+
+async def test_a_segment_that_is_gone_and_one_without_head(first: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    await outage(first, 1)
+    for _ in range(3):
+        first.spool.folder.writer.close()
+        first.take(30)
+        first.producer.seal()
+        await first.spool.work()
+    await first.kill()
+    paths = sorted(first.folder.glob("*.spill"))
+    assert len(paths) == 4
+    paths[1].unlink()
+    paths[2].write_bytes(b"x" * 20 + paths[2].read_bytes()[20:])
+    first.server.away = False
+    second = await next_life(first)
+    await second.settled()
+    await second.kill()
+    assert_dense(first.server)
+    assert len(said(first.server, control.Shed)) == 1
+    assert frames_of(first.server, 0) == first.given[:1] + first.given[31:]
+
+
+async def test_wiped_server_and_a_killed_receiver(first: Life) -> None:
+    topic = control.TopicRef("A", "A", "Trades", "a")
+    first.producer.record(control.Connected(1, "stream", [topic]), 1)
+    first.producer.record(control.Subscribed(1, [topic]), 1)
+    first.take(10)
+    await first.settled()
+    first.confirm()
+    await outage(first, 60)
+    await first.kill()
+    first.server.raw.clear()
+    first.server.away = False
+    second = await next_life(first)
+    second.take(5)
+    await second.settled()
+    assert len(second.producer.past) == 1
+    second.confirm()
+    assert not second.producer.past
+    await second.settled()
+    await second.kill()
+    assert not list(first.folder.glob("*.spill"))
+    assert_dense(first.server)
+    assert frames_of(first.server, 0) == first.given[10:]
+    assert frames_of(first.server, 1) == second.given
+    begun = said(first.server, control.Session)
+    assert [each.lost_session for each in begun] == [first.producer.id, None]
+    assert first.producer.session.started_ns < begun[0].started_ns < begun[1].started_ns
+    assert said(first.server, control.Connected) == [control.Connected(1, "stream", [topic])]
+    assert said(first.server, control.Subscribed) == [control.Subscribed(1, [topic])]
+    assert len(said(first.server, control.SessionEnd)) == 1
+
+
+async def test_the_server_had_more_than_was_on_disk(first: Life) -> None:
+    """After the outage batches went to Redis directly, and the receiver was killed before the disk was let go of."""
+    await outage(first, 60)
+    first.server.away = False
+    await first.settled()
+    first.take(10)
+    await first.settled()
+    on_server = first.server.last(first.producer.id)
+    assert on_server > first.producer.backlog.base
+    await first.kill()
+    second = await next_life(first)
+    await second.settled()
+    await second.kill()
+    assert_dense(first.server)
+    assert frames_of(first.server, 0) == first.given
+    assert first.server.last(first.producer.id) == on_server + 1
+    assert len(said(first.server, control.SessionEnd)) == 1
