@@ -236,6 +236,21 @@ class Bed:
             report = await self.compare()
         return report
 
+    async def repaired(self, timeout: float = 60.0) -> Report:
+        """End the flow and compare, once every gap of trades is closed."""
+        await self.settled()
+
+        async def closed() -> bool:
+            return not await self.rows("SELECT 1 FROM gaps WHERE channel = 'Trades' AND state = 'open'")
+
+        try:
+            await until(closed, timeout)
+        except TimeoutError:
+            found = await self.rows("SELECT id, cause, missing FROM gaps WHERE channel = 'Trades' AND state = 'open'")
+            pytest.fail(f"not repaired: {found}\n{self.trouble()}")
+        await self.until_drained()
+        return await self.settled()
+
     async def compare(self) -> Report:
         return await verify(self.folder / "ledger", self.database_url)
 

@@ -1,4 +1,7 @@
-"""Reads what distributors ask for, from the tip of the commands stream at start."""
+"""Reads what distributors ask for, from the tip of the commands stream at start.
+
+A REST request is made by one replica: who claims the command in Redis first. A resubscription concerns each of them.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,19 @@ from feedmill.shared.clock import SECOND, now_ns
 from feedmill.shared.control import Command, decode_command
 from feedmill.shared.keys import ShardRef
 from feedmill.shared.redis.url import RedisUrl
-from feedmill.shared.redis.wire import Wire, WireError, connect
+from feedmill.shared.redis.wire import Script, Wire, WireError, connect
 
 BLOCK_MS = 2000
+CLAIM_MS = 120_000
+"""How long a claim is remembered: longer than a command is worth carrying out."""
+STAND_BACK = 0.25
+"""Seconds that one whose last request failed leaves a command to the others."""
+BY_ONE = frozenset({"book_snapshot", "trades", "instruments"})
+CLAIM = Script(
+    """#!lua flags=allow-oom
+return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
+"""
+)
 REMEMBERED = 4096
 
 
@@ -54,10 +67,16 @@ class CommandReader:
         breaker: Breaker,
         handle: Callable[[Command], None],
         *,
+        replica: str = "",
         max_age: float = 30.0,
+        well: Callable[[], bool] = lambda: True,
         log: Any,
     ) -> None:
+        """``well``: whether this replica's requests come through."""
         self._url = url
+        self._shard = shard
+        self._replica = replica
+        self._well = well
         self._key = shard.commands
         self._breaker = breaker
         self._handle = handle
@@ -92,9 +111,9 @@ class CommandReader:
         for _, entries in reply or ():
             for entry, fields in entries:
                 self.position = entry.decode()
-                self._take(dict(zip(fields[::2], fields[1::2], strict=True)).get(b"c", b""))
+                await self._take(wire, dict(zip(fields[::2], fields[1::2], strict=True)).get(b"c", b""))
 
-    def _take(self, payload: bytes) -> None:
+    async def _take(self, wire: Wire, payload: bytes) -> None:
         try:
             command = decode_command(payload)
         except msgspec.DecodeError:
@@ -102,6 +121,16 @@ class CommandReader:
             self._log.warning("command.unreadable", size=len(payload))
             return
         what = self._filter.judge(command, now_ns())
+        if what == "do" and command.kind in BY_ONE and not await self._claim(wire, command):
+            what = "left"
         metrics.commands.labels(command.kind, what).inc()
         if what == "do":
             self._handle(command)
+
+    async def _claim(self, wire: Wire, command: Command) -> bool:
+        """Whether it is for this replica to carry out."""
+        if not self._well():
+            await asyncio.sleep(STAND_BACK)
+        async with asyncio.timeout(5.0):
+            key = self._shard.key(f"commands:claimed:{command.id}")
+            return bool(await wire.run(CLAIM, [key], self._replica, CLAIM_MS))

@@ -16,7 +16,7 @@ from feedmill.receiver.link import Link, Socket
 from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
 from feedmill.shared.backoff import Backoff
-from feedmill.shared.budget import TokenBucket
+from feedmill.shared.budget import Budget
 from feedmill.shared.clock import monotonic
 
 RATE_LIMIT_WAIT = 60.0
@@ -35,7 +35,7 @@ class Keeper:
         feed: Feed,
         producer: Producer,
         settings: ReceiverSettings,
-        connects: TokenBucket,
+        connects: Budget,
         flow: Flow,
         next_number: Callable[[], int],
         log: Any,

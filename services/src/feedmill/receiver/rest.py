@@ -1,8 +1,8 @@
 """REST on command: asked for by distributors (book snapshots) or by itself (instruments), answered into the stream.
 
-Every request draws on the venue's weight budget (its ``share``, corrected by what the venue's headers say), 429 and
-418 stop all requests for as long as the venue asks, server errors are retried with back-off, and what is given up is
-told with a RestFailed record.
+Every request draws on the venue's weight budget (its ``share``, corrected by what the venue's headers say; the fleet's
+where there is one), 429 and 418 stop all requests for as long as the venue asks, server errors are retried with
+back-off, and what is given up is told with a RestFailed record.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from feedmill.receiver.causes import host_of
 from feedmill.receiver.session import Producer
 from feedmill.shared import control
 from feedmill.shared.backoff import Backoff
-from feedmill.shared.budget import TokenBucket
+from feedmill.shared.budget import Budget, TokenBucket
 from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.fleet import RESERVE, Fleet
 
 QUEUE = 1000
 WORKERS = 2
@@ -62,6 +63,7 @@ class RestDesk:
         share: float = 0.5,
         timeout: float = 15.0,
         ssl_context: ssl.SSLContext | None = None,
+        fleet: Fleet | None = None,
         log: Any,
     ) -> None:
         self._rest = rest
@@ -72,8 +74,12 @@ class RestDesk:
         self._log = log
         self._queue: asyncio.Queue[Job] = asyncio.Queue(QUEUE)
         self._pending: dict[tuple[str, ...], Job] = {}
+        self._fleet = fleet
         limit = max(1.0, limits.request_weight * share)
-        self._buckets: dict[str, TokenBucket] = {"weight": TokenBucket.within(limit, limits.request_window)}
+        weight: Budget = TokenBucket.within(limit, limits.request_window)
+        if fleet is not None:
+            weight = fleet.within("weight", limit, limits.request_window)
+        self._buckets: dict[str, Budget] = {"weight": weight}
         self.problem = ""
 
     def move(self, rest: Rest) -> None:
@@ -166,7 +172,7 @@ class RestDesk:
         if reason:
             self._give_up(job, reason, status if 400 <= status < 500 and status not in PASSING else 0)
 
-    async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: TokenBucket) -> tuple[bool, str, int]:
+    async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: Budget) -> tuple[bool, str, int]:
         """(final?, why not, HTTP status or 0): ``(True, "", 200)`` is an answer in the stream."""
         request = job.request
         sent = now_ns()
@@ -204,10 +210,15 @@ class RestDesk:
             return False, reason, 0
         return status < 500, reason, status
 
-    def _bucket(self, name: str) -> TokenBucket:
+    def _bucket(self, name: str) -> Budget:
         bucket = self._buckets.get(name)
         if bucket is None:
-            bucket = self._buckets[name] = TokenBucket(*OTHER_BUDGET)
+            capacity, rate = OTHER_BUDGET
+            bucket = TokenBucket(capacity, rate)
+            if self._fleet is not None:
+                kept = 1 - RESERVE
+                bucket = self._fleet.budget(name, capacity * kept, rate * kept, capacity * RESERVE)
+            self._buckets[name] = bucket
         return bucket
 
     def _give_up(self, job: Job, reason: str, status: int = 0) -> None:

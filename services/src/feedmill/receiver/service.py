@@ -22,6 +22,7 @@ from feedmill.receiver.supervisor import Supervisor, reassign
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.control import Command
+from feedmill.shared.fleet import Fleet
 from feedmill.shared.health import Health
 from feedmill.shared.redis.url import RedisUrl
 
@@ -29,6 +30,13 @@ CONFIRM_WAIT = 3.0
 """Seconds an orderly stop waits for the last batches to be on the server's disk, beyond their acknowledgement."""
 FIRST_RESET = 1.0
 """Seconds of the breaker's first rest; it doubles up to the configured one."""
+
+
+def _fleet_of(settings: ReceiverSettings, redis_url: RedisUrl, log: Any) -> Fleet | None:
+    if not settings.fleet:
+        return None
+    name = f"{settings.shard}-{settings.replica}"
+    return Fleet(redis_url, settings.fleet, name=name, expected=settings.fleet_members, log=log)
 
 
 class Undrained(RuntimeError):
@@ -72,14 +80,21 @@ class Receiver:
             )
             self.confirmer.headroom = Headroom(settings.shard, self.producer, self.appender)
         self.flow = Flow(self.budget, settings.pause_limit, log)
-        self.supervisor = Supervisor(feed, self.producer, settings, self.flow, log)
+        self.fleet = _fleet_of(settings, redis_url, log)
+        limits, connects = feed.limits, None
+        if self.fleet is not None:
+            most = max(1.0, limits.connects * settings.share)
+            connects = self.fleet.within("connects", most, limits.connects_window)
+            health.detail("fleet", self.fleet.document)
+        self.supervisor = Supervisor(feed, self.producer, settings, self.flow, log, connects=connects)
         self.desk = RestDesk(
             rest, feed.limits, self.producer, share=settings.share, timeout=settings.rest_timeout,
-            ssl_context=settings.ssl_context, log=log,
+            ssl_context=settings.ssl_context, fleet=self.fleet, log=log,
         )  # fmt: skip
         self.commands = CommandReader(
-            redis_url, settings.shard, self.breaker, self.handle, max_age=settings.command_max_age, log=log
-        )
+            redis_url, settings.shard, self.breaker, self.handle, replica=settings.replica,
+            max_age=settings.command_max_age, well=lambda: not self.desk.problem, log=log,
+        )  # fmt: skip
         self._asked: set[asyncio.Task[None]] = set()
         status.install(self)
 
@@ -141,6 +156,8 @@ class Receiver:
         self.breaker.limit(settings.breaker_failures, settings.breaker_reset)
         if rest is not None:
             self.desk.move(rest)
+        if self.fleet is not None and settings.fleet:
+            self.fleet.move(settings.fleet, settings.fleet_members)
         self.supervisor.reconfigure(self._feed, settings, plans)
         new = {wanted.native for wanted in settings.subscriptions} - {wanted.native for wanted in before.subscriptions}
         if new:
@@ -157,6 +174,8 @@ class Receiver:
                 group.create_task(self.supervisor.run(), name="supervise")
                 group.create_task(self.desk.run(), name="rest")
                 group.create_task(self.commands.run(), name="commands")
+                if self.fleet is not None:
+                    group.create_task(self.fleet.run(), name="fleet")
                 group.create_task(self._metadata(), name="metadata")
         finally:
             for task in tuple(self._asked):

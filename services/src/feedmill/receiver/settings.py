@@ -61,7 +61,12 @@ class ReceiverSettings:
     connect_timeout: float = 10.0
     ack_timeout: float = 10.0
     share: float = 0.5
-    """Share of the venue's connect and REST limits this process may use (others may sit behind the same address)."""
+    """Share of the venue's connect and REST limits to use (others may sit behind the same address)."""
+
+    fleet: str = ""
+    """Venue and outgoing address: processes with the same one share these limits in Redis. Empty = none does."""
+    fleet_members: int = 1
+    """How many share them at least."""
 
     instruments_interval: float = 3600.0
     rest_timeout: float = 15.0
@@ -96,4 +101,8 @@ class ReceiverSettings:
             max_backoff=receiver.reconnect.max_backoff.seconds,
             stable_after=receiver.reconnect.stable_after.seconds,
             silence_timeout=None if silence is None else silence.seconds,
+            fleet=".".join(
+                (spec.exchange.name, spec.exchange.market, spec.exchange.environment.value, pipeline.spec.egress)
+            ),
+            fleet_members=receiver.shards * receiver.replicas,
         )

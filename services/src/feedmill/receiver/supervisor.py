@@ -15,7 +15,7 @@ from feedmill.receiver.keeper import Keeper
 from feedmill.receiver.link import Link, Socket
 from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
-from feedmill.shared.budget import TokenBucket
+from feedmill.shared.budget import Budget, TokenBucket
 
 
 def plan_sockets(feed: Feed, subscriptions: Sequence[Subscription]) -> list[Socket]:
@@ -73,12 +73,12 @@ class Supervisor:
         flow: Flow,
         log: Any,
         *,
-        connects: TokenBucket | None = None,
+        connects: Budget | None = None,
         random_source: random.Random | None = None,
     ) -> None:
         self.plans = plan_sockets(feed, settings.subscriptions)
         limits = feed.limits
-        self.connects = connects or TokenBucket.within(
+        self.connects: Budget = connects or TokenBucket.within(
             max(1.0, limits.connects * settings.share), limits.connects_window
         )
         numbers = itertools.count(1)

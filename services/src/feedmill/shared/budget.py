@@ -11,10 +11,29 @@ Clock = Callable[[], float]
 
 
 class Budget(Protocol):
-    """What may be spent over time. A fleet-wide budget (token buckets in Redis) will be another implementation."""
+    """What may be spent over time: by this process (:class:`TokenBucket`) or by a fleet (``shared/fleet.py``)."""
 
     async def take(self, amount: float = 1.0) -> None:
         """Wait until ``amount`` may be spent and spend it; first come, first served."""
+
+    def block(self, seconds: float) -> None:
+        """Let nothing through for ``seconds`` (Retry-After). A longer block that runs is kept."""
+
+    @property
+    def blocked_for(self) -> float:
+        """Seconds a block still lasts."""
+
+    def correct(self, left: float) -> None:
+        """The server says only ``left`` tokens remain: believe it when that is less than what is counted here."""
+
+
+def burst_and_rate(limit: float, window: float) -> tuple[float, float]:
+    """Capacity and tokens a second of a bucket that keeps ``limit`` in *any* half-open window of ``window`` seconds.
+
+    Half of the limit may go at once and the other half trickles in, since burst and refill of one window add up.
+    """
+    capacity = max(1.0, limit / 2)
+    return capacity, (limit - capacity) / window if limit - capacity >= 1 else 1.0 / window
 
 
 class TokenBucket:
@@ -33,15 +52,10 @@ class TokenBucket:
 
     @classmethod
     def within(cls, limit: float, window: float, *, clock: Clock = time.monotonic) -> TokenBucket:
-        """A bucket that never lets more than ``limit`` through in *any* half-open window of ``window`` seconds.
-
-        Half of the limit may go at once and the other half trickles in, since burst and refill of one window add up.
-        """
+        """A bucket that never lets more than ``limit`` through in *any* half-open window of ``window`` seconds."""
         if limit < 1 or window <= 0:
             raise ValueError(f"a limit of {limit} per {window} s cannot be kept: at least 1 per window")
-        capacity = max(1.0, limit / 2)
-        rate = (limit - capacity) / window if limit - capacity >= 1 else 1.0 / window
-        return cls(capacity, rate, clock=clock)
+        return cls(*burst_and_rate(limit, window), clock=clock)
 
     @property
     def level(self) -> float:

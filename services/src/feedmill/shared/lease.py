@@ -66,6 +66,11 @@ class Link:
         self.error = ""
         """Empty while Redis answers."""
 
+    @property
+    def run_id(self) -> str:
+        """Of the server that answered last; empty when none did, or the connection is gone."""
+        return self._wire.run_id if self._wire is not None else ""
+
     async def run(self, script: Script, key: str, *args: Arg, timeout: float = ANSWER) -> Any:
         """Run a script on one key. Raises one of AWAY within ``timeout`` seconds; at once right after a failure."""
         wire: Wire | None = None

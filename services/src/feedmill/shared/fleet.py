@@ -1,0 +1,287 @@
+"""Budgets that all processes behind one outgoing address share, in Redis: connects, REST weight.
+
+A budget is a token bucket in a hash, moved by one script that goes by the server's clock. Taking **reserves**: the
+level may fall below 0, and who took waits until it would be back at 0. So the fleet is served in the order of asking,
+and a large request is not starved by small ones. A block (Retry-After, 418, 429) holds for everybody behind the
+address, and so does what the venue's headers say is left.
+
+While Redis is away each process keeps to its share of the limit (:mod:`feedmill.shared.fleet_local`). What others
+spent meanwhile is not known: who comes back finds, or makes, the bucket empty. So the sum stays within the limit
+through any outage that all processes see; where only some of them lose Redis, it exceeds it by their share at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from feedmill.shared.budget import burst_and_rate
+from feedmill.shared.clock import monotonic
+from feedmill.shared.fleet_local import LocalShare
+from feedmill.shared.lease import AWAY, Link, Share
+from feedmill.shared.redis.url import RedisUrl
+from feedmill.shared.redis.wire import Script
+
+ANSWER = 1.0
+"""Seconds after which a Redis that does not answer counts as away."""
+MEMBER_TTL = 30.0
+"""Seconds after which a process that is not heard of is no member any more."""
+RESERVE = 0.2
+"""Of a limit: kept out of the shared bucket for those who lose Redis, so that they need not begin with nothing."""
+STEP = 0.5
+"""Seconds between two looks whether Redis is back, or a block is over."""
+US = 1_000_000
+
+BUCKET = Script("""#!lua flags=allow-oom
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local op, capacity, rate, amount = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'blocked')
+local level, at, blocked = tonumber(kept[1]) or capacity, tonumber(kept[2]) or now, tonumber(kept[3]) or 0
+level = math.min(capacity, level + math.max(0, now - at) * rate / 1000000)
+local taken, wait = 1, 0
+if op == 'take' then
+  if blocked > now then
+    taken = 0
+  else
+    level = level - amount
+    wait = math.ceil(math.max(0, -level) / rate * 1000000)
+  end
+elseif op == 'give' then
+  level = math.min(capacity, level + amount)
+elseif op == 'left' then
+  level = math.min(level, amount)
+elseif op == 'block' then
+  blocked = math.max(blocked, now + math.ceil(amount * 1000000))
+end
+if op ~= 'look' then
+  redis.call('HSET', KEYS[1], 'level', string.format('%.6f', level), 'at', string.format('%.0f', now),
+    'blocked', string.format('%.0f', blocked))
+  local still = math.max(0, capacity - level) / rate * 1000 + math.max(0, blocked - now) / 1000
+  redis.call('PEXPIRE', KEYS[1], math.ceil(still) + 1000)
+end
+return {taken, wait, math.max(0, blocked - now)}
+""")
+"""KEYS bucket; ARGV take | give | left | block | look, capacity, rate a second, amount (tokens; of block: seconds).
+
+-> [1 | 0 blocked, nothing taken; us to wait before what was taken may be spent; us the block lasts]. A bucket that is
+full and not blocked is no key.
+"""
+
+
+class Fleet:
+    """The processes behind one outgoing address, and the budgets they share. Run :meth:`run` beside its use."""
+
+    def __init__(self, redis_url: RedisUrl, identity: str, *, name: str, expected: int, log: Any) -> None:
+        """``identity``: venue and outgoing address; ``expected``: members there are at least."""
+        self.link = Link(redis_url, f"feedmill-fleet-{name}")
+        self._name = name
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._budgets: dict[str, FleetBudget] = {}
+        self._moved = asyncio.Event()
+        self.identity = ""
+        self.move(identity, expected)
+
+    def move(self, identity: str, expected: int) -> None:
+        """Belong to another fleet, or one of another size, from now on."""
+        self._expected = expected
+        if identity == self.identity:
+            return
+        self.identity = identity
+        self._share = Share(self.link, self.key("members"), name=self._name, total=0, ttl=MEMBER_TTL)
+        self._moved.set()
+
+    def key(self, what: str) -> str:
+        return f"fm:{{budget.{self.identity}}}:{what}"
+
+    @property
+    def members(self) -> int:
+        """Processes behind the address, as last heard, and at least as many as are expected."""
+        return max(1, self._expected, self._share.alive or 0)
+
+    @property
+    def away(self) -> bool:
+        return bool(self.link.error)
+
+    async def run(self) -> None:
+        """Be counted as a member until cancelled."""
+        share = self._share
+        try:
+            while True:
+                self._moved = moved = asyncio.Event()
+                share = self._share
+                await share.beat(moved)
+                await share.leave()
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+            await share.leave()
+            self.link.close()
+
+    def within(self, kind: str, limit: float, window: float) -> FleetBudget:
+        """At most ``limit`` in any ``window`` seconds, all members together."""
+        capacity, rate = burst_and_rate(limit * (1 - RESERVE), window)
+        return self.budget(kind, capacity, rate, limit * RESERVE)
+
+    def budget(self, kind: str, capacity: float, rate: float, reserve: float) -> FleetBudget:
+        """The same object for the same kind."""
+        found = self._budgets.get(kind)
+        if found is None:
+            found = self._budgets[kind] = FleetBudget(self, kind, capacity, rate, reserve)
+        return found
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """What is to be told to Redis and nobody waits for."""
+        task = asyncio.create_task(work, name="fleet")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def changed(self, *, away: bool) -> None:
+        if away:
+            self._log.warning("fleet.away", members=self.members, effect="budgets are this process's share")
+        else:
+            self._log.info("fleet.back", members=self.members)
+
+    def document(self) -> dict[str, Any]:
+        """Health section."""
+        return {
+            "identity": self.identity,
+            "members": self.members,
+            "shared": not any(budget.local for budget in self._budgets.values()),
+            "blockedSeconds": {kind: round(each.blocked_for, 1) for kind, each in self._budgets.items()},
+            "error": self.link.error,
+        }
+
+
+class FleetBudget:
+    """One budget of a fleet (``feedmill.shared.budget.Budget``). Within a process: first come, first served."""
+
+    def __init__(self, fleet: Fleet, kind: str, capacity: float, rate: float, reserve: float) -> None:
+        self._fleet = fleet
+        self._kind = kind
+        self.capacity = capacity
+        self.rate = rate
+        self._share = LocalShare(capacity, rate, reserve)
+        self._turn = asyncio.Lock()
+        self._blocked_until = 0.0
+        self._server = ""
+        """run_id of the server that knows this budget; empty = none was asked yet."""
+        self.local = False
+        """Whether this process goes by its share."""
+
+    async def take(self, amount: float = 1.0) -> None:
+        async with self._turn:
+            while not await self._try(amount):
+                pass
+
+    async def _try(self, amount: float) -> bool:
+        if (blocked := self.blocked_for) > 0:
+            await asyncio.sleep(min(blocked, STEP))
+            return False
+        try:
+            taken, wait, _ = await self._ask("take", amount)
+        except AWAY:
+            return await self._try_alone(amount)
+        if not taken:
+            return False
+        if wait > 0:
+            try:
+                await asyncio.sleep(wait)
+                over = await self._blocked_meanwhile() if wait > STEP else False
+            except asyncio.CancelledError:
+                self._fleet.spawn(self._tell("give", amount))
+                raise
+            if over or self.blocked_for > 0:
+                self._fleet.spawn(self._tell("give", amount))
+                return False
+        return True
+
+    async def _try_alone(self, amount: float) -> bool:
+        """By this process's share, until Redis is back."""
+        share = self._share
+        due = monotonic() + share.reserve(amount, self._fleet.members, monotonic())
+        try:
+            while (left := due - monotonic()) > 0:
+                await asyncio.sleep(min(left, STEP))
+                if left > STEP and (await self._is_back() or self.blocked_for > 0):
+                    share.give(amount)
+                    return False
+        except asyncio.CancelledError:
+            share.give(amount)
+            raise
+        return True
+
+    async def _is_back(self) -> bool:
+        try:
+            await self._ask("look", 0.0)
+        except AWAY:
+            return False
+        return True
+
+    async def _blocked_meanwhile(self) -> bool:
+        try:
+            _, _, blocked = await self._ask("look", 0.0)
+        except AWAY:
+            return False
+        return blocked > 0
+
+    async def _ask(self, op: str, amount: float) -> tuple[bool, float, float]:
+        """(taken, seconds to wait, seconds blocked). Raises one of AWAY."""
+        link = self._fleet.link
+        try:
+            answer = await self._run(op, amount)
+            if self._server != link.run_id:
+                known, self._server = self._server, link.run_id
+                if known:
+                    # It may have forgotten what was spent, and others may have spent their share.
+                    if op == "take" and answer[0]:
+                        await self._run("give", amount)
+                    await self._run("left", 0.0)
+                    if (blocked := self.blocked_for) > 0:
+                        await self._run("block", blocked)
+                    answer = await self._run(op, amount)
+        except AWAY:
+            self._server = "lost"
+            if not self.local:
+                self.local = True
+                self._share.enter(self._fleet.members, monotonic())
+                self._fleet.changed(away=True)
+            raise
+        if self.local:
+            self.local = False
+            self._share.leave(monotonic())
+            self._fleet.changed(away=False)
+        taken, wait, blocked = answer
+        if blocked > 0:
+            self._blocked_until = max(self._blocked_until, monotonic() + blocked / US)
+        return bool(taken), wait / US, blocked / US
+
+    async def _run(self, op: str, amount: float) -> list[int]:
+        fleet = self._fleet
+        arguments = (op, f"{self.capacity:.6f}", f"{self.rate:.9f}", f"{amount:.6f}")
+        answer: list[int] = await fleet.link.run(BUCKET, fleet.key(self._kind), *arguments, timeout=ANSWER)
+        return answer
+
+    async def _tell(self, op: str, amount: float) -> None:
+        try:
+            await self._ask(op, amount)
+        except AWAY:
+            pass  # A block is handed on when Redis is back; the rest lasts no longer than the bucket takes to fill.
+
+    def block(self, seconds: float) -> None:
+        """Let nobody behind the address through for ``seconds`` (Retry-After). A longer block that runs is kept."""
+        self._blocked_until = max(self._blocked_until, monotonic() + seconds)
+        self._fleet.spawn(self._tell("block", seconds))
+
+    @property
+    def blocked_for(self) -> float:
+        return max(0.0, self._blocked_until - monotonic())
+
+    def correct(self, left: float) -> None:
+        """The server says only ``left`` tokens remain for the whole address: believe it when that is less."""
+        if self.local:
+            self._share.correct(left / self._fleet.members)
+        else:
+            self._fleet.spawn(self._tell("left", left))

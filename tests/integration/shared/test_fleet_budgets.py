@@ -1,0 +1,269 @@
+"""Budgets of a fleet on a real server: never more than the limit, blocks for all, and a share while Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feedmill.local.embedded import EmbeddedRedis
+from feedmill.shared.budget import burst_and_rate
+from feedmill.shared.fleet import BUCKET, RESERVE, US, Fleet, FleetBudget
+from feedmill.shared.log import get_logger
+from feedmill.shared.redis.url import RedisUrl
+from feedmill.shared.redis.wire import connect
+
+TIMED = BUCKET.source.replace("redis.call('TIME')", "{tonumber(ARGV[5]), 0}").replace(
+    "time[1] * 1000000 + time[2]", "tonumber(ARGV[5])"
+)
+"""The same script by a clock of the test's."""
+numbers = itertools.count(1)
+
+
+class Bucket:
+    """The script alone, in time of its own (us)."""
+
+    def __init__(self, server: EmbeddedRedis, limit: float, window: float) -> None:
+        self._client: Any = redis.Redis.from_url(server.url)
+        self._script = self._client.register_script(TIMED)
+        self._key = f"bucket-{next(numbers)}"
+        self.capacity, self.rate = burst_and_rate(limit, window)
+        self.now = 1_790_000_000 * US
+
+    def run(self, op: str, amount: float) -> tuple[int, int, int]:
+        arguments = [op, f"{self.capacity:.6f}", f"{self.rate:.9f}", f"{amount:.6f}", self.now]
+        taken, wait, blocked = self._script(keys=[self._key], args=arguments)
+        return taken, wait, blocked
+
+
+ops = st.lists(
+    st.tuples(
+        st.sampled_from(["take"] * 8 + ["give", "block", "left"]),
+        st.integers(1, 5),
+        st.floats(0, 0.4),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(10, 60), window=st.floats(0.5, 300), steps=ops)
+def test_no_window_ever_sees_more_than_the_limit(
+    redis_server: EmbeddedRedis, limit: int, window: float, steps: list[tuple[str, int, float]]
+) -> None:
+    """Whoever takes in whatever order: what is spent when its wait is over keeps the limit, in the order of asking."""
+    bucket = Bucket(redis_server, limit, window)
+    spent: list[tuple[float, int]] = []
+    blocked_until = 0.0
+    for op, amount, pause in steps:
+        bucket.now += int(pause * window * US)
+        if op == "give":
+            if spent and spent[-1][0] > bucket.now:  # As one who was cancelled while it waited.
+                bucket.run("give", spent.pop()[1])
+            continue
+        if op == "block":
+            bucket.run("block", amount * window / 20)
+            blocked_until = max(blocked_until, bucket.now + amount * window / 20 * US)
+            continue
+        taken, wait, blocked = bucket.run(op, amount)
+        assert (blocked > 0) == (blocked_until > bucket.now)
+        if op == "left":
+            continue
+        assert bool(taken) == (blocked == 0)
+        if taken:
+            spent.append((bucket.now + wait, amount))
+    assert [at for at, _ in spent] == sorted(at for at, _ in spent)
+    for start, _ in spent:
+        within = [amount for at, amount in spent if start <= at < start + window * US * 0.999999]
+        assert sum(within) <= limit, (within, limit)
+
+
+def test_what_the_headers_say_is_believed_when_it_is_less(redis_server: EmbeddedRedis) -> None:
+    bucket = Bucket(redis_server, 100, 10.0)
+    bucket.run("left", 70)
+    assert bucket.run("take", 50) == (1, 0, 0)
+    bucket.now += 100 * US
+    bucket.run("left", 3)
+    assert bucket.run("take", 5) == (1, 2 * US / 5, 0)
+
+
+def test_a_clock_that_falls_back_gives_nothing_and_takes_nothing(redis_server: EmbeddedRedis) -> None:
+    bucket = Bucket(redis_server, 10, 10.0)
+    assert bucket.run("take", 5)[1] == 0
+    bucket.now -= 3600 * US
+    assert bucket.run("take", 1)[1] == 2 * US
+    bucket.now += 2 * US
+    assert bucket.run("take", 1)[1] == 2 * US
+
+
+@asynccontextmanager
+async def fleet(
+    server: EmbeddedRedis, name: str, expected: int = 2, identity: str = "venue.here"
+) -> AsyncIterator[Fleet]:
+    made = Fleet(RedisUrl.parse(server.url), identity, name=name, expected=expected, log=get_logger())
+    running = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(condition: Callable[[], Any], timeout: float = 20.0) -> None:
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class Recorder:
+    """Spends for a while from several tasks, and notes what the server allowed when, by its own clock."""
+
+    def __init__(self) -> None:
+        self.spent: list[tuple[float, float]] = []
+
+    async def spend(self, budget: FleetBudget, amounts: list[float], until: float) -> None:
+        loop = asyncio.get_running_loop()
+        for amount in itertools.cycle(amounts):
+            try:
+                async with asyncio.timeout(max(0.0, until - loop.time())):
+                    await budget.take(amount)
+            except TimeoutError:
+                return
+            self.spent.append((loop.time(), amount))
+
+    def most(self, window: float) -> float:
+        return max((sum(a for t, a in self.spent if at <= t < at + window) for at, _ in self.spent), default=0.0)
+
+
+LATE = 0.25
+"""Of a window: what a busy machine wakes later than asked must not be taken for too much."""
+
+
+async def test_two_clients_together_keep_the_limit(redis_server: EmbeddedRedis) -> None:
+    limit, window = 40.0, 1.0
+    recorder = Recorder()
+    async with fleet(redis_server, "a") as a, fleet(redis_server, "b") as b:
+        end = asyncio.get_running_loop().time() + 4.0
+        budgets = [a.within("weight", limit, window), b.within("weight", limit, window)]
+        await asyncio.gather(
+            *(recorder.spend(budget, amounts, end) for budget in budgets for amounts in ([1.0], [2.0, 3.0], [5.0]))
+        )
+    total = sum(amount for _, amount in recorder.spent)
+    # No more than the burst and what trickles in, and not much less: nothing was wasted.
+    kept = limit * (1 - RESERVE)
+    assert total <= kept / 2 + kept / 2 / window * (4.0 + LATE)
+    assert total >= 0.6 * (kept / 2 + kept / 2 / window * 4.0)
+    assert recorder.most(window * (1 - LATE)) <= limit
+
+
+async def test_the_order_of_asking_is_kept_between_processes(redis_server: EmbeddedRedis) -> None:
+    """Small requests of one process do not starve a large one of another."""
+    async with fleet(redis_server, "a") as a, fleet(redis_server, "b") as b:
+        small, large = a.budget("weight", 10, 100.0, 0), b.budget("weight", 10, 100.0, 0)
+        recorder = Recorder()
+        end = asyncio.get_running_loop().time() + 20.0
+        busy = asyncio.create_task(recorder.spend(small, [1.0], end))
+        await until(lambda: len(recorder.spent) > 20)
+        before = len(recorder.spent)
+        await large.take(10.0)
+        assert len(recorder.spent) - before <= 15
+        busy.cancel()
+        await asyncio.gather(busy, return_exceptions=True)
+
+
+async def test_a_block_holds_for_everybody(redis_server: EmbeddedRedis) -> None:
+    async with fleet(redis_server, "a") as a, fleet(redis_server, "b") as b:
+        loop = asyncio.get_running_loop()
+        mine, theirs = a.within("weight", 100, 10.0), b.within("weight", 100, 10.0)
+        await theirs.take()
+        began = loop.time()
+        mine.block(1.5)
+        mine.block(0.1)
+        assert mine.blocked_for > 1
+        await until(lambda: not a._tasks)
+        await asyncio.gather(mine.take(), theirs.take())
+        assert loop.time() - began >= 1.4
+        assert theirs.blocked_for == 0
+
+
+async def test_a_block_reaches_one_who_waits_already(redis_server: EmbeddedRedis) -> None:
+    async with fleet(redis_server, "a") as a, fleet(redis_server, "b") as b:
+        loop = asyncio.get_running_loop()
+        mine, theirs = a.budget("weight", 1, 1.0, 0), b.budget("weight", 1, 1.0, 0)
+        await theirs.take()
+        began = loop.time()
+        waiting = asyncio.create_task(theirs.take())  # A second from now.
+        await asyncio.sleep(0)
+        mine.block(2.0)
+        await waiting
+        assert loop.time() - began >= 1.9
+
+
+async def test_one_who_is_cancelled_gives_back(redis_server: EmbeddedRedis) -> None:
+    async with fleet(redis_server, "a") as a:
+        budget = a.budget("weight", 1, 0.02, 0)
+        await budget.take()
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await budget.take()
+        await until(lambda: not a._tasks)
+        _, wait, _ = await budget._ask("take", 1.0)
+        assert wait <= 50.0
+
+
+async def test_members_are_counted_and_said_goodbye_to(redis_server: EmbeddedRedis) -> None:
+    async with fleet(redis_server, "a", expected=1) as a:
+        assert a.key("members") == "fm:{budget.venue.here}:members"
+        for _ in range(20):
+            async with fleet(redis_server, "b", expected=7) as b:
+                assert b.members == 7
+                await until(lambda b=b: b._share.alive is not None)
+        async with fleet(redis_server, "c", expected=1) as c:
+            await until(lambda: c._share.alive is not None)
+            assert c.members == 2  # The others said that they leave.
+
+
+async def test_without_redis_each_keeps_to_its_share(redis_server: EmbeddedRedis) -> None:
+    limit, window, count = 40.0, 1.0, 2
+    recorder = Recorder()
+    async with fleet(redis_server, "a", count) as a, fleet(redis_server, "b", count) as b:
+        budgets = [each.within("weight", limit, window) for each in (a, b)]
+        for budget in budgets:
+            await budget.take()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 8.0
+        spenders = asyncio.gather(*(recorder.spend(budget, [1.0], end) for budget in budgets for _ in range(3)))
+        await until(lambda: len(recorder.spent) > 30)
+        await asyncio.to_thread(redis_server.kill)
+        await until(lambda: all(budget.local for budget in budgets))
+        alone = len(recorder.spent)
+        await until(lambda: len(recorder.spent) > alone + 20)
+        await asyncio.to_thread(redis_server.start)
+        await until(lambda: not any(budget.local for budget in budgets))
+        assert a.document()["shared"]
+        await spenders
+    assert recorder.most(window * (1 - LATE)) <= limit
+
+
+async def test_a_server_that_forgot_begins_with_an_empty_bucket(redis_server: EmbeddedRedis) -> None:
+    async with fleet(redis_server, "a") as a:
+        budget = a.budget("weight", 10, 2.0, 0)
+        await budget.take(10)
+        redis_server.kill()
+        redis_server.start()
+        wire = await connect(RedisUrl.parse(redis_server.url), name="test")
+        await wire.call("FLUSHALL")
+        wire.abort()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await budget.take(2)
+        assert loop.time() - began >= 0.9
