@@ -39,6 +39,7 @@ _AT_ONCE = 200
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Dead letters: frames and events that could not be handled. Nothing is thrown away: each is kept as it came,
@@ -316,10 +317,10 @@ def drop(
     typer.echo(f"{dropped} dead letter{'' if dropped == 1 else 's'} dropped")
 
 
-app.command("list")(list_)
-app.command("show")(show_)
-app.command("redrive")(redrive)
-app.command("drop")(drop)
+app.command("list", short_help="Count dead letters by shard and reason, or list them.")(list_)
+app.command("show", short_help="Show letters with all their bytes.")(show_)
+app.command("redrive", short_help="Store what they should have become, after a fix.")(redrive)
+app.command("drop", short_help="Remove letters for good.")(drop)
 
 
 def _run(where: _Where, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:

@@ -187,7 +187,9 @@ class Redriver:
         )
         made = Counter({table: count for table, count in stored.inserted.items() if count})
         known = sum(stored.given.values()) - made.total()
-        return Outcome(key, State.STORED, rows=made, known=known, frames=contents.frames)
+        # What was there already came from the distributor, or it was told before.
+        frames = contents.frames if made["trades"] else []
+        return Outcome(key, State.STORED, rows=made, known=known, frames=frames)
 
     async def _fill_gaps(self, shard: ShardSettings, trades: Sequence[Trade]) -> None:
         """They are missing no longer."""
