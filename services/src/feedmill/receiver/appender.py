@@ -126,7 +126,7 @@ class Appender:
         backlog = lane.backlog
         kept = backlog.take_next()
         if kept is None:
-            if lane is not producer or backlog.unsent_on_disk:
+            if lane is not producer or backlog.next <= backlog.last:
                 # It is being read from disk.
                 if producer.overfull:
                     producer.seal()

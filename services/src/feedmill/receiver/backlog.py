@@ -112,12 +112,13 @@ class Backlog:
         """The next batch to send; None when all are sent, or when it must be read from disk first."""
         if self.next > self.last:
             return None
-        if self.next <= self.base:
+        index = self.next - self.base - 1
+        if index < 0:
             found = self.disk.take(self.next) if self.disk is not None else None
             if found is not None:
                 self.next += 1
             return found
-        kept = self._kept[self.next - self.base - 1]
+        kept = self._kept[index]
         self.next += 1
         self.unsent_bytes -= len(kept.payload)
         return kept

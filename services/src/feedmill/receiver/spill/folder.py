@@ -64,7 +64,11 @@ class Folder:
                     f"spill folder {self.path} is in use by another receiver: give each its own with --spill-dir"
                 )
             await asyncio.sleep(0.1)
-        found = await self.reading(self._scan)
+        try:
+            found = await self.reading(self._scan)
+        except OSError:
+            self._unlock()
+            raise
         self.sizes = {path: size for path, _, size in found}
         return [(path, scanned) for path, scanned, _ in found]
 
@@ -83,7 +87,14 @@ class Folder:
         return True
 
     def _scan(self) -> list[tuple[Path, Scanned, int]]:
-        return [(path, *files.scan_file(path)) for path in sorted(self.path.glob(f"*{files.SUFFIX}"))]
+        found: list[tuple[Path, Scanned, int]] = []
+        for path in sorted(self.path.glob(f"*{files.SUFFIX}")):
+            try:
+                found.append((path, *files.scan_file(path)))
+            except OSError as error:
+                # One bad file must not cost the others; it is left for whoever mends the disk.
+                self._log.error("spill.unreadable", segment=path.name, reason=str(error))
+        return found
 
     async def writing(self, act: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writes, act)
@@ -114,6 +125,9 @@ class Folder:
         await self.writing(self.writer.close)
         self._writes.shutdown(wait=False)
         self._reads.shutdown(wait=False)
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -153,7 +153,8 @@ class Spool:
             if not self._wanted():
                 await self._rest()
                 return False
-            if self._blocked_for() and monotonic() - producer.last_sealed >= SEAL_AFTER:
+            direct = not self._blocked_for() and producer.lane is producer and not producer.backlog.unsent_on_disk
+            if not direct and monotonic() - producer.last_sealed >= SEAL_AFTER:
                 producer.seal()
             if self._retry_at > monotonic() or (self._full and self.folder.room < self.folder.limit // FREE_SHARE):
                 return False
