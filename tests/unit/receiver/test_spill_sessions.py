@@ -400,6 +400,7 @@ async def test_replaced_while_it_is_being_written(first: Life) -> None:
     assert [each.session for each in begun] == list(dict.fromkeys(session for session, _, _ in first.server.raw))
     assert len(begun) == 2
     assert begun[0].lost_session == begun[1].lost_session != begun[0].session
+    assert said(first.server, control.SessionEnd) == [control.SessionEnd("redis_lost")]
 
 
 async def test_damaged_batches_of_a_killed_one_are_told(first: Life) -> None:
@@ -480,7 +481,7 @@ async def test_wiped_server_and_a_killed_receiver(first: Life) -> None:
     assert first.producer.session.started_ns < begun[0].started_ns < begun[1].started_ns
     assert said(first.server, control.Connected) == [control.Connected(1, "stream", [topic])]
     assert said(first.server, control.Subscribed) == [control.Subscribed(1, [topic])]
-    assert len(said(first.server, control.SessionEnd)) == 1
+    assert said(first.server, control.SessionEnd) == [control.SessionEnd("killed")]
 
 
 async def test_the_server_had_more_than_was_on_disk(first: Life) -> None:

@@ -169,7 +169,7 @@ class Sources:
                 if other.id == record.lost_session or (older and other is not session):
                     self.end(other.id, "session_lost", at_ns)
         elif isinstance(record, control.SessionEnd):
-            self.end(session_id, "shutdown", at_ns)
+            self.end(session_id, record.cause, at_ns)
         elif isinstance(record, control.Connected):
             asked = {topic.topic: topic for topic in record.topics}
             session.conns[record.conn] = Connection(record.name, since_ns=at_ns, asked=asked)

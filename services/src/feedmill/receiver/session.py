@@ -233,7 +233,7 @@ class Producer:
         self.seal()
         old = self.id
         if self.disk:
-            past = Past(self.disk, self.replica, self.session.started_ns, self.backlog, self._log)
+            past = Past(self.disk, self.replica, self.session.started_ns, self.backlog, self._log, "redis_lost")
             past.forgotten()
             self.past.append(past)
         held = self.backlog.take_all()

@@ -109,7 +109,11 @@ class RestFailed(Control, tag="restfailed"):
 
 
 class SessionEnd(Control, tag="sessionend"):
-    """Orderly stop: nothing of this session follows."""
+    """Nothing of this session follows."""
+
+    cause: str = "shutdown"
+    """shutdown: an orderly stop | killed: said by the process that found what it had spilled, of which this is the end |
+    redis_lost: it goes on as another session."""
 
 
 AnyControl = (

@@ -22,13 +22,16 @@ from feedmill.shared.frames import Run, RunKind
 class Past:
     """One of them. The server's own number of the session says where to go on: see :meth:`place`."""
 
-    def __init__(self, disk: Disk, replica: str, started_ns: int, like: Backlog, log: Any) -> None:
-        """``like``: the backlog of the session that goes on."""
+    def __init__(
+        self, disk: Disk, replica: str, started_ns: int, like: Backlog, log: Any, cause: str = "killed"
+    ) -> None:
+        """``like``: the backlog of the session that goes on. ``cause``: why this one is over."""
         self.disk = disk
         self.replica = replica
         self.started_ns = started_ns
         self._like = like
         self._log = log
+        self._cause = cause
         self._placed = False
         self.backlog = self._at(disk.first - 1, disk.last)
 
@@ -79,7 +82,7 @@ class Past:
     def _at(self, acked: int, base: int) -> Backlog:
         """Acknowledged up to ``acked``, and ended after ``base``."""
         at_ns = self.disk.extents[-1].piece.at_ns
-        end = _told(self.id, base + 1, [(0, control.SessionEnd())], at_ns)
+        end = _told(self.id, base + 1, [(0, control.SessionEnd(self._cause))], at_ns)
         return Backlog.of_disk(self.disk, base, end, acked=acked, like=self._like)
 
 
