@@ -112,7 +112,7 @@ class SessionEnd(Control, tag="sessionend"):
     """Nothing of this session follows."""
 
     cause: str = "shutdown"
-    """shutdown: an orderly stop | killed: said by the process that found what it had spilled, of which this is the end |
+    """shutdown: an orderly stop | killed: said by the process that found what it had spilled, which this ends |
     redis_lost: it goes on as another session."""
 
 

@@ -131,7 +131,7 @@ class Gap(msgspec.Struct, array_like=True, gc=False):
     symbol: str
     channel: str
     cause: str
-    """sequence | disconnected | session_lost | shed | redis_lost | book."""
+    """sequence | disconnected | shutdown | killed | session_lost | shed | redis_lost | book."""
     state: str
     """open | closed. Closed: the extent is final and (numbered) all is repaired, or the stream flows again."""
     from_seq: int
