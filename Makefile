@@ -15,8 +15,10 @@ DATA_DIR ?= .feedmill
 SOURCE ?=
 SECONDS ?=
 RATE ?=
+SEED ?=
+MINUTES ?=
 
-.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak lint format types docs images chart chart-reference bench bench-operator clean
+.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-operator clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,6 +63,10 @@ e2e: venv-dev ## The chart on a real node: examples applied, pods deleted, ledge
 soak: venv-dev ## Hold a load and watch memory (RATE=10000 messages a second, SECONDS=60)
 	FEEDMILL_SOAK_RATE=$(or $(RATE),10000) FEEDMILL_SOAK_SECONDS=$(or $(SECONDS),60) \
 		$(BIN)/python -m pytest -s tests/integration/pipeline/test_pipeline_soak.py $(ARGS)
+
+faults: venv-dev ## Every fault, judged by the ledger (RATE, SECONDS, SEED; ARGS="--only NAME", "--list", "--random --minutes 10")
+	$(BIN)/python -m faults $(if $(RATE),--rate $(RATE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 lint: venv-dev ## Style, types, import rules, dead code
 	$(BIN)/ruff check .

@@ -1,0 +1,137 @@
+"""The faults: DESIGN's table, row by row. Each says what it does, in which world, and what it may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from faults import exchanges, servers, services
+from faults.judge import Promise
+from faults.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How long and how much. 1 = as the table says."""
+
+    time: float
+    rate: float
+
+    def seconds(self, full: float) -> float:
+        return full * self.time
+
+
+Act = Callable[[World, Scale], Awaitable[int | None]]
+"""Strikes and heals; answers how many dead letters it owes (None = none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row."""
+
+    name: str
+    what: str
+    act: Act
+    promise: Callable[[Scale], Promise] = lambda _: Promise()
+    setup: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``Setup`` that differ."""
+    blast: bool = False
+    """The exchange sends as fast as it is read: nothing is up to date before it ends."""
+    finish: Callable[[World], Awaitable[None]] | None = None
+    """After the end of the flow, before the comparison."""
+
+
+def _away(full: float, connects: int = 0) -> Callable[[Scale], Promise]:
+    """Caught up within the outage's length, and no connection is made anew. Below 10 s the start of processes rules."""
+    return lambda scale: Promise(connects=connects, catch_up=max(10.0, scale.seconds(full)))
+
+
+def _connects(most: int) -> Callable[[Scale], Promise]:
+    return lambda _: Promise(connects=most, catch_up=60.0)
+
+
+def _nothing(_: Scale) -> Promise:
+    """Something saw everything: no gap row at all."""
+    return Promise(gap_rows=False, catch_up=30.0)
+
+
+PROXIED = {"proxied": True}
+
+FAULTS = (
+    # Redis
+    Fault("redis-restart", "restarted in order", servers.redis_away(0.0), _away(3)),
+    Fault("redis-away-3s", "stopped for 3 s", servers.redis_away(3.0), _away(3)),
+    Fault("redis-away-60s", "stopped for 60 s", servers.redis_away(60.0), _away(60)),
+    Fault(
+        "redis-away-receiver-killed", "stopped for 60 s, the receiver killed in the middle",
+        servers.redis_away_and_receiver_killed(60.0), _away(60, connects=1),
+    ),
+    Fault("redis-kill", "kill -9, three times", servers.redis_killed(3), _away(3)),
+    Fault("redis-aof-cut", "kill -9, and the end of its log is gone, three times", servers.redis_cut(3), _away(3)),
+    Fault("redis-full", "maxmemory reached for 30 s", servers.redis_full(30.0), _away(30)),
+    Fault("redis-flushed", "FLUSHALL: every stream gone", servers.redis_flushed, _away(3)),
+    Fault("redis-failover", "failover to a replica that lagged 1 s", servers.redis_failover(1.0), _away(3), PROXIED),
+    Fault("redis-stall", "the network to it silent for 20 s", servers.stalled("redis", 20.0), _away(20), PROXIED),
+    Fault("redis-slow", "every answer 50 ms late for 20 s", servers.slowed("redis", 20.0), _away(20), PROXIED),
+    # PostgreSQL
+    Fault("postgres-restart", "restarted in order", servers.postgres_away(0.0), _away(3)),
+    Fault("postgres-away-300s", "stopped for 5 min", servers.postgres_away(300.0), _away(300)),
+    Fault("postgres-kill", "kill -9, three times", servers.postgres_killed(3), _away(3)),
+    Fault("postgres-read-only", "read-only for 20 s", servers.postgres_read_only(20.0), _away(20)),
+    Fault("postgres-stall", "the network to it silent for 20 s", servers.stalled("postgres", 20.0), _away(20), PROXIED),
+    Fault("postgres-slow", "every answer 50 ms late for 20 s", servers.slowed("postgres", 20.0), _away(20), PROXIED),
+    Fault(
+        "poison-row", "a row that it refuses, driven again once it does not", servers.poison_row, _away(3),
+        finish=servers.poison_redriven,
+    ),
+    # Services
+    Fault("receiver-kill", "kill -9, five times at any moment", services.killed("receiver", 5), _connects(5)),
+    Fault("distributor-kill", "kill -9, five times at any moment", services.killed("distributor", 5), _nothing),
+    Fault("processor-kill", "kill -9, five times at any moment", services.killed("processor", 5), _nothing),
+    Fault(
+        "replica-kill", "two receivers: kill -9 of either in turn, six times", services.replicas_killed(6),
+        lambda _: Promise(connects=6, gap_rows=False, catch_up=60.0), {"replicas": 2},
+    ),
+    Fault("receiver-pause", "SIGSTOP for 10 s", services.paused("receiver", 10.0), _connects(1)),
+    Fault("distributor-pause", "SIGSTOP for 10 s", services.paused("distributor", 10.0), _nothing),
+    Fault("processor-pause", "SIGSTOP for 10 s", services.paused("processor", 10.0), _nothing),
+    # The exchange's connections
+    Fault("exchange-close", "a clean close", exchanges.struck(kind="close"), _connects(1)),
+    Fault("exchange-close-storm", "a clean close after each of 5 subscribes", exchanges.storm(5), _connects(7)),
+    Fault("exchange-abort", "connection reset", exchanges.struck(kind="abort"), _connects(1)),
+    Fault("exchange-silence", "connected, and nothing comes", exchanges.struck(kind="silence"), _connects(1)),
+    Fault("exchange-half-open", "nothing is read or answered either", exchanges.struck(kind="half_open"), _connects(1)),
+    Fault("exchange-24h-cut", "the end of the 24 hours", exchanges.struck(kind="cut"), _connects(1)),
+    Fault(
+        "exchange-stall", "the network to it silent for 20 s", servers.stalled("exchange", 20.0), _connects(5), PROXIED
+    ),
+    # The exchange's messages
+    Fault("message-drop", "trades and book changes left out", exchanges.dropped(5), _connects(0)),
+    Fault("message-double", "messages sent twice", exchanges.repeated("double", 20), _nothing),
+    Fault("message-swap", "messages change places", exchanges.repeated("swap", 20), _connects(0)),
+    Fault("message-bad-bytes", "messages that cannot be read", exchanges.bad_bytes(10), _nothing),
+    # Limits
+    Fault(
+        "spill-full", "Redis away for 30 s with room for 4 MiB of it", servers.redis_away(30.0), _away(30),
+        {"spill": "4Mi"},
+    ),
+    Fault("disk-full", "Redis away for 30 s, 4 MiB left on the disk", servers.disk_full(30.0, 4), _away(30)),
+    Fault("burst", "as fast as it is read, 20 s worth of messages", exchanges.burst(20.0), _nothing, blast=True),
+)  # fmt: skip
+SHORT = ("redis-kill", "distributor-kill", "exchange-abort", "message-bad-bytes")
+"""What ``make test`` runs."""
+
+
+def chosen(only: list[str] | None) -> list[Fault]:
+    """By name or beginning of a name; raises SystemExit with the names when one fits none."""
+    if not only:
+        return list(FAULTS)
+    names = {fault.name for fault in FAULTS}
+    wanted: set[str] = set()
+    for prefix in only:
+        found = {prefix} if prefix in names else {name for name in names if name.startswith(prefix)}
+        if not found:
+            raise SystemExit(f"--only {prefix}: no fault begins so; there are {', '.join(f.name for f in FAULTS)}")
+        wanted |= found
+    return [fault for fault in FAULTS if fault.name in wanted]

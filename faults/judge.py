@@ -1,0 +1,103 @@
+"""What a fault cost, against what it may cost. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from feedmill.simulator.report import Report
+
+MIB = 1 << 20
+ROLES = ("receiver", "distributor", "processor", "maintenance")
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """DESIGN 4.4 holds for every fault; this is what is particular to one."""
+
+    connects: int | None = 0
+    """Connections to the exchanges made beside the first ones at most; None = not limited by the fault."""
+    catch_up: float | None = None
+    """Seconds after the fault's end within which all is up to date."""
+    letters: int = 0
+    """Dead letters, exactly."""
+    gap_rows: bool = True
+    """Whether there may be any gap row at all (repaired ones included)."""
+    open_gaps: bool = False
+    """Whether trades may stay missing, each in a gap row: nobody saw them and the exchange offers them no more."""
+    peak: int = 150 * MIB
+    """Bytes of memory that no service exceeds."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """One run of one fault."""
+
+    name: str
+    report: Report | None = None
+    catch_up: float | None = None
+    """Seconds; None = it did not catch up, or there was nothing to."""
+    connects: int = 0
+    """Beside the first ones."""
+    peak: dict[str, int] = field(default_factory=dict)
+    """Role -> bytes."""
+    failed: str = ""
+    """Why there is no result."""
+    seconds: float = 0.0
+    log: list[str] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)
+
+    def total(self, what: str) -> int:
+        """Of trades and tickers of all venues."""
+        if self.report is None:
+            return 0
+        return sum(getattr(flow, what) for venue in self.report.venues for flow in (venue.trades, venue.tickers))
+
+    @property
+    def in_gaps(self) -> tuple[int, int]:
+        """(trades, quotes) that are missing and named so by gap rows."""
+        venues = self.report.venues if self.report is not None else []
+        return sum(venue.trades.in_gaps for venue in venues), sum(venue.tickers.in_gaps for venue in venues)
+
+    @property
+    def gap_rows(self) -> int:
+        if self.report is None:
+            return 0
+        return sum(sum(venue.causes.values()) for venue in self.report.venues)
+
+
+def breaches(found: Measured, promise: Promise) -> list[str]:
+    """What was broken, in words; empty = the row holds."""
+    if found.failed or found.report is None:
+        return [found.failed or "no result"]
+    broken: list[str] = []
+    for venue in found.report.venues:
+        for kind, flow in (("trades", venue.trades), ("tickers", venue.tickers)):
+            for what, count in (
+                ("lost without a gap row", flow.lost),
+                ("doubled", flow.doubled),
+                ("never emitted", flow.phantom),
+                ("stored with another content", flow.wrong),
+                ("called missing by a gap row although stored", flow.gaps_wrong),
+            ):
+                if count:
+                    broken.append(f"{venue.venue}: {count} {kind} {what}")
+        if venue.trades.in_gaps and not promise.open_gaps:
+            broken.append(f"{venue.venue}: {venue.trades.in_gaps} trades missing, not repaired")
+        if not venue.books.ok:
+            broken.append(f"{venue.venue}: {venue.books.wrong + venue.books.phantom} book snapshots wrong")
+        if not venue.candles.ok:
+            broken.append(f"{venue.venue}: candles wrong: {'; '.join(n for n in venue.notes if 'candle' in n)}")
+    # The dead letters of all venues stand in one table: every venue's report counts them all.
+    letters = max((venue.dead_letters for venue in found.report.venues), default=0)
+    if letters != promise.letters:
+        broken.append(f"{letters} dead letters, not {promise.letters}")
+    if found.gap_rows and not promise.gap_rows:
+        broken.append(f"{found.gap_rows} gap rows, although something saw everything")
+    if promise.connects is not None and found.connects > promise.connects:
+        broken.append(f"{found.connects} connects beyond the first, at most {promise.connects}")
+    if promise.catch_up is not None and found.catch_up is not None and found.catch_up > promise.catch_up:
+        broken.append(f"caught up after {found.catch_up:.1f} s, at most {promise.catch_up:.0f} s")
+    for role, size in found.peak.items():
+        if size > promise.peak:
+            broken.append(f"{role} took {size / MIB:.0f} MiB, at most {promise.peak / MIB:.0f}")
+    return broken

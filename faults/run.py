@@ -1,0 +1,71 @@
+"""One fault from an empty folder to the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from faults.catalogue import Fault, Scale
+from faults.judge import Measured, Promise, breaches
+from faults.world import FaultError, Setup, World, made
+from feedmill.local.embedded import EmbeddedError
+from feedmill.local.errors import ManagerError
+
+Say = Callable[[str], None]
+
+
+async def run(
+    fault: Fault, setup: Setup, scale: Scale, flow: float, folder: Path, say: Say
+) -> tuple[Measured, list[str]]:
+    """Answers what was measured and what of the promise is broken."""
+    found = Measured(fault.name)
+    promise = fault.promise(scale)
+    began = time.monotonic()
+    rate = 0.0 if fault.blast else setup.rate
+    world: World | None = None
+    try:
+        say("starting")
+        async with made(folder, replace(setup, rate=rate, **fault.setup)) as world:
+            promise = await _strike(world, fault, scale, flow, found, promise, say)
+    except (FaultError, ManagerError, EmbeddedError, OSError, ExceptionGroup) as error:
+        found.failed = f"{type(error).__name__}: {error}" if not isinstance(error, FaultError) else str(error)
+    if world is not None:
+        found.log, found.trouble = world.log, world.trouble()
+    found.seconds = time.monotonic() - began
+    return found, breaches(found, promise)
+
+
+async def _strike(
+    world: World, fault: Fault, scale: Scale, flow: float, found: Measured, promise: Promise, say: Say
+) -> Promise:
+    if not fault.blast:
+        await world.catch_up(60.0)
+        await asyncio.sleep(flow)
+    before = await world.connects()
+    say("fault")
+    letters = await fault.act(world, scale)
+    if letters is not None:
+        promise = replace(promise, letters=letters)
+    # Ten times what is promised: how long it took is worth more than that it was too long.
+    patience = 60.0 + 10 * (promise.catch_up or 0.0)
+    say("catching up")
+    if fault.blast:
+        ended = time.monotonic()
+        await world.simulation.end_of_flow()
+        await world.until_drained(patience)
+        found.catch_up = time.monotonic() - ended
+    else:
+        found.catch_up = await world.catch_up(patience)
+        await asyncio.sleep(flow)
+    found.connects = await world.connects() - before
+    say("comparing")
+    if fault.finish is not None:
+        await world.simulation.end_of_flow()
+        await world.until_drained(patience)
+        await fault.finish(world)
+    found.report = await world.settled(60.0)
+    found.peak = world.watch.peak_of_roles()
+    return promise
