@@ -159,7 +159,8 @@ class Spill(Model):
     """The receiver's log on disk for the time Redis is away or full."""
 
     size: Quantity = Quantity("1Gi")
-    """Most bytes it may take; beyond it data is shed, and each shed range becomes a gap."""
+    """Most bytes it may take (15/16 of it are used). Beyond it, and once memory is full too, the newest data is shed,
+    and each shed range becomes a gap."""
 
 
 class Reconnect(Model):
