@@ -119,7 +119,7 @@ FAULTS = (
     Fault("disk-full", "Redis away for 30 s, 4 MiB left on the disk", servers.disk_full(30.0, 4), _away(30)),
     Fault("burst", "as fast as it is read, 20 s worth of messages", exchanges.burst(20.0), _nothing, blast=True),
 )  # fmt: skip
-SHORT = ("redis-kill", "distributor-kill", "exchange-abort", "message-bad-bytes")
+SHORT = ("redis-kill", "exchange-abort", "message-bad-bytes")
 """What ``make test`` runs."""
 
 

@@ -41,7 +41,7 @@ SYMBOLS = {
 }
 FRESH = 1.5
 """Seconds: trades younger than this are up to date."""
-HISTORY = 2_000_000
+HISTORY = 500_000
 """Trades that the simulated REST API still has: exchanges offer much more than an outage's."""
 
 _PIPELINE = """
