@@ -129,7 +129,7 @@ async def test_what_the_venue_no_longer_offers_stays_an_open_gap(start_bed: Any,
     log = bed.folder / "logs"
 
     def said() -> list[dict[str, Any]]:
-        lines = [line for path in log.glob("distributor*.log") for line in path.read_text().splitlines()]
+        lines = [line for path in log.glob("*distributor*.log") for line in path.read_text().splitlines()]
         return [document for line in lines if (document := json.loads(line)).get("event") == "gap.not_offered"]
 
     instruments = len(kit.symbols[venue])

@@ -65,5 +65,5 @@ async def test_kill_9_of_the_manager_and_a_new_start(tmp_path: Path, kit: Any) -
         report = await verify(ledger, server.url)
     assert report.ok, report.to_json()
     (venue,) = report.venues
-    assert venue.trades.in_gaps > 0
+    assert venue.trades.gap_rows > 0
     assert venue.trades.stored > 500

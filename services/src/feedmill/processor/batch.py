@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from feedmill.processor.chain import Loss
 from feedmill.processor.losses import Notes
 from feedmill.processor.rows import CommitKey, Deferred, Letter, Rows
-from feedmill.shared.events import EventBlock, decode_events
+from feedmill.shared.events import EventBlock, Flag, decode_events
 
 
 @dataclass(slots=True)
@@ -71,8 +71,9 @@ class Batch:
         self.n, self.commit_id, self.stream_id = n, commit_id, stream_id
 
     def add_samples(self, block: EventBlock) -> None:
-        """The first event of each kind, the oldest, stands for all of its commit: a commit spans few ms."""
+        """The first event of each kind, the oldest, stands for all of its commit: a commit spans few ms. What was asked
+        for by REST long after it happened says nothing."""
         for events in (block.trades, block.tickers):
-            if events:
-                first = events[0]
+            first = next((event for event in events if not event.flags & Flag.BACKFILL), None)
+            if first is not None:
                 self.samples.append(Sample(first.exchange_ns, first.receive_ns, len(events)))

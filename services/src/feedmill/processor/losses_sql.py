@@ -94,6 +94,15 @@ FROM extent e WHERE g.id = e.id
 """From where the row begins to the first trade ($2): numbers neither stored nor named by another row."""
 REMOVE_EMPTY = "DELETE FROM gaps WHERE id = ANY($1::text[]) AND isempty(missing)"
 
+TO_REPAIR = """
+SELECT g.id, g.shard, i.symbol, g.from_ns, g.to_ns, lower(r) AS low, upper(r) - 1 AS high
+FROM gaps g JOIN instruments i ON i.id = g.instrument_id
+CROSS JOIN LATERAL (SELECT r FROM unnest(g.missing) AS r LIMIT 1) AS first
+WHERE g.state = 'open' AND g.channel = $3 AND g.shard = ANY($1::text[]) AND g.revision >= $2 AND g.to_seq IS NOT NULL
+ORDER BY g.detected_ns, g.id LIMIT 200
+"""
+"""Rows of the processor's own that have their extent, with the first numbers they still miss."""
+
 SETTLE_EXTENT = """
 UPDATE gaps g SET state = 'closed', to_seq = u.first, to_ns = u.receive_ns, revision = g.revision + 1
 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS u(id, first, exchange_ns, receive_ns)

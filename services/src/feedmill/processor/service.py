@@ -12,6 +12,7 @@ from feedmill.processor import status
 from feedmill.processor.finisher import CandleFinisher
 from feedmill.processor.hints import Hints
 from feedmill.processor.measures import Figures
+from feedmill.processor.repair import Repairer
 from feedmill.processor.settings import ProcessorSettings, ShardSettings
 from feedmill.processor.shard import ShardWorker
 from feedmill.shared import postgres
@@ -116,6 +117,15 @@ class Processor:
         self.link = Link(redis_url, f"feedmill-processor-{settings.replica}")
         self.share = Share(
             self.link, settings.members_key, name=settings.replica, total=len(settings.shards), ttl=settings.lease_ttl
+        )
+        self.repairer = Repairer(
+            database_url,
+            self.link,
+            lambda: [seat.shard for seat in self.seats if seat.figures.owned],
+            database=self.postgres,
+            every=settings.repair_every,
+            timeout=settings.statement_timeout,
+            log=log,
         )
         self._redis_url = redis_url
         self._make_worker = partial(
@@ -235,9 +245,10 @@ class Processor:
         finish = asyncio.create_task(self._finish(served), name="finish")
         hints = asyncio.create_task(self.hints.run(served), name="hints")
         beat = asyncio.create_task(self.share.beat(served), name="beat")
+        repair = asyncio.create_task(self.repairer.run(stop), name="repair")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         fault = asyncio.create_task(self._fault.wait(), name="fault")
-        aside = [finish, hints, beat, stopped, fault]
+        aside = [finish, hints, beat, repair, stopped, fault]
         try:
             # A task that ends before it was asked to has failed: that ends the process.
             await asyncio.wait(aside, return_when=asyncio.FIRST_COMPLETED)

@@ -65,6 +65,8 @@ class ShardSettings:
     """Channels subscribed."""
     linger: float = LINGER[BatchingMode.ADAPTIVE]
     """Seconds."""
+    trades_page: int = 0
+    """Trades that one REST request by number gives; 0 = there is no such request."""
 
     @property
     def venue(self) -> str:
@@ -105,6 +107,8 @@ class ProcessorSettings:
     redis_reset: float = 30.0
     finish_every: float = 2.0
     """Seconds between two runs of the finisher."""
+    repair_every: float = 10.0
+    """Seconds between two looks for trades of lost commits."""
     drain_timeout: float = 8.0
     """Seconds an orderly end waits for what was read to be stored."""
     finish_timeout: float = 3.0
@@ -136,7 +140,8 @@ def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
         except PlanError:
             natives = {}
         linger = LINGER[feed.spec.receiver.batching.mode]
-        made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger))
+        page = venue.trades_page if dense else 0
+        made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger, page))
     return made
 
 

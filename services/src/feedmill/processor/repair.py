@@ -1,0 +1,129 @@
+"""Trades of lost commits are asked for by REST: only the processor still knows that they are missing.
+
+After a wiped Redis the distributor began anew with the first trade it saw, so the numbers before that are told by the
+processor's own rows (see ``losses``). It asks for the first page of them; its answer goes through the raw stream like
+any trade, and shows the distributor what lies between, which it then asks for itself. A row whose numbers do not come
+is asked for a few times, ever more seldom, and stays open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from feedmill.exchanges.base import ChannelName
+from feedmill.processor import losses_sql as sql
+from feedmill.processor.losses import OWN
+from feedmill.processor.settings import ShardSettings
+from feedmill.shared import postgres
+from feedmill.shared.breaker import Breaker, BreakerOpen
+from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.control import Command, encode
+from feedmill.shared.lease import AWAY, Link, sleep_or
+from feedmill.shared.redis.wire import Script
+
+AT_ONCE = 8
+"""Rows asked for in one round."""
+ATTEMPTS = 6
+WAIT = 20.0
+"""Seconds until a row of which nothing came is asked for again; doubled each time."""
+ASK = Script("""#!lua flags=allow-oom
+return redis.call('XADD', KEYS[1], 'MAXLEN', '~', '1000', '*', 'c', ARGV[1])
+""")
+
+
+@dataclass(slots=True)
+class Asked:
+    """A row that was asked for, from this number on."""
+
+    low: int
+    times: int = 0
+    again: float = 0.0
+
+
+class Repairer:
+    """One per processor process, for the shards it owns."""
+
+    def __init__(
+        self,
+        database_url: postgres.Url,
+        link: Link,
+        shards: Callable[[], Sequence[ShardSettings]],
+        *,
+        database: Breaker,
+        every: float,
+        timeout: float,
+        log: Any,
+    ) -> None:
+        """``shards``: those owned now; ``every``: seconds between two looks."""
+        self._database_url = database_url
+        self._link = link
+        self._shards = shards
+        self._breaker = database
+        self._every = every
+        self._timeout = timeout
+        self._log = log
+        self._asked: dict[str, Asked] = {}
+        """By row. Those that are closed are forgotten."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look for rows until ``stop``; servers that are away are asked the next time. A fault here must not stop the
+        storing of trades."""
+        while not stop.is_set():
+            await sleep_or(stop, self._every)
+            if stop.is_set():
+                return
+            try:
+                await self._breaker.call(self.look)
+            except (BreakerOpen, *AWAY):
+                continue
+            except Exception as error:
+                if postgres.is_retryable(error):
+                    self._log.info("repair.interrupted", error=postgres.describe(error))
+                else:
+                    self._log.exception("repair.fault")
+
+    async def look(self) -> None:
+        """Ask for what is due. Raises what the servers' clients raise."""
+        shards = {str(shard.ref): shard for shard in self._shards() if shard.trades_page}
+        if not shards:
+            return
+        connection = await postgres.connect(
+            self._database_url, name="feedmill processor repair", command_timeout=self._timeout
+        )
+        try:
+            rows = await connection.fetch(sql.TO_REPAIR, list(shards), OWN, ChannelName.TRADES.value)
+        finally:
+            await postgres.close(connection)
+        self._asked = {row["id"]: self._asked[row["id"]] for row in rows if row["id"] in self._asked}
+        due = [row for row in rows if self._is_due(row)]
+        for row in due[:AT_ONCE]:
+            await self._ask(shards[row["shard"]], row)
+
+    def _is_due(self, row: asyncpg.Record) -> bool:
+        asked = self._asked.setdefault(row["id"], Asked(row["low"]))
+        if asked.low != row["low"]:  # Some of it came.
+            self._asked[row["id"]] = asked = Asked(row["low"], again=monotonic() + WAIT)
+        return asked.times < ATTEMPTS and monotonic() >= asked.again
+
+    async def _ask(self, shard: ShardSettings, row: asyncpg.Record) -> None:
+        low, high, symbol = row["low"], row["high"], row["symbol"]
+        command = Command(
+            secrets.token_hex(8), "trades", symbol, shard.natives.get(symbol, symbol), ChannelName.TRADES.value,
+            now_ns(), "lost commits", low, min(high, low + shard.trades_page - 1), row["from_ns"] or 0, row["to_ns"] or 0,
+        )  # fmt: skip
+        await self._link.run(ASK, shard.ref.commands, encode(command))
+        asked = self._asked[row["id"]]
+        asked.times += 1
+        asked.again = monotonic() + WAIT * 2.0 ** (asked.times - 1)
+        self._log.info("repair.asked", gap=row["id"], from_id=command.from_id, to_id=command.to_id, time=asked.times)
+        if asked.times == ATTEMPTS:
+            self._log.warning(
+                "gap.not_offered", gap=row["id"], effect="unless it comes still, the gap stays open",
+                remedy="the venue no longer gives these trades: load them from an archive, or accept the gap",
+            )  # fmt: skip
