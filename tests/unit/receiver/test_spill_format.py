@@ -39,7 +39,7 @@ def batch(n: int, data: bytes) -> bytes:
 
 def segment(data: list[bytes], first: int = 1) -> tuple[bytes, list[bytes], list[int]]:
     """(bytes, payloads, where each record ends)."""
-    made = encode_head(SegmentHead(VERSION, SESSION, "r0", 0x0123456789AB * 1_000_000, first, 5))
+    made = encode_head(SegmentHead(VERSION, "n.f.0", SESSION, "r0", 0x0123456789AB * 1_000_000, first, 5))
     kept, ends = [], []
     for n, each in enumerate(data, first):
         kept.append(batch(n, each))
@@ -136,7 +136,7 @@ SAID = control.Session(SESSION, "r0", "1", 7)
 def test_segments_end_at_their_size_and_tell_what_is_live(tmp_path: Path) -> None:
     topic = control.TopicRef("A", "A", "Trades", "a")
     live = LiveView.of([(1, control.Connected(1, "stream", [topic]))])
-    writer = SegmentWriter(tmp_path, 2000)
+    writer = SegmentWriter(tmp_path, "n.f.0", 2000)
     batches = [kept(n, 500) for n in range(1, 10)]
     batches[4].controls.append(control.Subscribed(1, [topic]))
     done = writer.write(SAID, live, batches, 1 << 20)
@@ -151,7 +151,7 @@ def test_segments_end_at_their_size_and_tell_what_is_live(tmp_path: Path) -> Non
 
 
 def test_no_more_than_the_room_is_taken(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, 1 << 20)
+    writer = SegmentWriter(tmp_path, "n.f.0", 1 << 20)
     done = writer.write(SAID, LiveView(), [kept(n) for n in range(1, 100)], 1000)
     assert done.full
     assert 0 < done.last < 99
@@ -185,7 +185,7 @@ def test_a_disk_that_refuses_leaves_whole_records(plan: list[str]) -> None:
         monkeypatch.setattr(files.os, "writev", writev)
         monkeypatch.setattr(files.os, "ftruncate", truncate)
         folder = Path(name)
-        writer = SegmentWriter(folder, 1500)
+        writer = SegmentWriter(folder, "n.f.0", 1500)
         view: LiveView | None = LiveView()
         last = 0
         while last < 20:

@@ -103,6 +103,7 @@ class Life:
     size: int
     number: int
     given: list[bytes] = field(default_factory=list)
+    shard: str = "n.f.0"
     pressed: bool = False
     """Batches go to the disk although Redis takes them."""
 
@@ -111,7 +112,7 @@ class Life:
         breaker = Breaker("redis", fail_max=100, reset_timeout=0.001)
         url, shard = RedisUrl.parse("redis://localhost"), ShardRef("n", "f", 0)
         self.appender = Appender(url, shard, self.producer, breaker, deadline=10.0, log=get_logger())
-        self.spool = Spool(self.folder, self.size, self.producer, lambda: self.blocked, get_logger())
+        self.spool = Spool(self.folder, self.shard, self.size, self.producer, lambda: self.blocked, get_logger())
         self.spool.active = True
         await self.spool.open()
         self.task = asyncio.create_task(self.appender.run())
@@ -501,3 +502,72 @@ async def test_the_server_had_more_than_was_on_disk(first: Life) -> None:
     assert frames_of(first.server, 0) == first.given
     assert first.server.last(first.producer.id) == on_server + 1
     assert len(said(first.server, control.SessionEnd)) == 1
+
+
+async def test_segments_of_another_shard_stay_where_they_are(first: Life) -> None:
+    await outage(first, 60)
+    await first.kill()
+    paths = list(first.folder.glob("*.spill"))
+    first.server.away = False
+    other = Life(first.server, first.folder, first.size, 1, shard="n.f.1")
+    await other.start()
+    other.take(5)
+    await other.settled()
+    assert other.spool.folder.used == sum(path.stat().st_size for path in paths) > 0
+    await other.kill()
+    assert list(first.folder.glob("*.spill")) == paths
+    assert not frames_of(first.server, 0)
+    right = Life(first.server, first.folder, first.size, 2)
+    await right.start()
+    await right.settled()
+    await right.kill()
+    assert frames_of(first.server, 0) == first.given
+
+
+async def test_nothing_that_goes_wrong_in_the_spill_ends_the_receiver(first: Life, monkeypatch: Any) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a fault of the code")
+
+    first.server.leave()
+    await until(partial(is_down, first.appender))
+    first.take(50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.SegmentWriter, "write", broken)
+        run = asyncio.create_task(first.spool.run())
+        await until(lambda: "a fault of the code" in first.spool.problem)
+    await until(lambda: bool(first.producer.disk))
+    assert not run.done()
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    first.server.away = False
+    await first.settled()
+    assert frames_of(first.server, 0) == first.given
+
+
+async def test_a_segment_that_cannot_be_read_costs_itself(first: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(path: Path, start: int, stop: int) -> bytes:
+        if path != spoiled:
+            return real(path, start, stop)
+        calls.append(start)
+        raise OSError(errno.EIO, "Input/output error")
+
+    calls: list[int] = []
+    real = files.read_span
+    monkeypatch.setattr("feedmill.receiver.spill.disk.RETRY", 0.0)
+    await outage(first, 30)
+    first.spool.folder.writer.close()
+    first.take(30)
+    first.producer.seal()
+    await first.spool.work()
+    spoiled, _ = sorted(first.folder.glob("*.spill"))
+    monkeypatch.setattr(files, "read_span", unreadable)
+    first.server.away = False
+    await first.settled()
+    assert len(calls) > 5
+    assert_dense(first.server)
+    got = frames_of(first.server, 0)
+    assert got == first.given[30:]
+    # Each attempt to read it is one record.
+    sheds = said(first.server, control.Shed)
+    assert len(sheds) == len(set(calls)) > 0
+    assert {shed.conn for shed in sheds} == {0}

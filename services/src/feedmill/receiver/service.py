@@ -76,7 +76,12 @@ class Receiver:
         self.spool: Spool | None = None
         if settings.spill_dir is not None:
             self.spool = Spool(
-                settings.spill_dir, settings.spill_size, self.producer, lambda: self.appender.blocked_for, log
+                settings.spill_dir,
+                str(settings.shard),
+                settings.spill_size,
+                self.producer,
+                lambda: self.appender.blocked_for,
+                log,
             )
             self.confirmer.headroom = Headroom(settings.shard, self.producer, self.appender)
         self.flow = Flow(self.budget, settings.pause_limit, log)

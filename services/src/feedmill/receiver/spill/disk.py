@@ -221,8 +221,9 @@ class Disk:
         for _ in range(RETRIES):
             try:
                 return await self.folder.reading(partial(_load, span, self.session))
-            except OSError as error:
-                self._log.error("spill.unreadable", segment=span.path and span.path.name, reason=str(error))
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                self._log.error("spill.unreadable", segment=span.path and span.path.name, reason=reason)
                 await asyncio.sleep(RETRY)
         return _load(replace(span, path=None), self.session)
 

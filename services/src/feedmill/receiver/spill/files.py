@@ -42,8 +42,9 @@ class Written:
 class SegmentWriter:
     """Appends batches to segments of one session after another. Used by one thread at a time."""
 
-    def __init__(self, folder: Path, segment_bytes: int) -> None:
+    def __init__(self, folder: Path, shard: str, segment_bytes: int) -> None:
         self._folder = folder
+        self._shard = shard
         self._segment_bytes = segment_bytes
         self._fd = -1
         self._path = Path()
@@ -118,8 +119,9 @@ class SegmentWriter:
     def _head_of(self, session: control.Session, first: int) -> SegmentHead:
         view = [(conn, control.encode(record)) for conn, record in self._view.records()]
         return SegmentHead(
-            spill_format.VERSION, session.session, session.replica, session.started_ns, first, now_ns(), view
-        )
+            spill_format.VERSION, self._shard, session.session, session.replica, session.started_ns, first, now_ns(),
+            view,
+        )  # fmt: skip
 
     def _open(self, head: SegmentHead, data: bytes) -> None:
         path = self._folder / f"{head.session.rpartition('-')[2]}-{head.first:012d}{SUFFIX}"

@@ -27,13 +27,14 @@ class SpillInUse(RuntimeError):
 class Folder:
     """One thread writes and deletes, one reads, so a read never waits for an fsync. ``usable`` after :meth:`open`."""
 
-    def __init__(self, path: Path, limit: int, log: Any) -> None:
+    def __init__(self, path: Path, shard: str, limit: int, log: Any) -> None:
         self.path = path
+        self.shard = shard
         self.limit = limit
         """Most bytes of all segments together."""
         self.sizes: dict[Path, int] = {}
         """Segments there are, with their bytes."""
-        self.writer = files.SegmentWriter(path, segment_bytes(limit))
+        self.writer = files.SegmentWriter(path, shard, segment_bytes(limit))
         self._log = log
         self._lock = -1
         self._writes = ThreadPoolExecutor(1, "spill-write")

@@ -39,6 +39,8 @@ class SegmentHead(msgspec.Struct, array_like=True):
     """Whose batches follow, and what a reader must know that begins here."""
 
     version: int
+    shard: str
+    """Whose raw stream they are for; empty = not known (the head was damaged)."""
     session: str
     replica: str
     started_ns: int
@@ -207,5 +209,5 @@ def _guess_head(read: Read, pieces: list[Piece]) -> SegmentHead | None:
                 started_ns = int(session.rpartition("-")[2][:12], 16) * 1_000_000
             except (msgspec.DecodeError, ValueError):
                 continue
-            return SegmentHead(VERSION, session, session.rpartition("-")[0], started_ns, piece.first, head.at_ns)
+            return SegmentHead(VERSION, "", session, session.rpartition("-")[0], started_ns, piece.first, head.at_ns)
     return None

@@ -101,6 +101,12 @@ def found_in(
             empty.append(path)
             continue
         head = each.head
+        if head.shard not in ("", folder.shard):
+            log.error(
+                "spill.foreign", segment=path.name, of=head.shard, shard=folder.shard,
+                remedy="start the receiver of that shard on this folder, or delete the segment",
+            )  # fmt: skip
+            continue
         disk = disks.get(head.session)
         if disk is None:
             disk = disks[head.session] = Disk(folder, budget, head.session, ready, log)

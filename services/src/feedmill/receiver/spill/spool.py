@@ -41,8 +41,10 @@ USABLE = 15 / 16
 class Spool:
     """``blocked_for``: seconds for which nothing could be appended, 0 while appends work."""
 
-    def __init__(self, path: Path, size: int, producer: Producer, blocked_for: Callable[[], float], log: Any) -> None:
-        self.folder = Folder(path, int(size * USABLE), log)
+    def __init__(
+        self, path: Path, shard: str, size: int, producer: Producer, blocked_for: Callable[[], float], log: Any
+    ) -> None:
+        self.folder = Folder(path, shard, int(size * USABLE), log)
         self.active = False
         """Batches go to the disk."""
         self.problem = ""
@@ -122,15 +124,24 @@ class Spool:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            if not self.folder.usable:
-                await self._open_again()
-            elif not self.active:
-                await asyncio.sleep(LOOK)
-                if self._wanted():
-                    self.active = True
-                    self._log.info("spill.begin", held_bytes=self._producer.budget.used, folder=str(self.folder.path))
-            elif not await self.work():
-                await asyncio.sleep(ROUND)
+            try:
+                await self._one_round()
+            except Exception as error:
+                # Whatever it is: without a spill capturing is worse off, but it goes on.
+                self._log.exception("spill.failed")
+                self._refused(error)
+                await asyncio.sleep(TRY_AGAIN)
+
+    async def _one_round(self) -> None:
+        if not self.folder.usable:
+            await self._open_again()
+        elif not self.active:
+            await asyncio.sleep(LOOK)
+            if self._wanted():
+                self.active = True
+                self._log.info("spill.begin", held_bytes=self._producer.budget.used, folder=str(self.folder.path))
+        elif not await self.work():
+            await asyncio.sleep(ROUND)
 
     async def _open_again(self) -> None:
         self._producer.set_stuck(self._wanted())
