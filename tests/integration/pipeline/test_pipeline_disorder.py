@@ -38,8 +38,8 @@ async def test_dropped_doubled_swapped_and_unreadable_messages(start_bed: Any, k
     (dropped,) = [row for row in bed.fault_rows(venue) if row[1] == "drop"]
     numbers = trade_ids(dropped[4])
     rows = await bed.rows(
-        """SELECT symbol, cause, from_seq, to_seq, missing, repaired_by FROM gaps JOIN instruments i ON i.id = instrument_id
-           WHERE channel = 'Trades'"""
+        """SELECT symbol, cause, from_seq, to_seq, missing, repaired_by
+           FROM gaps JOIN instruments i ON i.id = instrument_id WHERE channel = 'Trades'"""
     )
     assert [row["symbol"] for row in rows] == [first], bed.explain(report)
     assert rows[0]["cause"] == "sequence"

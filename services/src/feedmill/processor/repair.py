@@ -114,8 +114,9 @@ class Repairer:
     async def _ask(self, shard: ShardSettings, row: asyncpg.Record) -> None:
         low, high, symbol = row["low"], row["high"], row["symbol"]
         command = Command(
-            secrets.token_hex(8), "trades", symbol, shard.natives.get(symbol, symbol), ChannelName.TRADES.value,
-            now_ns(), "lost commits", low, min(high, low + shard.trades_page - 1), row["from_ns"] or 0, row["to_ns"] or 0,
+            id=secrets.token_hex(8), kind="trades", symbol=symbol, native=shard.natives.get(symbol, symbol),
+            channel=ChannelName.TRADES.value, issued_ns=now_ns(), reason="lost commits", from_id=low,
+            to_id=min(high, low + shard.trades_page - 1), from_ns=row["from_ns"] or 0, to_ns=row["to_ns"] or 0,
         )  # fmt: skip
         await self._link.run(ASK, shard.ref.commands, encode(command))
         asked = self._asked[row["id"]]
