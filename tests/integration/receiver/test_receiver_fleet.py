@@ -113,6 +113,19 @@ async def test_a_storm_of_a_fleet_keeps_the_connects_of_one(
     assert all(each.receiver.fleet.members == 4 for each in running)
 
 
+async def test_without_redis_a_receiver_connects_by_its_share(
+    venue: Any, launch: Any, redis_server: Any, kit: Any
+) -> None:
+    redis_server.stop()
+    running = launch(fleet="toy.here", fleet_members=3)
+    await kit.until(lambda: venue.connects == 1)
+    document = running.receiver.fleet.document()
+    assert (document["shared"], document["members"]) == (False, 3)
+    redis_server.start()
+    await running.ready()
+    await running.stop()
+
+
 async def test_a_429_of_one_holds_back_all(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
     first, second = (
         launch(shard=ShardRef("test", "toy", number), fleet="toy.here", fleet_members=2) for number in range(2)

@@ -232,6 +232,19 @@ async def test_members_are_counted_and_said_goodbye_to(redis_server: EmbeddedRed
             assert c.members == 2  # The others said that they leave.
 
 
+async def test_another_outgoing_address_is_another_fleet(redis_server: EmbeddedRedis) -> None:
+    async with fleet(redis_server, "a", expected=1) as a, fleet(redis_server, "b", expected=1) as b:
+        budgets = [each.budget("weight", 10, 1.0, 0) for each in (a, b)]
+        await budgets[0].take(10)
+        b.move("venue.there", 5)
+        assert b.members == 5
+        async with asyncio.timeout(5):
+            await budgets[1].take(10)
+        async with fleet(redis_server, "c", expected=1, identity="venue.there") as c:
+            await until(lambda: c.members == 2)
+        await until(lambda: a._share.alive is not None)
+
+
 async def test_without_redis_each_keeps_to_its_share(redis_server: EmbeddedRedis) -> None:
     limit, window, count = 40.0, 1.0, 2
     recorder = Recorder()

@@ -90,7 +90,7 @@ class Receiver:
         if self.fleet is not None:
             most = max(1.0, limits.connects * settings.share)
             connects = self.fleet.within("connects", most, limits.connects_window)
-            health.detail("fleet", self.fleet.document)
+            status.install_fleet(self.fleet, health)
         self.supervisor = Supervisor(feed, self.producer, settings, self.flow, log, connects=connects)
         self.desk = RestDesk(
             rest, feed.limits, self.producer, share=settings.share, timeout=settings.rest_timeout,

@@ -10,6 +10,8 @@ from feedmill.receiver import metrics
 from feedmill.receiver.keeper import Keeper
 from feedmill.receiver.subscriber import TopicState
 from feedmill.shared.clock import monotonic
+from feedmill.shared.fleet import Fleet
+from feedmill.shared.health import Health
 
 if TYPE_CHECKING:
     from feedmill.receiver.service import Receiver
@@ -46,6 +48,14 @@ def install(receiver: Receiver) -> None:
     metrics.connections.set_function(lambda: len(receiver.supervisor.links))
     for state in TopicState:
         metrics.subscriptions.labels(state.value).set_function(partial(count, receiver, state))
+
+
+def install_fleet(fleet: Fleet, health: Health) -> None:
+    health.detail("fleet", fleet.document)
+    metrics.fleet_members.set_function(lambda: fleet.members)
+    metrics.fleet_alone.set_function(lambda: fleet.alone)
+    for kind in ("connects", "weight"):
+        metrics.budget_blocked.labels(kind).set_function(partial(fleet.blocked_for, kind))
 
 
 def count(receiver: Receiver, state: TopicState) -> float:

@@ -102,8 +102,14 @@ class Fleet:
         return max(1, self._expected, self._share.alive or 0)
 
     @property
-    def away(self) -> bool:
-        return bool(self.link.error)
+    def alone(self) -> bool:
+        """Whether this process goes by its share."""
+        return any(budget.local for budget in self._budgets.values())
+
+    def blocked_for(self, kind: str) -> float:
+        """Seconds that a block of a budget lasts, as far as is known here."""
+        budget = self._budgets.get(kind)
+        return budget.blocked_for if budget is not None else 0.0
 
     async def run(self) -> None:
         """Be counted as a member until cancelled."""
@@ -149,7 +155,7 @@ class Fleet:
         return {
             "identity": self.identity,
             "members": self.members,
-            "shared": not any(budget.local for budget in self._budgets.values()),
+            "shared": not self.alone,
             "blockedSeconds": {kind: round(each.blocked_for, 1) for kind, each in self._budgets.items()},
             "error": self.link.error,
         }
