@@ -81,8 +81,8 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, there))
                 group.create_task(self._pass_on(back, writer))
-        except (OSError, ExceptionGroup):
-            pass
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            pass  # Only stop() cancels it, and asyncio's streams cannot bear a handler that was cancelled.
         finally:
             for each in (writer, there):
                 if each is not None:
