@@ -126,6 +126,22 @@ async def test_without_redis_a_receiver_connects_by_its_share(
     await running.stop()
 
 
+async def test_subscribe_requests_of_all_connections_share_a_budget(
+    venue: Any, launch: Any, redis_server: Any, kit: Any
+) -> None:
+    """Half of 4 at once and 4 a second: eight requests take their time, on whichever connection."""
+    limits = kit.limits(topics_per_request=1, subscribes=4.0, subscribes_per_second=4.0)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    running = [
+        launch(limits, shard=ShardRef("test", "toy", number), fleet="toy.here", fleet_members=2) for number in range(2)
+    ]
+    for each in running:
+        await each.ready()
+    assert len(venue.requests) == 8
+    assert loop.time() - began >= (8 - 1.6) / 1.6 - 0.2
+
+
 async def test_a_429_of_one_holds_back_all(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
     first, second = (
         launch(shard=ShardRef("test", "toy", number), fleet="toy.here", fleet_members=2) for number in range(2)

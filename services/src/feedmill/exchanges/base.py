@@ -97,6 +97,9 @@ class VenueLimits:
     """Seconds after which the venue cuts a connection, None = never."""
     silence: float
     """Seconds without any frame (pings included) after which a connection counts as dead."""
+    subscribes: float = 0.0
+    """Subscribe requests at once, and each second, of all connections together; 0 = as many as messages."""
+    subscribes_per_second: float = 0.0
 
 
 class Feed(ABC):

@@ -40,12 +40,14 @@ class Keeper:
         next_number: Callable[[], int],
         log: Any,
         random_source: random.Random | None = None,
+        subscribes: Budget | None = None,
     ) -> None:
         self.plan = plan
         self._feed = feed
         self._producer = producer
         self._settings = settings
         self._connects = connects
+        self._subscribes = subscribes
         self._flow = flow
         self._next_number = next_number
         self._log = log.bind(socket=plan.name)
@@ -124,7 +126,9 @@ class Keeper:
         self.state = "budget"
         await self._connects.take()
         self.state = "connecting"
-        link = Link(self._next_number(), self.plan, self._feed, self._producer, self._settings, self._log)
+        link = Link(
+            self._next_number(), self.plan, self._feed, self._producer, self._settings, self._log, self._subscribes
+        )
         try:
             await link.open()
         except Exception as error:

@@ -17,6 +17,7 @@ from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
 from feedmill.receiver.subscriber import Subscriber, topic_ref
 from feedmill.shared import control
+from feedmill.shared.budget import Budget
 from feedmill.shared.clock import monotonic
 
 LOOK_EVERY = 0.25
@@ -43,6 +44,7 @@ class Link:
         producer: Producer,
         settings: ReceiverSettings,
         log: Any,
+        subscribes: Budget | None = None,
     ) -> None:
         self.number = number
         self.plan = plan
@@ -53,7 +55,7 @@ class Link:
         self.freshness = Freshness(topic.name for topic in plan.topics)
         self.subscriber = Subscriber(
             number, feed, plan.topics, producer, self._send, ack_timeout=settings.ack_timeout,
-            seen=self.freshness.has_seen, give_up=self._give_up, log=self._log,
+            seen=self.freshness.has_seen, give_up=self._give_up, subscribes=subscribes, log=self._log,
         )  # fmt: skip
         self.connection = Connection(
             number,

@@ -24,7 +24,7 @@ from feedmill.shared import control
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.budget import Budget, TokenBucket
 from feedmill.shared.clock import monotonic, now_ns
-from feedmill.shared.fleet import RESERVE, Fleet
+from feedmill.shared.fleet import Fleet
 
 QUEUE = 1000
 WORKERS = 2
@@ -216,8 +216,7 @@ class RestDesk:
             capacity, rate = OTHER_BUDGET
             bucket = TokenBucket(capacity, rate)
             if self._fleet is not None:
-                kept = 1 - RESERVE
-                bucket = self._fleet.budget(name, capacity * kept, rate * kept, capacity * RESERVE)
+                bucket = self._fleet.bucket(name, capacity, rate)
             self._buckets[name] = bucket
         return bucket
 

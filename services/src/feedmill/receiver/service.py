@@ -86,12 +86,17 @@ class Receiver:
             self.confirmer.headroom = Headroom(settings.shard, self.producer, self.appender)
         self.flow = Flow(self.budget, settings.pause_limit, log)
         self.fleet = _fleet_of(settings, redis_url, log)
-        limits, connects = feed.limits, None
+        limits, connects, subscribes = feed.limits, None, None
         if self.fleet is not None:
             most = max(1.0, limits.connects * settings.share)
             connects = self.fleet.within("connects", most, limits.connects_window)
+            if limits.subscribes:
+                at_once, rate = limits.subscribes * settings.share, limits.subscribes_per_second * settings.share
+                subscribes = self.fleet.bucket("subscribe", at_once, rate)
             status.install_fleet(self.fleet, health)
-        self.supervisor = Supervisor(feed, self.producer, settings, self.flow, log, connects=connects)
+        self.supervisor = Supervisor(
+            feed, self.producer, settings, self.flow, log, connects=connects, subscribes=subscribes
+        )
         self.desk = RestDesk(
             rest, feed.limits, self.producer, share=settings.share, timeout=settings.rest_timeout,
             ssl_context=settings.ssl_context, fleet=self.fleet, log=log,

@@ -40,7 +40,7 @@ def install(receiver: Receiver) -> None:
     backlog = receiver.producer.backlog
     metrics.budget_bytes.set(receiver.budget.limit)
     metrics.buffered_bytes.set_function(lambda: receiver.budget.used)
-    metrics.unsent_bytes.set_function(lambda: backlog.unsent_bytes)
+    metrics.unsent_bytes.set_function(lambda: unsent(receiver))
     metrics.unconfirmed_bytes.set_function(lambda: backlog.bytes - backlog.unsent_bytes)
     metrics.in_flight.set_function(lambda: int(receiver.appender.in_flight))
     metrics.breaker_state.set_function(lambda: BREAKER[receiver.breaker.state])
@@ -54,8 +54,14 @@ def install_fleet(fleet: Fleet, health: Health) -> None:
     health.detail("fleet", fleet.document)
     metrics.fleet_members.set_function(lambda: fleet.members)
     metrics.fleet_alone.set_function(lambda: fleet.alone)
-    for kind in ("connects", "weight"):
+    for kind in ("connects", "weight", "subscribe"):
         metrics.budget_blocked.labels(kind).set_function(partial(fleet.blocked_for, kind))
+
+
+def unsent(receiver: Receiver) -> int:
+    """Bytes of batches that wait for Redis, in memory and on disk."""
+    spool = receiver.spool
+    return receiver.producer.backlog.unsent_bytes + (spool.unsent_bytes if spool is not None else 0)
 
 
 def count(receiver: Receiver, state: TopicState) -> float:

@@ -21,7 +21,7 @@ from feedmill.exchanges.base import Feed, FrameKind, Outbound, Topic, Verdict
 from feedmill.receiver import metrics
 from feedmill.receiver.session import Producer
 from feedmill.shared import control
-from feedmill.shared.budget import TokenBucket
+from feedmill.shared.budget import Budget, TokenBucket
 
 
 class TopicState(Enum):
@@ -63,9 +63,11 @@ class Subscriber:
         ack_timeout: float = 10.0,
         seen: Callable[[str], bool] = lambda topic: False,
         give_up: Callable[[str], None],
+        subscribes: Budget | None = None,
         log: Any,
     ) -> None:
-        """``seen``: whether data of a topic came; ``give_up(reason)``: end the connection."""
+        """``subscribes``: what all connections together may ask for; ``seen``: whether data of a topic came;
+        ``give_up(reason)``: end the connection."""
         self.number = number
         self.topics = {topic.name: topic for topic in topics}
         self.states = {topic.name: TopicState.PENDING for topic in topics}
@@ -75,6 +77,7 @@ class Subscriber:
         self._ack_timeout = ack_timeout
         self._seen = seen
         self._give_up = give_up
+        self._subscribes = subscribes
         self._log = log
         self._asked: dict[str, Topic] = {}
         """What the venue was asked for, refused ones included."""
@@ -180,6 +183,8 @@ class Subscriber:
             group.create_task(self._answered(group, request), name=f"ack-{self.number}-{message.request_id}")
 
     async def _deliver(self, request: _Request) -> None:
+        if self._subscribes is not None and request.message.topics and not request.unsubscribe:
+            await self._subscribes.take()
         await self.bucket.take()
         if request.message.request_id is not None:
             self._pending[request.message.request_id] = request

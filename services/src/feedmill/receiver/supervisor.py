@@ -74,6 +74,7 @@ class Supervisor:
         log: Any,
         *,
         connects: Budget | None = None,
+        subscribes: Budget | None = None,
         random_source: random.Random | None = None,
     ) -> None:
         self.plans = plan_sockets(feed, settings.subscriptions)
@@ -88,7 +89,7 @@ class Supervisor:
         def make(plan: Socket) -> Keeper:
             return Keeper(
                 plan, self._feed, producer, self._settings, self.connects, flow, lambda: next(numbers), log,
-                random_source,
+                random_source, subscribes,
             )  # fmt: skip
 
         self._make = make

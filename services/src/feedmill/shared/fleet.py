@@ -131,6 +131,10 @@ class Fleet:
         capacity, rate = burst_and_rate(limit * (1 - RESERVE), window)
         return self.budget(kind, capacity, rate, limit * RESERVE)
 
+    def bucket(self, kind: str, capacity: float, rate: float) -> FleetBudget:
+        """At most ``capacity`` at once, refilled at ``rate`` tokens a second, all members together."""
+        return self.budget(kind, capacity * (1 - RESERVE), rate * (1 - RESERVE), capacity * RESERVE)
+
     def budget(self, kind: str, capacity: float, rate: float, reserve: float) -> FleetBudget:
         """The same object for the same kind."""
         found = self._budgets.get(kind)

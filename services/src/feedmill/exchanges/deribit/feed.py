@@ -66,6 +66,8 @@ class DeribitFeed(Feed):
         request_window=60.0,
         connection_lifetime=None,
         silence=3.0 * HEARTBEAT_S,
+        subscribes=10,  # The same credits, of the whole account or address.
+        subscribes_per_second=3.3,
     )
     data_prefixes = (b'{"jsonrpc":"2.0","method":"subscription"',)
 
