@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio as redis_asyncio
+from prometheus_client import REGISTRY
 
 from feedmill.receiver.backlog import Backlog
 from feedmill.receiver.spill.files import scan_file
@@ -23,6 +26,10 @@ from feedmill.shared import control
 from feedmill.shared.frames import RunKind, decode_batch
 
 MEMORY = 4 * 1024 * 1024
+METRICS = (
+    "unsent_bytes", "spill_state", "spill_bytes", "spill_limit_bytes", "spill_unsent_bytes", "spill_segments",
+    "spill_oldest_seconds",
+)  # fmt: skip
 
 
 @asynccontextmanager
@@ -66,6 +73,12 @@ async def test_redis_away_for_long(venue: Any, launch: Any, redis_server: Any, k
         assert receiver.health.document()["spill"]["state"] == "spilling"
         assert receiver.spool.folder.used > 4 * MEMORY
         assert receiver.budget.peak < MEMORY
+        exposed = {name: REGISTRY.get_sample_value(f"feedmill_receiver_{name}") for name in METRICS}
+        assert exposed["spill_state"] == 1
+        assert min(exposed["unsent_bytes"], exposed["spill_unsent_bytes"], exposed["spill_bytes"]) > 4 * MEMORY
+        assert exposed["spill_bytes"] < exposed["spill_limit_bytes"]
+        assert exposed["spill_segments"] > 1
+        assert exposed["spill_oldest_seconds"] > 0
         redis_server.start()
         await kit.until(lambda: receiver.appender.up, 30)
         await kit.until(lambda: not receiver.producer.backlog.unsent_on_disk and not receiver.spool.active, 60)
@@ -375,6 +388,80 @@ async def test_disk_full_while_spilling(venue: Any, launch: Any, redis_server: A
     await running.stop()
     assert venue.connects == 1
     assert_all_stored_or_shed(await kit.read_raw(redis_server.url), venue, receiver)
+
+
+async def test_file_size_limit_while_spilling(
+    venue: Any, launch: Any, redis_server: Any, kit: Any, tmp_path: Path
+) -> None:
+    """Where nobody may mount a small disk: the system refuses to let a file grow."""
+    running = launch(memory=1024 * 1024, spill_dir=tmp_path, spill_size=1 << 30, max_batch_bytes=32 * 1024)
+    await running.ready()
+    receiver = running.receiver
+    redis_server.kill()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * 1024, limits[1]))
+    try:
+        async with traffic(venue):
+            await kit.until(lambda: receiver.producer.shed.frames > 1000, 60)
+            assert receiver.health.ready()[0]
+            assert "File too large" in receiver.health.document()["spill"]["problem"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    redis_server.start()
+    await kit.until(lambda: receiver.appender.up and not receiver.spool.active, 60)
+    await venue.publish(10)
+    await all_received(running, venue)
+    await running.stop()
+    assert_all_stored_or_shed(await kit.read_raw(redis_server.url), venue, receiver)
+
+
+async def test_redis_that_hangs_fills_the_disk_and_not_memory(
+    venue: Any, launch: Any, redis_server: Any, kit: Any, tmp_path: Path
+) -> None:
+    """Nobody knows yet that it is away: what is held in memory decides."""
+    running = launch(memory=MEMORY, spill_dir=tmp_path, append_deadline=120.0)
+    await running.ready()
+    receiver = running.receiver
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        async with traffic(venue):
+            await kit.until(lambda: receiver.spool.folder.used > 2 * MEMORY, 60)
+            assert receiver.appender.up
+            assert receiver.budget.peak < MEMORY
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    await all_received(running, venue)
+    await running.stop()
+    raw = await kit.read_raw(redis_server.url)
+    raw.assert_dense()
+    assert raw.data() == venue.sent
+    assert len(raw.batches) == 1
+
+
+async def test_cancellation_while_spilling_and_while_replaying(
+    venue: Any, launch: Any, redis_server: Any, kit: Any, tmp_path: Path
+) -> None:
+    running = launch(memory=MEMORY, spill_dir=tmp_path)
+    await running.ready()
+    redis_server.kill()
+    async with traffic(venue):
+        await kit.until(lambda: running.receiver.spool.folder.used > 4 * MEMORY, 60)
+        await running.cancel()
+    redis_server.start()
+    again = launch(memory=MEMORY, spill_dir=tmp_path)
+    await kit.until(lambda: again.receiver.appender.up)
+    await again.cancel()
+    assert on_disk(tmp_path)
+    last = launch(memory=MEMORY, spill_dir=tmp_path)
+    await last.ready()
+    await kit.until(lambda: last.receiver.spool.folder.used == 0)
+    await last.stop()
+    raw = await kit.read_raw(redis_server.url)
+    raw.assert_dense()
+    data = [r.payload for r in raw.records if r.session == running.receiver.producer.id]
+    found = [payload for payload in data if payload.startswith(b'{"stream":')]
+    assert len(found) > 1000
+    assert found == venue.sent[: len(found)]
 
 
 async def test_a_folder_has_one_receiver(venue: Any, launch: Any, tmp_path: Path, monkeypatch: Any) -> None:
