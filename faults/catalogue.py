@@ -72,6 +72,7 @@ FAULTS = (
     Fault("redis-full", "maxmemory reached for 30 s", servers.redis_full(30.0), _away(30)),
     Fault("redis-flushed", "FLUSHALL: every stream gone", servers.redis_flushed, _away(3)),
     Fault("redis-failover", "failover to a replica that lagged 1 s", servers.redis_failover(1.0), _away(3), PROXIED),
+    Fault("redis-failover-5s", "failover to one that lagged 5 s", servers.redis_failover(5.0), _away(3), PROXIED),
     Fault("redis-stall", "the network to it silent for 20 s", servers.stalled("redis", 20.0), _away(20), PROXIED),
     Fault("redis-slow", "every answer 50 ms late for 20 s", servers.slowed("redis", 20.0), _away(20), PROXIED),
     # PostgreSQL

@@ -14,6 +14,8 @@ from faults.world import FaultError, Setup, World, made
 from feedmill.local.embedded import EmbeddedError
 from feedmill.local.errors import ManagerError
 
+REPAIRED = 240.0
+"""Seconds that a gap may take to be repaired: a request that died with a receiver is made again after half a minute."""
 Say = Callable[[str], None]
 
 
@@ -66,6 +68,6 @@ async def _strike(
         await world.simulation.end_of_flow()
         await world.until_drained(patience)
         await fault.finish(world)
-    found.report = await world.settled(60.0)
+    found.report = await world.settled(REPAIRED)
     found.peak = world.watch.peak_of_roles()
     return promise

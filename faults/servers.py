@@ -93,15 +93,18 @@ async def _cut(world: World) -> None:
 
 
 def redis_full(full: float) -> Act:
+    """Half of what it uses already: it refuses everything that is not allowed to a full server."""
+
     async def act(world: World, scale: Scale) -> None:
         connection = client(world)
         try:
-            used = int((await connection.info("memory"))["used_memory"])
-            await connection.config_set("maxmemory", used + (2 << 20))
-            world.note(f"maxmemory {used + (2 << 20):,}")
+            limit = int((await connection.info("memory"))["used_memory"]) // 2
+            await connection.config_set("maxmemory", limit)
+            world.note(f"maxmemory {limit:,}")
             await asyncio.sleep(scale.seconds(full))
+            errors = (await connection.info("errorstats")).get("errorstat_OOM", {"count": 0})
+            world.note(f"{errors['count']} commands refused, stored trades are {await world.age():.1f} s old")
             await connection.config_set("maxmemory", 0)
-            world.note("maxmemory is gone")
         finally:
             await connection.aclose()
 
