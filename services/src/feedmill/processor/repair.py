@@ -60,7 +60,7 @@ class Repairer:
         timeout: float,
         log: Any,
     ) -> None:
-        """``shards``: those owned now; ``every``: seconds between two looks."""
+        """``shards``: those owned now that have lost commits; ``every``: seconds between two looks."""
         self._database_url = database_url
         self._link = link
         self._shards = shards

@@ -121,7 +121,7 @@ class Processor:
         self.repairer = Repairer(
             database_url,
             self.link,
-            lambda: [seat.shard for seat in self.seats if seat.figures.owned],
+            lambda: [seat.shard for seat in self.seats if seat.figures.owned and seat.worker.has_losses],
             database=self.postgres,
             every=settings.repair_every,
             timeout=settings.statement_timeout,

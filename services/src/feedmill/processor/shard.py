@@ -93,6 +93,11 @@ class ShardWorker:
         self.meter = Meter(str(shard.ref), shard.exchange, shard.market, figures)
         self._log = log.bind(shard=str(shard.ref))
 
+    @property
+    def has_losses(self) -> bool:
+        """Whether commits were ever lost, as far as is known now."""
+        return self._store is not None and self._store.losses.watch.late
+
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; what was read by then is committed. Waits out servers that are away."""
         backoff = Backoff(0.1, 2.0)
