@@ -203,6 +203,25 @@ async def test_pause_limit_closes_connections_until_redis_is_back(
     assert positions == sorted(set(positions))
 
 
+async def test_a_long_rest_of_the_breaker_ends_when_redis_is_back(
+    venue: Any, launch: Any, redis_server: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedmill.receiver.service.FIRST_RESET", 600.0)
+    running = launch(breaker_failures=1, breaker_reset=600.0)
+    await running.ready()
+    redis_server.kill()
+    await kit.until(lambda: running.receiver.breaker.state == "open" and running.receiver.confirmer.problem)
+    assert running.receiver.breaker.retry_in > 500
+    redis_server.start()
+    await kit.until(lambda: running.receiver.appender.up)
+    await venue.publish(10)
+    await all_received(running, venue)
+    await running.stop()
+    raw = await kit.read_raw(redis_server.url)
+    raw.assert_dense()
+    assert raw.data() == venue.sent
+
+
 async def test_full_server_counts_as_away_and_is_tried_again(
     venue: Any, launch: Any, redis_server: Any, kit: Any
 ) -> None:

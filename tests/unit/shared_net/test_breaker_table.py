@@ -181,3 +181,21 @@ async def test_changes_are_told_and_waited_for() -> None:
     breaker.admit().success()
     await waiter
     assert told == ["open", "half-open", "closed"]
+
+
+async def test_a_hastened_rest_ends_at_once_and_the_next_one_is_whole() -> None:
+    clock = Clock()
+    breaker, backend = make(clock, reset_timeout=30.0), Backend()
+    await trip(breaker, backend)
+    assert breaker.retry_in == 30.0
+    breaker.hasten()
+    assert breaker.retry_in == 0.0
+    with pytest.raises(ConnectionError, match="down"):
+        await breaker.call(backend)
+    assert breaker.state == "open"
+    assert breaker.retry_in == 30.0
+    breaker.hasten()
+    backend.failing = False
+    assert await breaker.call(backend) == "ok"
+    breaker.hasten()
+    assert breaker.state == "closed"

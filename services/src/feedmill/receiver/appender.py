@@ -75,6 +75,7 @@ class Appender:
         self._ticket: Ticket | None = None
         self._failed = asyncio.Event()
         self._settled = asyncio.Event()
+        self._reachable = asyncio.Event()
         self._sample = 0
         self.appended = 0
         self._reported = 0
@@ -223,6 +224,11 @@ class Appender:
                 self.pump()
         self._producer.alive(0.0)
 
+    def reachable(self) -> None:
+        """Another connection to the server was made: no need to wait longer with the breaker's next probe."""
+        self._breaker.hasten()
+        self._reachable.set()
+
     async def settled(self) -> None:
         """Wait until the server said it has everything."""
         while not self._producer.idle:
@@ -297,7 +303,10 @@ class Appender:
             try:
                 return self._breaker.admit()
             except BreakerOpen as error:
-                await asyncio.sleep(max(0.05, error.retry_in))
+                self._reachable.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.05, error.retry_in)):
+                        await self._reachable.wait()
 
     def _drop_wire(self) -> None:
         wire, self._wire = self._wire, None

@@ -69,6 +69,7 @@ class Confirmer:
         while True:
             try:
                 wire = await connect(self._url, name="feedmill-receiver-confirm", timeout=self._deadline)
+                self._appender.reachable()
                 try:
                     while True:
                         await self._round(wire)
