@@ -12,6 +12,8 @@ import aiohttp
 import pytest
 import websockets
 
+from feedmill.simulator.faults import Fault
+
 SPOT, USDM = "binance/Spot", "binance/UsdM"
 
 
@@ -325,6 +327,22 @@ async def test_trades_can_be_fetched_by_id(simulate, connect) -> None:
     for row in rows:
         one = streamed[row["id"]]
         assert (row["price"], row["qty"], row["time"], row["isBuyerMaker"]) == (one["p"], one["q"], one["T"], one["m"])
+
+
+async def test_a_history_that_is_gone(simulate, connect) -> None:
+    """REST begins with the first trade it has, however far behind the one asked for that is."""
+    async with simulate(SPOT) as sim, connect(sim.endpoints[SPOT][0] + "/ws/btcusdt@trade") as client:
+        low = min(got["t"] for got in await client.read(100))
+        venue = sim.venues[SPOT]
+        assert venue.inject(Fault("forget", symbol="NO-SUCH")) == 0
+        assert venue.inject(Fault("forget", symbol="BTC-USDT")) == 1
+        await client.read(300)
+        _, rows, _ = await fetch(sim, SPOT, f"/api/v3/historicalTrades?symbol=BTCUSDT&fromId={low}&limit=10")
+        ids = [row["id"] for row in rows]
+        assert ids == list(range(ids[0], ids[0] + 10))
+        assert ids[0] > low + 99
+        _, none, _ = await fetch(sim, SPOT, f"/api/v3/historicalTrades?symbol=BTCUSDT&fromId={ids[0] + 10**9}&limit=10")
+        assert none == []
 
 
 async def test_futures_history(simulate, connect) -> None:

@@ -15,6 +15,8 @@ import aiohttp
 import pytest
 import websockets
 
+from feedmill.simulator.faults import Fault
+
 VENUE = "deribit/Derivatives"
 BTC = "BTC-PERPETUAL"
 
@@ -253,6 +255,19 @@ async def test_trades_by_sequence(simulate, connect) -> None:
         assert seqs != sorted(seqs, reverse=True), "only roughly descending"
         over = await client.ask(call("get_last_trades_by_instrument", 5, **(query | {"count": 5000})))
         assert over["error"]["code"] == -32602
+
+
+async def test_a_history_that_is_gone(simulate, connect) -> None:
+    """The answer is empty, and does not say why."""
+    async with simulate(VENUE) as sim, connect(url(sim)) as client:
+        await client.ask(call("subscribe", channels=[f"trades.{BTC}.100ms"]))
+        await client.read(50)
+        query = {"instrument_name": BTC, "start_seq": 1001, "end_seq": 1010, "count": 10, "sorting": "asc"}
+        _, answer = await rest(sim, "public/get_last_trades_by_instrument", **query)
+        assert len(answer["result"]["trades"]) == 10
+        assert sim.venues[VENUE].inject(Fault("forget", symbol=BTC)) == 1
+        status, answer = await rest(sim, "public/get_last_trades_by_instrument", **query)
+        assert (status, answer["result"]) == (200, {"trades": [], "has_more": False})
 
 
 async def test_instruments(simulate) -> None:

@@ -104,7 +104,7 @@ class Fleet:
     @property
     def alone(self) -> bool:
         """Whether this process goes by its share."""
-        return any(budget.local for budget in self._budgets.values())
+        return bool(self.link.error) and any(budget.local for budget in self._budgets.values())
 
     def blocked_for(self, kind: str) -> float:
         """Seconds that a block of a budget lasts, as far as is known here."""

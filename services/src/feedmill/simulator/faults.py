@@ -13,7 +13,7 @@ from feedmill.simulator.topics import Topic
 TOPIC_KINDS = ("drop", "double", "swap", "bad_bytes", "bad_price")
 SOCKET_KINDS = ("close", "abort", "silence", "half_open", "slow", "cut")
 REST_KINDS = ("rest_429", "rest_418", "rest_500", "latency")
-OTHER_KINDS = ("skew", "clear")
+OTHER_KINDS = ("skew", "forget", "clear")
 KINDS = TOPIC_KINDS + SOCKET_KINDS + REST_KINDS + OTHER_KINDS
 VARIANTS = ("cut", "json", "utf8")
 CHANNELS = ("Trades", "Ticker", "Book", "Candles")

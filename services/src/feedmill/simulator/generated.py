@@ -102,6 +102,13 @@ class Generated(ABC):
                     self.push_candle(flow, market, now_ms, closed=False)
         self.engine.run(now_ms, elapsed)
 
+    def forget(self, symbol: str) -> int:
+        """REST no longer has the trades sent so far."""
+        hit = [each for native, each in self.markets.items() if symbol in ("", native, each.listing.symbol)]
+        for market in hit:
+            market.history.clear()
+        return len(hit)
+
     def finish(self, now_ms: int) -> None:
         """One more message on each topic that somebody receives, so that holes before the end show."""
         self._start_waiting(now_ms)

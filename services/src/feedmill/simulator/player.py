@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feedmill.simulator.recorded import Recording, canonical_symbols
 from feedmill.simulator.topics import Topic
@@ -49,6 +49,8 @@ class Player(ABC):
         self.recording = recording
         self.symbols = canonical_symbols(venue.config.venue, recording)
         self.topics: dict[tuple[str, str], Topic] = {}
+        self.sent: dict[str, list[Any]] = {}
+        """Native -> trades (aggregates) sent, for REST."""
         self.started = False
         self.frames = deque(recording.frames)
         self.expected = list(dict.fromkeys(name for _, name, _ in recording.frames))
@@ -113,6 +115,13 @@ class Player(ABC):
         while self.frames and self.frames[0][0] <= until:
             _, name, data = self.frames.popleft()
             self.play(name, data)
+
+    def forget(self, symbol: str) -> int:
+        """REST no longer has the trades sent so far."""
+        hit = [native for native in self.sent if symbol in ("", native, self.symbols[native])]
+        for native in hit:
+            self.sent[native].clear()
+        return len(hit)
 
     def finish(self, now_ms: int) -> None:
         """A recording ends where it ends: what was not sent yet is not sent."""

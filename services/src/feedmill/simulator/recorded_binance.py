@@ -23,8 +23,6 @@ class RecordedBinance(Player):
         self._info: dict[str, Any] = json.loads(recording.metadata[0])
         self._bodies = {native: json.loads(body) for native, body in recording.depths.items()}
         self._books: dict[str, RecordedBook] = {}
-        self._played: dict[str, list[dict[str, Any]]] = {}
-        """Native -> aggregates sent."""
         self._candles: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         self._last_seq: dict[str, int] = {}
         for native, body in self._bodies.items():
@@ -77,7 +75,7 @@ class RecordedBinance(Player):
 
     def _aggregate(self, native: str, symbol: str, event: dict[str, Any]) -> None:
         side, at = 2 if event["m"] else 1, event["T"] * _MS
-        self._played.setdefault(native, []).append(event)
+        self.sent.setdefault(native, []).append(event)
         if not self.spot:
             self.ledger.trades.append(
                 f"{symbol}\t{event['a']}\t{event['p']}\t{event['q']}\t{side}\t{at}\t{event['f']}\t{event['l']}\n"
@@ -114,7 +112,7 @@ class RecordedBinance(Player):
         """Of the aggregates sent, those of one single trade."""
         if native not in self.symbols:
             return None
-        single = [event for event in self._played.get(native, []) if event["f"] == event["l"]]
+        single = [event for event in self.sent.get(native, []) if event["f"] == event["l"]]
         wanted = single[-limit:] if from_id is None else [row for row in single if row["f"] >= from_id][:limit]
         return [
             {"id": row["f"], "price": row["p"], "qty": row["q"], "time": row["T"], "isBuyerMaker": row["m"]}
@@ -126,7 +124,7 @@ class RecordedBinance(Player):
     ) -> list[dict[str, Any]] | None:
         if native not in self.symbols:
             return None
-        rows = self._played.get(native, [])
+        rows = self.sent.get(native, [])
         low, high = start_ms or 0, end_ms if end_ms is not None else 1 << 62
         wanted = [row for row in rows if row["a"] >= (from_id or 0) and low <= row["T"] <= high]
         wanted = wanted[-limit:] if from_id is None and start_ms is None else wanted[:limit]

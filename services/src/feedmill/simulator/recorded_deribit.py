@@ -26,7 +26,6 @@ class RecordedDeribit(Player):
         self._books: dict[str, RecordedBook] = {}
         self._times: dict[str, int] = {}
         self._tickers: dict[str, str] = {}
-        self._trades: dict[str, list[tuple[int, int, str]]] = {}
 
     def channel_of(self, kind: str) -> str | None:
         if kind.startswith("chart_"):
@@ -80,7 +79,7 @@ class RecordedDeribit(Player):
                 f"{self.symbols[native]}\t{row['trade_seq']}\t{row['price']}\t{row['amount']}\t{side}\t"
                 f"{row['timestamp'] * _MS}\t0\t0\n"
             )
-            self._trades.setdefault(native, []).append((row["trade_seq"], row["timestamp"], json.dumps(kept)))
+            self.sent.setdefault(native, []).append((row["trade_seq"], row["timestamp"], json.dumps(kept)))
 
     def snapshot(self, topic: Topic) -> str | None:
         """None until the recorded snapshot went out; then the book as it stands, for a later subscriber."""
@@ -99,7 +98,7 @@ class RecordedDeribit(Player):
         return [row["instrument_name"] for row in self.instruments(currency, kind)]
 
     def last_trades(self, native: str) -> list[tuple[int, int, str]] | None:
-        return self._trades.get(native, []) if native in self.symbols else None
+        return self.sent.get(native, []) if native in self.symbols else None
 
     def order_book(self, native: str, depth: int) -> str | None:
         if native not in self.symbols:

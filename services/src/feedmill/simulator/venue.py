@@ -40,6 +40,9 @@ class Source(Protocol):
 
     def finish(self, now_ms: int) -> None: ...
 
+    def forget(self, symbol: str) -> int:
+        """REST no longer has the trades sent so far, of ``symbol`` or of all; answers of how many instruments."""
+
 
 class Venue(ABC):
     """One venue. ``stop_emitting`` ends the flow of messages; the server answers on."""
@@ -274,6 +277,9 @@ class Venue(ABC):
             self.skew_ns = int((fault.seconds or 0.0) * 1e9)
             self.log_fault("skew", "", "", f"{fault.seconds} s")
             return 1
+        if fault.kind == "forget":
+            self.log_fault("forget", fault.symbol, "Trades", "")
+            return self.source.forget(fault.symbol)
         if fault.kind in TOPIC_KINDS:
             hit = [topic for topic in self.source.topics.values() if topic.started and fault.matches(topic)]
             for topic in hit:
