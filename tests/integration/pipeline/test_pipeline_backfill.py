@@ -157,16 +157,20 @@ async def test_a_shard_without_any_receiver_for_a_while_is_backfilled(start_bed:
     await all_by_backfill(bed)
 
 
-async def test_kills_while_it_is_repaired_cost_nothing(start_bed: Any) -> None:
+@pytest.mark.parametrize("what", ["services", "redis"])
+async def test_kills_while_it_is_repaired_cost_nothing(start_bed: Any, what: str) -> None:
     """Whoever dies with what was asked for: it is asked for again."""
     venue = "binance/Spot"
     bed = await start_bed(venue, rate=600, channels=("Trades",))
     await bed.until_emitted(600)
     await bed.fault(venue, kind="latency", path=PATH[venue], seconds=2)
     await lose_connections(bed, venue, 600)
-    await bed.kill("distributor")
-    await bed.kill("receiver")
-    await bed.kill("processor")
+    if what == "redis":
+        await asyncio.to_thread(bed.redis.kill)
+        await asyncio.to_thread(bed.redis.start)
+    else:
+        for role in ("distributor", "receiver", "processor"):
+            await bed.kill(role)
     await bed.until_flowing()
     await bed.until_emitted(600)
     await bed.fault(venue, kind="clear")

@@ -7,6 +7,8 @@ the first from then on, and what lies between is a hole.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -42,6 +44,15 @@ class Hole(msgspec.Struct, array_like=True):
     def wanted(self) -> list[tuple[int, int]]:
         """What is missing and may still be had by REST."""
         return without(self.missing, self.given_up) if self.given_up else self.missing
+
+    def fill(self, trade: Trade) -> bool:
+        """Take a number out; False = it was not missing."""
+        rest = cut(self.missing, trade.id)
+        if rest is None:
+            return False
+        self.missing = rest
+        trade.flags |= _LATE
+        return True
 
     def give_up(self, low: int, high: int) -> None:
         self.given_up = joined([*self.given_up, *within(self.missing, low, high)])
@@ -125,42 +136,36 @@ class TradeTrack(msgspec.Struct, array_like=True):
             self.first, self.first_ns = number, trade.receive_ns
             trade.flags |= _LATE
             return True
-        hole = self._filled(trade)
-        if hole is None:
-            return False
-        if hole.revision:
-            gaps.append(hole.gap(shard, self.symbol, LATE))
-        return True
-
-    def _filled(self, trade: Trade) -> Hole | None:
-        """Take a number out of the hole it fills; answers which that was."""
         for hole in self.holes:
-            if hole.from_seq <= trade.id <= hole.to_seq:
-                rest = cut(hole.missing, trade.id)
-                if rest is None:
-                    return None
-                hole.missing = rest
-                if not rest:
+            if hole.from_seq <= number <= hole.to_seq:
+                if not hole.fill(trade):
+                    return False
+                if hole.revision:
+                    gaps.append(hole.gap(shard, self.symbol, LATE))
+                if not hole.missing:
                     self.holes.remove(hole)
-                trade.flags |= _LATE
-                return hole
-        return None
+                return True
+        return False
 
     def fill(self, trades: Iterable[Trade], shard: str, gaps: list[Gap], repaired_by: str) -> list[Trade]:
         """Judge what was asked for; answers what to emit. A gap is revised once, however many of its numbers came."""
+        # What is beyond the last one the stream brings itself, in order.
+        came = deque(sorted((trade for trade in trades if trade.id <= self.last.id), key=lambda trade: trade.id))
         taken: list[Trade] = []
+        if came and came[0].id < self.first:
+            first = came.popleft()
+            if self.accept(first, shard, gaps):
+                taken.append(first)
         revised: dict[int, Hole] = {}
-        for trade in trades:
-            if trade.id > self.last.id:
-                continue  # The stream brings it itself, in order.
-            if trade.id < self.first:
-                if self.accept(trade, shard, gaps):
-                    taken.append(trade)
-            elif (hole := self._filled(trade)) is not None:
+        begins = [hole.from_seq for hole in self.holes]
+        for trade in came:
+            place = bisect_right(begins, trade.id) - 1
+            if place >= 0 and self.holes[place].fill(trade):
                 taken.append(trade)
-                if hole.revision:
-                    revised[hole.from_seq] = hole
-        gaps.extend(hole.gap(shard, self.symbol, repaired_by) for hole in revised.values())
+                revised[place] = self.holes[place]
+        gaps.extend(hole.gap(shard, self.symbol, repaired_by) for hole in revised.values() if hole.revision)
+        if revised:
+            self.holes = [hole for hole in self.holes if hole.missing]
         return taken
 
     @property
