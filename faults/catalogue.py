@@ -114,10 +114,13 @@ FAULTS = (
     Fault("message-bad-bytes", "messages that cannot be read", exchanges.bad_bytes(10), _nothing),
     # Limits
     Fault(
-        "spill-full", "Redis away for 30 s with room for 4 MiB of it", servers.redis_away(30.0), _away(30),
-        {"spill": "4Mi"},
+        "spill-full", "Redis away for 30 s with room for 1 MiB of it", servers.redis_away(30.0), _away(30),
+        {"spill": "1Mi", "memory": "2Mi"}, finish=servers.was_shed,
     ),
-    Fault("disk-full", "Redis away for 30 s, 4 MiB left on the disk", servers.disk_full(30.0, 4), _away(30)),
+    Fault(
+        "disk-full", "Redis away for 30 s, 1 MiB left on the disk", servers.disk_full(30.0, 1), _away(30, connects=1),
+        {"memory": "2Mi"}, finish=servers.was_shed,
+    ),
     Fault("burst", "as fast as it is read, 20 s worth of messages", exchanges.burst(20.0), _nothing, blast=True),
 )  # fmt: skip
 SHORT = ("redis-kill", "exchange-abort", "message-bad-bytes")

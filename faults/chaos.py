@@ -92,6 +92,7 @@ async def run(
             found.connects = await world.connects() - before
             say("comparing")
             found.report = await world.settled(120.0)
+            found.repaired = world.repaired
             found.peak = world.watch.peak_of_roles()
             sent = sum(stats["faults"].get("bad_bytes", 0) for stats in (await world.stats()).values())
             letters = max((venue.dead_letters for venue in found.report.venues), default=0)

@@ -36,6 +36,8 @@ class Measured:
     report: Report | None = None
     catch_up: float | None = None
     """Seconds; None = it did not catch up, or there was nothing to."""
+    repaired: float | None = None
+    """Seconds from the end of the flow until the tables were right."""
     connects: int = 0
     """Beside the first ones."""
     peak: dict[str, int] = field(default_factory=dict)

@@ -69,5 +69,6 @@ async def _strike(
         await world.until_drained(patience)
         await fault.finish(world)
     found.report = await world.settled(REPAIRED)
+    found.repaired = world.repaired
     found.peak = world.watch.peak_of_roles()
     return promise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from faults.judge import MIB, ROLES, Measured
 
 HEADINGS = (
-    "fault", "emitted", "stored", "lost", "doubled", "in gaps t+q", "gap rows", "letters", "caught up", "connects",
+    "fault", "emitted", "stored", "lost", "doubled", "in gaps t+q", "gap rows", "letters", "caught up", "repaired", "connects",
     "peak MiB r/d/p/m", "holds",
 )  # fmt: skip
 
@@ -25,13 +25,14 @@ def cells(found: Measured, broken: Sequence[str]) -> tuple[str, ...]:
         f"{found.gap_rows:,}",
         str(letters),
         "-" if found.catch_up is None else f"{found.catch_up:.1f} s",
+        "-" if found.repaired is None else f"{found.repaired:.0f} s",
         f"+{found.connects}",
         peak,
         verdict,
     )
 
 
-WIDTHS = (27, 11, 11, 7, 8, 13, 9, 8, 10, 9, 17, 6)
+WIDTHS = (27, 11, 11, 7, 8, 13, 9, 8, 10, 9, 9, 17, 6)
 
 
 def line(values: Sequence[str]) -> str:

@@ -65,6 +65,7 @@ spec:
              {{name: Candles, interval: 1m}}]
   receiver:
     replicas: {replicas}
+    memory: {memory}
     spill: {{size: {spill}}}
     reconnect: {{maxBackoff: 5s, silenceTimeout: {silence}}}
 """
@@ -84,6 +85,8 @@ class Setup:
     venues: tuple[str, ...] = ("binance/Spot",)
     replicas: int = 1
     processors: int = 1
+    memory: str = "64Mi"
+    """The receivers' budget."""
     spill: str = "1Gi"
     silence: str = "5s"
     redis: dict[str, str] | None = None
@@ -131,6 +134,8 @@ class World:
         self.mounts: list[Path] = []
         self.log: list[str] = []
         """What was done, with its time."""
+        self.repaired = 0.0
+        """Seconds from the end of the flow until all was well."""
         self._began = asyncio.get_running_loop().time()
 
     def note(self, text: str) -> None:
@@ -249,15 +254,17 @@ class World:
 
     async def settled(self, timeout: float) -> Report:
         """End the flow and compare, again and again until all is well (and repaired), or the time is up."""
+        loop = asyncio.get_running_loop()
         await self.simulation.end_of_flow()
+        began = loop.time()
         with contextlib.suppress(FaultError):
             await self.until_drained(timeout)
-        loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         while True:
             report = await verify(self.folder / "ledger", self.postgres.url)
             repaired = all(not venue.trades.in_gaps for venue in report.venues)
             if (report.ok and repaired) or loop.time() > end:
+                self.repaired = loop.time() - began
                 return report
             await asyncio.sleep(1.0)
 
@@ -281,7 +288,7 @@ class World:
                 stream = stream.replace(f":{port}", f":{self.proxies['exchange'].port}", 1)
             text += _FEED.format(
                 name=feed_name(venue), exchange=exchange, market=market, stream=stream, rest=endpoint.rest,
-                symbols=", ".join(SYMBOLS[venue]), replicas=setup.replicas, spill=setup.spill, silence=setup.silence,
+                symbols=", ".join(SYMBOLS[venue]), replicas=setup.replicas, memory=setup.memory, spill=setup.spill, silence=setup.silence,
             )  # fmt: skip
         return text
 
