@@ -132,3 +132,71 @@ def test_money_keeps_its_digits() -> None:
     trade = events.Trade("BTC-USDT", 1, "0.10000000", "1000000000000.00000001", events.Side.BUY, 1, 2)
     found = events.decode_events(events.encode(events.EventBlock(trades=[trade]))).trades[0]
     assert (found.price, found.size) == ("0.10000000", "1000000000000.00000001")
+
+
+DEEP = b"\x91" * 100_000 + b"\x01"
+DECODERS: dict[str, tuple[Any, Any]] = {
+    "batch": (
+        frames.decode_batch,
+        frames.encode_batch(RawBatch(1, "s", 7, [Run(0, 1, [5, 6], [b"{}", b"x"]), Run(1, 2, [7], [b"\x80"])])),
+    ),
+    "control": (
+        control.decode_control,
+        control.encode(control.Connected(1, "stream", [control.TopicRef("A-B", "AB", "Trades", "ab@trade")])),
+    ),
+    "answer": (
+        control.decode_answer,
+        control.encode(control.RestAnswer("c", "trades", "A-B", "AB", 200, 5, b"[]")),
+    ),
+    "command": (control.decode_command, control.encode(control.Command("i", "trades", "A-B", "AB", "Trades", 1))),
+    "events": (
+        events.decode_events,
+        events.encode(
+            events.EventBlock(
+                trades=[events.Trade("A-B", 1, "1", "2", 1, 3, 4)],
+                gaps=[events.Gap("g", "A-B", "Trades", "sequence", "open", 1, 2, [(1, 2)], 3, 4, "", 1, 5)],
+                dead_letters=[events.DeadLetter("s", 1, 2, 3, 4, "r", "d", "v", b"x")],
+            )
+        ),
+    ),
+    "deltas": (
+        events.decode_deltas,
+        events.encode(events.DeltaBlock(deltas=[events.BookDelta("A", True, 1, 2, 3, 4, 5, [("1", "2")], [])])),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DECODERS)
+@given(data=st.data())
+def test_damaged_records_are_read_or_an_error_of_two_kinds(what: str, data: st.DataObject) -> None:
+    decode, whole = DECODERS[what]
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(damaged)))
+        damaged[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=3))
+        if data.draw(st.integers(0, 9)) == 0:
+            del damaged[at:]
+    try:
+        found = decode(bytes(damaged))
+    except (msgspec.DecodeError, ValueError):
+        return
+    assert type(found) in (
+        RawBatch, control.RestAnswer, control.Command, events.EventBlock, events.DeltaBlock, *CONTROLS,
+        control.Subscribing,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("decode", "payload"),
+    [
+        (frames.decode_batch, b"\x95\x01\xa1s\x01\x90" + DEEP),
+        (control.decode_control, b"\x82\xa4type\xa5alive\xa1x" + DEEP),
+        (control.decode_answer, b"\x98\xa1c\xa1k\xa1s\xa1n\xcc\xc8\x01\xc4\x00" + DEEP),
+        (control.decode_command, b"\x81\xa1x" + DEEP),
+        (events.decode_events, b"\x99\x01" + b"\x90" * 7 + DEEP),
+        (events.decode_deltas, b"\x93\x01\x90" + DEEP),
+    ],
+)
+def test_an_unknown_field_without_end_is_no_record(decode: Any, payload: bytes) -> None:
+    with pytest.raises(ValueError, match="nested deeper than any record is"):
+        decode(payload)

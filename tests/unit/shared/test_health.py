@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 
 from feedmill.shared import metrics
@@ -34,6 +36,18 @@ def test_the_document_reads_its_sections_anew_each_time() -> None:
     assert health.document() == {
         "service": "receiver", "ready": False, "waitingFor": {"data": "none yet"}, "lag": {"entries": 2},
     }  # fmt: skip
+
+
+def test_a_section_that_fails_is_told_and_costs_the_others_nothing() -> None:
+    health = Health("receiver")
+    health.detail("spill", lambda: {"oldest": [][0]})
+    health.detail("lag", lambda: {"entries": 1})
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            document = health.document()
+            assert document["spill"] == {"error": "IndexError: list index out of range"}
+            assert document["lag"] == {"entries": 1}
+    assert [(line["event"], line["section"]) for line in lines] == [("health.section_failed", "spill")]
 
 
 @pytest.fixture
@@ -81,3 +95,20 @@ async def test_the_lag_of_the_loop_is_measured() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (REGISTRY.get_sample_value("feedmill_process_loop_lag_max_seconds") or 0.0) >= 0
+
+
+def lag(what: str) -> float:
+    return REGISTRY.get_sample_value(f"feedmill_process_loop_lag_{what}") or 0.0
+
+
+async def test_a_call_that_blocks_the_loop_shows() -> None:
+    before = lag("seconds_sum")
+    task = asyncio.create_task(metrics.watch_loop_lag(interval=0.01))
+    await asyncio.sleep(0)  # It has begun to wait.
+    time.sleep(0.3)
+    seen = measured()
+    while measured() == seen:
+        await asyncio.sleep(0)
+    task.cancel()
+    assert lag("seconds_sum") - before >= 0.25
+    assert lag("max_seconds") >= 0.25

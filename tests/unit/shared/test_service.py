@@ -140,6 +140,18 @@ def test_a_signal_ends_in_order(start: Any, number: int) -> None:
     assert {line["service"] for line in service.lines()} == {"orderly"}
 
 
+def test_every_service_measures_how_late_its_loop_is(start: Any) -> None:
+    service = start("orderly")
+    service.until("working")
+    deadline = time.monotonic() + 30
+    while "feedmill_process_loop_lag_seconds_count 0.0" in (text := service.ask("/metrics")[1]):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.01)
+    assert "feedmill_process_loop_lag_seconds_count" in text
+    assert "feedmill_process_loop_lag_max_seconds" in text
+    assert service.end() == 0
+
+
 def test_a_main_that_returns_by_itself_ends_the_process(start: Any) -> None:
     service = start("finishing")
     assert service.process.wait(30) == 0

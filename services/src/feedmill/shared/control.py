@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from feedmill.shared.decoding import decode
+
 
 class TopicRef(msgspec.Struct, array_like=True, frozen=True):
     """One subscription as the receiver made it."""
@@ -175,12 +177,12 @@ def encode(record: Control | RestAnswer | Command) -> bytes:
 
 
 def decode_control(data: bytes) -> AnyControl:
-    return _control.decode(data)
+    return decode(_control, data)
 
 
 def decode_answer(data: bytes) -> RestAnswer:
-    return _answer.decode(data)
+    return decode(_answer, data)
 
 
 def decode_command(data: bytes) -> Command:
-    return _command.decode(data)
+    return decode(_command, data)

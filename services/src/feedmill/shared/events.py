@@ -11,6 +11,8 @@ from enum import IntEnum, IntFlag
 
 import msgspec
 
+from feedmill.shared.decoding import decode
+
 VERSION = 1
 
 Level = tuple[str, str]
@@ -229,12 +231,12 @@ def _check(version: int) -> None:
 
 def decode_events(data: bytes) -> EventBlock:
     """Raises ``msgspec.DecodeError`` or ValueError when it is not a block this code reads."""
-    block = _events.decode(data)
+    block = decode(_events, data)
     _check(block.version)
     return block
 
 
 def decode_deltas(data: bytes) -> DeltaBlock:
-    block = _deltas.decode(data)
+    block = decode(_deltas, data)
     _check(block.version)
     return block

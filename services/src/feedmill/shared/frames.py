@@ -10,6 +10,8 @@ from enum import IntEnum
 
 import msgspec
 
+from feedmill.shared.decoding import decode
+
 VERSION = 1
 
 
@@ -55,7 +57,7 @@ def encode_batch(batch: RawBatch) -> bytes:
 
 def decode_batch(data: bytes) -> RawBatch:
     """Decode one entry; raises ``msgspec.DecodeError`` or ValueError when it is not a batch this code reads."""
-    batch = _decoder.decode(data)
+    batch = decode(_decoder, data)
     if batch.version != VERSION:
         raise ValueError(f"raw batch has version {batch.version}, this code reads {VERSION}: upgrade the distributor")
     return batch

@@ -13,6 +13,8 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from feedmill.shared.log import get_logger
+
 Detail = Callable[[], Mapping[str, Any]]
 Condition = Callable[[], tuple[bool, str]]
 """(holds, why not or what is)."""
@@ -25,6 +27,8 @@ class Health:
         self.service = service
         self._conditions: dict[str, Condition] = {}
         self._details: dict[str, Detail] = {}
+        self._faulty: set[str] = set()
+        """Sections whose reading has failed, told once."""
 
     def condition(self, name: str, check: Condition) -> None:
         """Add a readiness condition. It must be quick and must not do I/O."""
@@ -46,7 +50,14 @@ class Health:
         ready, whys = self.ready()
         document: dict[str, Any] = {"service": self.service, "ready": ready, "waitingFor": whys}
         for name, read in self._details.items():
-            document[name] = dict(read())
+            try:
+                document[name] = dict(read())
+            except Exception as error:
+                # A fault in one section must not take the others from those who look for what is wrong.
+                document[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+                if name not in self._faulty:
+                    self._faulty.add(name)
+                    get_logger().exception("health.section_failed", section=name)
         return document
 
 
