@@ -135,7 +135,9 @@ class CandleFinisher:
         """Do all there is to do now. Raises asyncpg errors, OSError, TimeoutError, BreakerOpen; forgets nothing."""
         started = monotonic()
         for name in list(self._dirty):
-            await self._breaker.call(self._finish_shard, name)
+            # One with nothing to do would pass for an answer of the server.
+            if len(self._dirty[name]) or self._adopted.get(name):
+                await self._breaker.call(self._finish_shard, name)
         self.runs += 1
         measures.finish_seconds.observe(monotonic() - started)
 
@@ -156,8 +158,6 @@ class CandleFinisher:
 
     async def _finish_shard(self, name: str) -> None:
         dirty = self._dirty[name]
-        if not len(dirty) and not self._adopted.get(name):
-            return
         connection = await self._open()
         try:
             await self._find_unfinished(connection, name, dirty)

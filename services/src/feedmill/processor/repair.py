@@ -79,7 +79,7 @@ class Repairer:
             if stop.is_set():
                 return
             try:
-                await self._breaker.call(self.look)
+                await self.look()
             except (BreakerOpen, *AWAY):
                 continue
             except Exception as error:
@@ -89,21 +89,25 @@ class Repairer:
                     self._log.exception("repair.fault")
 
     async def look(self) -> None:
-        """Ask for what is due. Raises what the servers' clients raise."""
+        """Ask for what is due. Raises what the servers' clients raise, and BreakerOpen."""
         shards = {str(shard.ref): shard for shard in self._shards() if shard.trades_page}
         if not shards:
             return
-        connection = await postgres.connect(
-            self._database_url, name="feedmill processor repair", command_timeout=self._timeout
-        )
-        try:
-            rows = await connection.fetch(sql.TO_REPAIR, list(shards), OWN, ChannelName.TRADES.value)
-        finally:
-            await postgres.close(connection)
+        # The breaker is about PostgreSQL alone: neither a look that asks nobody nor a Redis that is away says anything.
+        rows = await self._breaker.call(self._rows, list(shards))
         self._asked = {row["id"]: self._asked[row["id"]] for row in rows if row["id"] in self._asked}
         due = [row for row in rows if self._is_due(row)]
         for row in due[:AT_ONCE]:
             await self._ask(shards[row["shard"]], row)
+
+    async def _rows(self, shards: list[str]) -> list[asyncpg.Record]:
+        connection = await postgres.connect(
+            self._database_url, name="feedmill processor repair", command_timeout=self._timeout
+        )
+        try:
+            return await connection.fetch(sql.TO_REPAIR, shards, OWN, ChannelName.TRADES.value)
+        finally:
+            await postgres.close(connection)
 
     def _is_due(self, row: asyncpg.Record) -> bool:
         asked = self._asked.setdefault(row["id"], Asked(row["low"]))
