@@ -57,6 +57,8 @@ def _nothing(_: Scale) -> Promise:
 
 
 PROXIED = {"proxied": True}
+QUIET = {"silence": "5s"}
+"""A silent connection is given up soon (a user's would wait longer: what is tested is not patience)."""
 
 FAULTS = (
     # Redis
@@ -101,11 +103,15 @@ FAULTS = (
     Fault("exchange-close", "a clean close", exchanges.struck(kind="close"), _connects(1)),
     Fault("exchange-close-storm", "a clean close after each of 5 subscribes", exchanges.storm(5), _connects(7)),
     Fault("exchange-abort", "connection reset", exchanges.struck(kind="abort"), _connects(1)),
-    Fault("exchange-silence", "connected, and nothing comes", exchanges.struck(kind="silence"), _connects(1)),
-    Fault("exchange-half-open", "nothing is read or answered either", exchanges.struck(kind="half_open"), _connects(1)),
+    Fault("exchange-silence", "connected, and nothing comes", exchanges.struck(kind="silence"), _connects(1), QUIET),
+    Fault(
+        "exchange-half-open", "nothing is read or answered either", exchanges.struck(kind="half_open"), _connects(1),
+        QUIET,
+    ),
     Fault("exchange-24h-cut", "the end of the 24 hours", exchanges.struck(kind="cut"), _connects(1)),
     Fault(
-        "exchange-stall", "the network to it silent for 20 s", servers.stalled("exchange", 20.0), _connects(5), PROXIED
+        "exchange-stall", "the network to it silent for 20 s", servers.stalled("exchange", 20.0), _connects(5),
+        PROXIED | QUIET,
     ),
     # The exchange's messages
     Fault("message-drop", "trades and book changes left out", exchanges.dropped(5), _connects(0)),

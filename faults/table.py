@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from faults.judge import MIB, ROLES, Measured
 
 HEADINGS = (
-    "fault", "emitted", "stored", "lost", "doubled", "in gaps t+q", "gap rows", "letters", "caught up", "repaired", "connects",
-    "peak MiB r/d/p/m", "holds",
+    "fault", "emitted", "stored", "lost", "doubled", "in gaps t+q", "gap rows", "letters", "caught up", "repaired",
+    "connects", "peak MiB r/d/p/m", "holds",
 )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ class Setup:
     memory: str = "64Mi"
     """The receivers' budget."""
     spill: str = "1Gi"
-    silence: str = "5s"
+    silence: str = "20s"
     redis: dict[str, str] | None = None
     """More lines of redis.conf."""
     proxied: bool = False
@@ -288,7 +288,8 @@ class World:
                 stream = stream.replace(f":{port}", f":{self.proxies['exchange'].port}", 1)
             text += _FEED.format(
                 name=feed_name(venue), exchange=exchange, market=market, stream=stream, rest=endpoint.rest,
-                symbols=", ".join(SYMBOLS[venue]), replicas=setup.replicas, memory=setup.memory, spill=setup.spill, silence=setup.silence,
+                symbols=", ".join(SYMBOLS[venue]), replicas=setup.replicas, memory=setup.memory, spill=setup.spill,
+                silence=setup.silence,
             )  # fmt: skip
         return text
 
