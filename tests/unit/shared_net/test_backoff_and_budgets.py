@@ -59,6 +59,79 @@ def test_no_window_ever_sees_more_than_the_limit(limit: int, window: float, paus
         assert sum(1 for at in taken if start <= at < start + window * 0.999999) <= limit
 
 
+amounts = st.floats(0.01, 30)
+seconds = st.floats(0, 100)
+USES = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["take"] * 6), amounts), st.tuples(st.just("pause"), seconds),
+        st.tuples(st.just("pause"), st.floats(0, 1)), st.tuples(st.just("block"), st.floats(0, 60)),
+        st.tuples(st.just("correct"), st.floats(-5, 40)), st.tuples(st.just("force"), amounts),
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(st.floats(0.5, 20), st.floats(0.01, 10), USES)
+def test_any_window_of_a_bucket_keeps_to_capacity_and_rate_whatever_else_is_done_to_it(
+    capacity: float, rate: float, uses: list[tuple[str, float]]
+) -> None:
+    """``correct``, ``block`` and ``force`` only ever make others wait longer; every wait is one, and is enough."""
+    clock = Clock()
+    bucket = TokenBucket(capacity, rate, clock=clock)
+    taken: list[tuple[float, float]] = []
+    blocked_until = 0.0
+    for what, value in uses:
+        if what == "pause":
+            clock.now += value
+        elif what == "block":
+            bucket.block(value)
+            blocked_until = max(blocked_until, clock.now + value)
+        elif what == "correct":
+            bucket.correct(value)
+        elif what == "force":
+            bucket.force(value)
+        elif what == "take":
+            wait = bucket.wait_for(value)
+            assert 0.0 <= wait < 1e6
+            assert bucket.try_take(value) == (wait == 0.0)
+            if wait:
+                # Nothing else happens meanwhile, so the wait it tells is the one that it takes.
+                clock.now += wait + 1e-6
+                assert bucket.try_take(value)
+            assert clock.now >= blocked_until - 1e-9
+            taken.append((clock.now, value))
+        assert bucket.level <= capacity
+        assert bucket.blocked_for >= 0.0
+    for place, (start, _) in enumerate(taken):
+        spent = 0.0
+        for at, amount in taken[place:]:
+            # More than the capacity is let through by a full bucket, and the others wait for what it owes.
+            spent += amount
+            beyond = max(0.0, amount - capacity)
+            assert spent - beyond <= capacity + rate * (at - start) + 1e-3
+
+
+@given(st.floats(0.001, 10), st.floats(1, 100), st.floats(0, 2000), st.integers(1, 80), st.integers())
+def test_backoff_with_a_least_wait(base: float, factor: float, floor: float, tries: int, seed: int) -> None:
+    cap = base * factor
+    backoff = Backoff(base, cap, floor=floor, random_source=random.Random(seed))
+    for _ in range(tries):
+        assert min(floor, cap) <= backoff.next() <= max(min(floor, cap), cap)
+
+
+@given(st.integers(1, 12), st.integers(0, 2**32))
+def test_every_step_of_the_backoff_is_spread_over_all_of_its_range(failures: int, seed: int) -> None:
+    """Full jitter: also the shortest waits are possible after many failures, and never more than the bound."""
+    source = random.Random(seed)
+    waits = []
+    for _ in range(200):
+        backoff = Backoff(0.5, 60.0, random_source=source)
+        backoff.failures = failures
+        waits.append(backoff.next() / min(60.0, 0.5 * 2.0**failures))
+    assert min(waits) < 0.1
+    assert 0.9 < max(waits) <= 1.0
+
+
 def test_limit_of_one_and_a_limit_that_cannot_be_kept() -> None:
     clock = Clock()
     bucket = TokenBucket.within(1, 10, clock=clock)
