@@ -305,12 +305,7 @@ def test_frames_of_a_megabyte_take_no_time(venue: str, kind: str) -> None:
 
 @venues
 @pytest.mark.parametrize("kind", HUGE)
-def test_the_receiver_judges_frames_of_a_megabyte_without_raising(
-    venue: str, kind: str, request: pytest.FixtureRequest
-) -> None:
-    if kind == "deep objects" and venue.startswith("binance"):
-        reason = "binance_common.classify raises RecursionError"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=RecursionError, strict=False))
+def test_the_receiver_judges_frames_of_a_megabyte_without_raising(venue: str, kind: str) -> None:
     began = time.thread_time()
     OWN[venue].venue.feed("wss://h").classify(HUGE[kind])
     assert time.thread_time() - began < SLOW

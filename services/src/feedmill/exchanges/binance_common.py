@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from feedmill.exchanges.base import ChannelName, Feed, FrameKind, Outbound, Subscription, Topic, Verdict
-from feedmill.exchanges.reading import request_id
+from feedmill.exchanges.reading import DECODE_ERRORS, request_id
 from feedmill.exchanges.urls import join
 
 _DATA = Verdict(FrameKind.DATA)
@@ -65,7 +65,7 @@ def classify(payload: bytes) -> Verdict:
             return Verdict(FrameKind.ERROR, asked, error=f"{frame.code}: {frame.msg}")
         if isinstance(frame.result, msgspec.Raw):
             return Verdict(FrameKind.ACK, asked)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         pass
     return _DATA
 
