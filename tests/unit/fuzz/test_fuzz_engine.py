@@ -139,7 +139,7 @@ def outcome(seeds: Seeds, frame: bytes) -> str:
 
 
 @venues
-@settings(max_examples=600)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_damaged_frames_end_as_events_or_dead_letters(venue: str, data: st.DataObject) -> None:
     seeds = RECORDED[venue]
@@ -251,7 +251,7 @@ def test_control_records_that_make_no_sense(venue: str, records: list[control.Co
     host.assert_goes_on()
 
 
-@settings(max_examples=600)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_entries_of_any_bytes(data: st.DataObject) -> None:
     seeds = OWN["binance/Spot"]

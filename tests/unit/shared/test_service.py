@@ -50,6 +50,15 @@ async def deaf(context):
         except asyncio.CancelledError:
             context.log.info("not listening")
 
+async def threaded(context):
+    import threading
+    import time
+    begun = threading.Event()
+    asyncio.get_running_loop().run_in_executor(None, lambda: (begun.set(), time.sleep(600)))
+    begun.wait()
+    context.log.info("working")
+    await context.stop.wait()
+
 async def failing(context):
     raise RuntimeError("cannot go on: redis://:hunter2222@h")
 
@@ -186,6 +195,14 @@ def test_one_that_does_not_even_hear_the_cancellation_ends(start: Any) -> None:
     service.until("working")
     assert service.end() == 1
     assert service.events() == ["working", "stopping", "stop.overdue", "not listening", "stop.stuck"]
+
+
+def test_a_thread_that_does_not_end_is_not_waited_for(start: Any) -> None:
+    """Such as one that asks a name server which does not answer."""
+    service = start("threaded")
+    service.until("working")
+    assert service.end() == 0
+    assert service.events()[-1] == "stopped"
 
 
 def test_a_second_signal_does_not_cut_the_drain_short(start: Any) -> None:

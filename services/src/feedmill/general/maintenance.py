@@ -31,6 +31,8 @@ AHEAD = 3
 """Days."""
 FRESH = 3 * EVERY
 """Seconds after which a last good run is too long ago to be ready."""
+PATIENCE = 3.0
+"""Seconds a run has to come to its end when the service is asked to stop; the next one does what is left."""
 
 runs = Counter("feedmill_maintenance_runs_total", "Runs.", ["outcome"])
 made = Counter("feedmill_maintenance_partitions_made_total", "Partitions made.", ["table"])
@@ -86,6 +88,8 @@ class _State:
     error: str = "not tried yet"
     last_success: float = 0.0
     report: Report = field(default_factory=Report)
+    connection: asyncpg.Connection | None = None
+    """Of the run under way."""
 
     def ready(self) -> tuple[bool, str]:
         if not self.last_success:
@@ -120,7 +124,7 @@ async def main(context: ServiceContext, pipeline: FeedPipeline) -> None:
     while not context.stop.is_set():
         wait = EVERY
         try:
-            await _run(context, retention, state)
+            await _run_until_stop(context, retention, state)
             backoff.reset()
         except (*postgres.RETRYABLE, postgres.SchemaBehind) as error:
             wait = 0.2 + backoff.next()
@@ -141,25 +145,39 @@ class MaintenanceFailed(RuntimeError):
 
 async def once(context: ServiceContext, pipeline: FeedPipeline) -> None:
     """One run. Raises MaintenanceFailed, also when it was asked to stop before its end."""
-    state = _State()
-    run = asyncio.ensure_future(_run(context, retention_of(pipeline), state))
-    stop = asyncio.ensure_future(context.stop.wait())
     try:
-        await asyncio.wait({run, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if not run.done():
+        if not await _run_until_stop(context, retention_of(pipeline), _State()):
             raise MaintenanceFailed("asked to stop before the run was over")
-        await run
     except (*postgres.RETRYABLE, postgres.SchemaBehind) as error:
         runs.labels("failed").inc()
         raise MaintenanceFailed(postgres.describe(error)) from None
+
+
+async def _run_until_stop(context: ServiceContext, retention: Mapping[str, int], state: _State) -> bool:
+    """One run; False when it was cut short because the service has to stop. Raises what the run raises."""
+    run = asyncio.create_task(_run(context, retention, state), name="maintain")
+    stop = asyncio.create_task(context.stop.wait(), name="stop maintaining")
+    try:
+        await asyncio.wait({run, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({run}, timeout=PATIENCE)
+        if run.done():
+            run.result()
+            return True
+        context.log.warning("maintenance.cut_short", effect="the next run does what is left")
+        return False
     finally:
+        # The connection goes first: after a cancellation asyncpg would roll back, and wait for a server that hangs.
+        if state.connection is not None:
+            state.connection.terminate()
         for task in (run, stop):
             task.cancel()
         await asyncio.gather(run, stop, return_exceptions=True)
 
 
 async def _run(context: ServiceContext, retention: Mapping[str, int], state: _State) -> None:
-    connection = await postgres.connect(context.database_url, name="feedmill maintenance", command_timeout=130.0)
+    state.connection = connection = await postgres.connect(
+        context.database_url, name="feedmill maintenance", command_timeout=130.0
+    )
     try:
         await postgres.require_schema(connection)
         report = await run_once(connection, retention, now_ns())

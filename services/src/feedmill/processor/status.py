@@ -23,7 +23,7 @@ def install(processor: Processor) -> None:
     health.detail("latency", figures.latencies.document)
     health.detail("lag", figures.lag)
     health.detail("redis", lambda: redis(processor))
-    health.detail("postgres", figures.servers["postgres"].document)
+    health.detail("postgres", lambda: postgres(processor))
     health.detail("breaker", lambda: {"redis": breaker(processor.redis), "postgres": breaker(processor.postgres)})
     health.detail("leases", lambda: leases(processor))
     health.detail("candles", processor.finisher.document)
@@ -66,6 +66,14 @@ def redis(processor: Processor) -> Mapping[str, Any]:
         error = processor.link.error
         return {"reachable": False if error else (processor.share.alive is not None or None), "lastError": error}
     return seen.document()
+
+
+def postgres(processor: Processor) -> Mapping[str, Any]:
+    """As the shards last saw it, unless the breaker knows better: a shard to which nothing comes asks nothing."""
+    which = processor.postgres
+    if which.state != "closed":
+        return {"reachable": False, "lastError": which.last_error}
+    return processor.figures.servers["postgres"].document()
 
 
 def breaker(which: Breaker) -> Mapping[str, Any]:

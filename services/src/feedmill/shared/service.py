@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 FAILED, BAD_CONFIG = 1, 2
 """Exit codes; 0 = stopped in order."""
+CLOSING = 2.0
+"""Seconds an event loop that has done its work has to close."""
 
 
 @dataclass(slots=True)
@@ -107,8 +110,7 @@ async def _run(
         if not work.done():
             # The runner would cancel it again and wait for ever.
             context.log.error("stop.stuck", action="exit")
-            finish_log()
-            os._exit(FAILED)
+            _leave(FAILED, finish_log)
         if overdue:
             return FAILED
         context.log.info("stopped")
@@ -118,6 +120,12 @@ async def _run(
         for task in aside:
             task.cancel()
         await server.stop()
+
+
+def _leave(code: int, finish_log: Callable[[], None]) -> None:
+    """End the process here and now."""
+    finish_log()
+    os._exit(code)
 
 
 def run_service(
@@ -144,5 +152,11 @@ def run_service(
         code = runner.run(
             _run(service, main, redis_url, database_url, host, port, port_file, grace, finish_log, origin)
         )
+        # A loop waits for its threads when it closes, and a name server that does not answer holds one for a minute and
+        # more. All work is done by now: nothing of that is waited for.
+        enough = threading.Timer(CLOSING, _leave, (code, finish_log))
+        enough.daemon = True
+        enough.start()
+    enough.cancel()
     sys.stderr.flush()
     return code
