@@ -9,6 +9,8 @@ import pytest
 
 from .places import BlackHole, Place, Service, frozen, until
 
+pytestmark = pytest.mark.slow
+
 
 async def assert_goes_on(place: Place, last: int) -> None:
     """Another one makes the chain whole; each trade stands in it once."""

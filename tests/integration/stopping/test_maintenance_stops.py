@@ -9,6 +9,8 @@ import pytest
 
 from .places import BlackHole, Place, Service, frozen, locked, until, waits_for_lock
 
+pytestmark = pytest.mark.slow
+
 
 async def assert_goes_on(place: Place) -> None:
     again = await place.start("maintenance")

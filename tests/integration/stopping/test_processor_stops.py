@@ -10,6 +10,8 @@ import pytest
 
 from .places import BlackHole, Place, Service, frozen, locked, until, waits_for_lock
 
+pytestmark = pytest.mark.slow
+
 
 async def assert_goes_on(place: Place, last: int) -> None:
     """What is stored is a whole beginning, its position says so, and another processor stores the rest once."""

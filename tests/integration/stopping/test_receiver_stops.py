@@ -15,6 +15,8 @@ from feedmill.simulator import Simulator
 
 from .places import SHARD, BlackHole, Place, Service, frozen, until
 
+pytestmark = pytest.mark.slow
+
 
 def flows(frames: int = 50) -> Callable[[dict[str, Any]], bool]:
     return lambda seen: all(each.get("frames", 0) >= frames for each in seen["connections"].values())

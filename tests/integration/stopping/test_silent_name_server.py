@@ -18,6 +18,7 @@ import pytest
 
 from .places import Place
 
+pytestmark = pytest.mark.slow
 NAME = "nosuch.feedmill.test"
 ALONE = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"')
 
