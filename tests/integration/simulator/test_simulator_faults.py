@@ -331,3 +331,21 @@ async def test_finish_shows_every_hole(simulate, connect, ledger) -> None:
         await client.drain()
     assert client.got[-1].get("u", 0) == int(ledger(SPOT, "tickers")[-1][1])
     assert max(got.get("t", 0) for got in client.got) == int(ledger(SPOT, "trades")[-1][1])
+
+
+async def test_a_client_that_says_goodbye_or_pings_and_is_gone(simulate, caplog) -> None:
+    """Both come in one read: there is nobody left to answer, and that is no error."""
+    async with simulate(SPOT, rate=2000) as sim:
+        host, port = sim.endpoints[SPOT][0].removeprefix("ws://").split(":")
+        for frame in (b"\x88\x82\x00\x00\x00\x00\x03\xe8", b"\x89\x81\x00\x00\x00\x00x") * 10:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(
+                b"GET /ws/btcusdt@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(frame)
+            writer.transport.abort()
+        sim.stop_emitting()
+        await sim.drained()
+    assert not [record for record in caplog.records if record.name == "aiohttp.server"]

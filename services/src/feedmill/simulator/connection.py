@@ -194,7 +194,8 @@ class Connection:
             if not self.closing:
                 self.flush()
                 code = data if isinstance(data, int) and data not in (0, 1005) else 1000
-                self._transport.write(close_frame(code))
+                if not self.closed:
+                    self._transport.write(close_frame(code))
             self._transport.close()
             return False
         if self.closing:
@@ -204,7 +205,7 @@ class Connection:
             self.close(1008, "Too many requests")
             return True
         if kind is WSMsgType.PING:
-            if self.mode is not Mode.SILENT:
+            if self.mode is not Mode.SILENT and not self.closed:
                 self._transport.write(pong_frame(data))
         elif kind is WSMsgType.PONG:
             # An empty unsolicited PONG does not keep a connection alive: only a copy of the PING's payload does.
