@@ -142,6 +142,20 @@ async def test_an_empty_one_that_gets_a_trade_is_empty_no_more(bench: Bench) -> 
     assert found == [(*[Decimal(99)] * 4, Decimal("0.25"), Decimal("24.75"), 1, 77, 77)]
 
 
+async def test_an_empty_one_follows_the_price_before_it(bench: Bench) -> None:
+    """Where ids are not dense, a later trade may come to the candle before when the empty one is there already."""
+    distributor = bench.distributor()
+    await distributor.commit(trades=[at(1, 0, "10"), at(7, 2, "12")])
+    bench.start(shard_settings(dense=False))
+    empty = "SELECT array_agg(DISTINCT close) FROM candles WHERE trades = 0 AND interval = '1m'"
+    await bench.until_value(empty, [Decimal(10)])
+    await distributor.commit(trades=[at(4, 0.5, "11", flags=1)])
+    await bench.until_value(empty, [Decimal(11)])
+    assert await bench.fetch(f"SELECT {OPEN_HIGH} FROM candles WHERE trades = 0 AND interval = '1m'") == [
+        (*[Decimal(11)] * 4, Decimal(0), Decimal(0), 0, None, None)
+    ]
+
+
 async def test_where_ids_are_not_dense_open_gaps_decide(bench: Bench) -> None:
     distributor = bench.distributor()
     await distributor.commit(trades=[at(10, 0), at(25, 1), at(70, 2), at(71, 3)], gaps=[gap("open", 1.2, 2.4)])

@@ -37,8 +37,8 @@ T0 = 1_750_000_000 * SECOND
 CHANNELS = ("Trades", "Ticker", "Book", "Candles")
 SLOW = 1.0
 """Seconds of CPU that no frame of a megabyte may take: an ordinary one takes some microseconds."""
-NOTHING = re.compile(rb'serverShutdown|"data"\s*:\s*\[\s*\]|"(result|error|code)"\s*:')
-"""A notice, a notification about no trades, or an answer, however wrong."""
+NOTHING = re.compile(rb'serverShutdown|"heartbeat"|"data"\s*:\s*\[\s*\]|"(result|error|code)"\s*:')
+"""A notice or heartbeat, a notification about no trades, or an answer, however wrong."""
 SESSION = "r0-000000000001aaaaaa"
 venues = pytest.mark.parametrize("venue", OWN)
 

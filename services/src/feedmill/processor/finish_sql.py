@@ -98,14 +98,16 @@ pairs AS (
            lead(first_id) OVER next AS until_id
     FROM known WINDOW next AS (PARTITION BY i, name ORDER BY open_time)
 )
-INSERT INTO candles (instrument_id, interval, open_time, open, high, low, close, volume, quote_volume, trades,
-                     first_id, last_id, complete, venue_agrees)
+INSERT INTO candles AS c (instrument_id, interval, open_time, open, high, low, close, volume, quote_volume, trades,
+                          first_id, last_id, complete, venue_agrees)
 SELECT i, name, b, close, close, close, close, 0, 0, 0, NULL, NULL, true, NULL
 FROM pairs q, generate_series(q.open_time + q.len, q.until - q.len, q.len) AS b
 WHERE q.until > q.open_time + q.len AND q.until <= q.open_time + interval '7 days' + q.len AND {proof}
 ORDER BY i, name, b
-ON CONFLICT DO NOTHING
-RETURNING interval
+ON CONFLICT (instrument_id, interval, open_time) DO UPDATE SET
+    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, venue_agrees = NULL
+WHERE c.trades = 0 AND c.close <> excluded.close
+RETURNING c.interval
 """
 
 JUDGE_DENSE = _JUDGE.format(wide=_WIDE, proof=_DENSE_PROOF)
@@ -116,7 +118,8 @@ FILL_DENSE = _FILL.format(wide=_WIDE, proof="q.until_id = q.last_id + 1")
 FILL_GAPLESS = _FILL.format(
     wide=_WIDE, proof="NOT " + _OPEN_GAP.format(instrument="q.i", begin="q.open_time", to="q.until")
 )
-"""Empty candles between two that adjoin. A silence of more than seven days is not filled: its ends prove it as well."""
+"""Empty candles between two that adjoin, at the price of the one before, also when that becomes another (where ids are not
+dense, late trades do that). A silence of more than seven days is not filled: its ends prove it as well."""
 
 _RAW_FIRST = """
 (SELECT t.first_id FROM trades t WHERE t.instrument_id = c.instrument_id AND t.time >= c.open_time
