@@ -118,8 +118,8 @@ FILL_DENSE = _FILL.format(wide=_WIDE, proof="q.until_id = q.last_id + 1")
 FILL_GAPLESS = _FILL.format(
     wide=_WIDE, proof="NOT " + _OPEN_GAP.format(instrument="q.i", begin="q.open_time", to="q.until")
 )
-"""Empty candles between two that adjoin, at the price of the one before, also when that becomes another (where ids are not
-dense, late trades do that). A silence of more than seven days is not filled: its ends prove it as well."""
+"""Empty candles between two that adjoin, at the price of the one before, also when that becomes another (late trades do
+that where ids are not dense). A silence of more than seven days is not filled: its ends prove it as well."""
 
 _RAW_FIRST = """
 (SELECT t.first_id FROM trades t WHERE t.instrument_id = c.instrument_id AND t.time >= c.open_time
