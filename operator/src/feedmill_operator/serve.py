@@ -17,6 +17,7 @@ import uvloop
 from feedmill import __version__
 from feedmill.shared import log, metrics
 from feedmill.shared.health import Health
+from feedmill_operator import metrics as operator_metrics
 from feedmill_operator import tracing
 from feedmill_operator.config import BadOption, Options
 from feedmill_operator.health import Hearing, OperatorHealth
@@ -123,6 +124,7 @@ class _Operator:
     async def _lead(self, api: KubeClient, span: tracing.Span) -> int:
         options = self._options
         if not options.lease.enabled:
+            operator_metrics.leader.set(1)
             return await self._work(api, span, None)
         # Connections of its own: a renewal never waits behind the work.
         elector = self._elector = Elector(self._client(2), options.operator_namespace, options.lease, options.identity)
