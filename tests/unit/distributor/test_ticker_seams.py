@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from feedmill.distributor import held as held_module
 from feedmill.distributor import seams as seams_module
 from feedmill.distributor.seams import Seam, fill, settle, within
 from feedmill.shared import control
@@ -54,8 +55,10 @@ def lives_of(found: list[Life]) -> list[Life]:
     return kept
 
 
-def batches(kit: Any, feeder: Any, lives: list[Life], numbers: list[int], pace: int) -> tuple[list[bytes], set[int]]:
-    """What one receiver writes, and the numbers in it."""
+def batches(
+    kit: Any, feeder: Any, lives: list[Life], numbers: list[int], pace: int, exchange_ms: int = 0
+) -> tuple[list[bytes], set[int]]:
+    """What one receiver writes, and the numbers in it. ``exchange_ms``: unit of the numbers as exchange times."""
     made: list[bytes] = []
     brought: set[int] = set()
     for conn, life in enumerate(lives, 1):
@@ -66,7 +69,8 @@ def batches(kit: Any, feeder: Any, lives: list[Life], numbers: list[int], pace: 
             life.begin, max(life.begin, end - (life.half_open if life.end in ("silent", "aborted", "") else 0))
         )
         for index in seen:
-            made.append(feeder.frames(kit.T0 + index * pace, kit.ticker(numbers[index]), conn=conn))
+            quote = kit.ticker(numbers[index], numbers[index] * exchange_ms * MS)
+            made.append(feeder.frames(kit.T0 + index * pace, quote, conn=conn))
             brought.add(numbers[index])
         over = kit.T0 + end * pace - pace // 4
         if life.end == "end":
@@ -84,7 +88,7 @@ def inside(gap: Any, number: int) -> bool:
 @given(
     st.lists(st.lists(LIFE, min_size=1, max_size=3), min_size=1, max_size=3),
     st.lists(st.integers(1, 5), min_size=LAST, max_size=LAST),
-    st.sampled_from([kit_ms * MS for kit_ms in (10, 1000, 40_000)]),
+    st.sampled_from([kit_ms * MS for kit_ms in (10, 1000, 25_000)]),
     st.randoms(use_true_random=False),
     st.booleans(),
 )
@@ -126,6 +130,49 @@ def test_each_is_stored_once_and_what_nobody_brought_is_in_a_row(
     for gap in out.events.gaps:
         assert gap.revision == revisions.get(gap.id, 0) + 1
         revisions[gap.id] = gap.revision
+
+
+@examples(max_examples=600, deadline=None)
+@given(
+    st.lists(st.lists(LIFE, min_size=1, max_size=3), min_size=1, max_size=3),
+    st.lists(st.integers(1, 5), min_size=LAST, max_size=LAST),
+    st.sampled_from([kit_ms * MS for kit_ms in (10, 1000, 25_000)]),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+)
+def test_without_ids_each_is_stored_once_or_lies_in_a_row(
+    kit: Any, receivers: list[list[Life]], jumps: list[int], pace: int, random: Any, restarts: bool
+) -> None:
+    """One source at a time, so some that were brought are lost when it ends; a row says which."""
+    numbers = [sum(jumps[: place + 1]) for place in range(LAST)]
+    streams, brought = [], set()
+    for place, found in enumerate(receivers):
+        feeder = kit.Feeder(f"r{place}-00000000000{place}aaaaaa")
+        made, seen = batches(kit, feeder, lives_of(found), numbers, pace, exchange_ms=1)
+        streams.append(made)
+        brought |= seen
+    host = kit.Host(kit.settings_of("inband"))
+    while any(streams):
+        who = random.choice([place for place, left in enumerate(streams) if left])
+        size = random.choice([1, 1, 2, 5, 100])
+        part, streams[who] = streams[who][:size], streams[who][size:]
+        host.feed(*part)
+        host.tick(random.choice([0.0, 0.5, 3.0]))
+        if random.random() < 0.3:
+            host.commit()
+            if restarts:
+                host.restart()
+    for _ in range(12):
+        host.tick(4.0)  # Who was killed is missed after 30 s.
+    out = host.commit()
+    stored = out.tickers
+    assert len(stored) == len(set(stored))
+    assert set(stored) <= brought
+    rows = list(out.rows().values())
+    if stored:
+        lost = [n for n in numbers if min(stored) < n < max(stored) and n not in stored] + sorted(brought - set(stored))
+        assert not [n for n in lost if not any(inside(gap, n) for gap in rows)], "lost in silence"
+    assert not [(n, gap) for n in stored for gap in rows if inside(gap, n)], "a row says that it was not seen"
 
 
 def begin(kit: Any, *names: str, rules: str = "dense") -> tuple[Any, list[Any]]:
@@ -277,3 +324,30 @@ def test_filling_leaves_exactly_the_rest(spans: list[tuple[int, int]], number: i
     told = any(gap.from_seq < number < gap.to_seq for gap in gaps)
     beginning = seams[0].hi if seams and seams[0].lo == -1 else 0
     assert told == (open_still and number >= beginning)
+
+
+def test_without_ids_what_the_next_one_brought_meanwhile_is_kept(kit: Any) -> None:
+    """Redis was away while one receiver took the other's place; the new one reached it first."""
+    host, (old, new) = begin(kit, "old", "new", rules="inband")
+    t, second = kit.T0, kit.SECOND
+    host.feed(old.open(t, kit.topic("Ticker")), old.frames(t, kit.ticker(70, 1 * MS)))
+    host.feed(new.open(t + 2 * second, kit.topic("Ticker")))
+    host.feed(*(new.frames(t + n * second, kit.ticker(70 + n, (1 + n) * MS)) for n in range(3, 9)))
+    host.feed(*(old.frames(t + n * second, kit.ticker(70 + n, (1 + n) * MS)) for n in range(1, 5)))
+    host.feed(old.control(t + 5 * second, control.SessionEnd()))
+    out = host.commit()
+    assert out.tickers == [70, 71, 72, 73, 74, 75, 76, 77, 78]
+    assert not out.events.gaps
+    assert not host.engine._tickers[kit.SYMBOL].held.kept
+
+
+def test_too_many_of_one_that_does_not_count_are_given_up_and_told(kit: Any) -> None:
+    host, (old, new) = begin(kit, "old", "new", rules="inband")
+    host.feed(old.open(kit.T0, kit.topic("Ticker")), old.frames(kit.T0, kit.ticker(7, 1 * MS)))
+    host.feed(new.open(kit.T0 + 1, kit.topic("Ticker")))
+    many = [kit.ticker(100 + n, (10 + n) * MS) for n in range(held_module.MOST + 3)]
+    host.feed(new.frames(kit.T0 + 2, *many), old.close(kit.T0 + 3))
+    out = host.commit()
+    assert out.tickers == [7, 100 + held_module.MOST + 1, 100 + held_module.MOST + 2]
+    (row,) = out.rows().values()
+    assert (row.from_seq, row.to_seq, row.cause) == (1, 10 + held_module.MOST + 1, "disconnected")

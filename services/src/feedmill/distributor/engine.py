@@ -291,25 +291,42 @@ class Engine:
             if track.unsettled:
                 self._unsettled[symbol] = track
         else:
-            if source != track.source and not self._take_over(track, source, ticker.receive_ns):
-                self.out.duplicates += 1
-                if track.show(ticker):
-                    self._touched["k:" + symbol] = track
-                return
+            if source != track.source:
+                if track.source and self.sources.is_live(track.source):
+                    self.out.duplicates += 1
+                    if track.is_news(ticker):
+                        track.held.show(source, ticker)
+                        self._touched["k:" + symbol] = track
+                    elif track.held.known(source):
+                        self._touched["k:" + symbol] = track
+                    return
+                self._ticker_taken_over(track, source, ticker)
             accepted = track.accept_primary(ticker, gaps)
+            track.held.passed(track.last.exchange_ns)
         self._touched["k:" + symbol] = track
         if accepted:
             self.out.events.tickers.append(ticker)
         else:
             self.out.duplicates += 1
 
-    def _take_over(self, track: TickerTrack | CandleTrack, source: str, at_ns: int) -> bool:
-        """Whether ``source`` counts from now on: the one that did is gone."""
-        if track.source and self.sources.is_live(track.source):
-            return False
-        if isinstance(track, TickerTrack):
-            track.take_over(source, self.shard, at_ns, self.out.events.gaps)
-        return True
+    def _ticker_taken_over(self, track: TickerTrack, source: str, ticker: Ticker | None) -> None:
+        """``source`` counts from now on, ``ticker`` included: first what it brought while another one did."""
+        kept, whole = track.held.take(source)
+        kept = [each for each in kept if track.is_news(each)]
+        first = kept[0] if kept else ticker
+        if first is None:
+            return
+        since = self.sources.connected_ns(source)
+        whole = whole or 0 < since <= track.ended_ns or first.exchange_ns <= track.last.exchange_ns
+        whole = whole and source not in track.held.lost
+        track.take_over(source, self.shard, first.receive_ns, self.out.events.gaps, whole=whole)
+        for each in kept:
+            if track.accept_primary(each, self.out.events.gaps):
+                self.out.events.tickers.append(each)
+
+    def _take_over(self, track: CandleTrack) -> bool:
+        """Whether another source counts from now on: the one that did is gone."""
+        return not (track.source and self.sources.is_live(track.source))
 
     def _candle(self, candle: Candle, source: str) -> None:
         key = (candle.symbol, candle.interval)
@@ -320,7 +337,7 @@ class Engine:
             track = self._candles[key] = CandleTrack(candle, source)
             self.out.events.candles.append(candle)
         else:
-            if source != track.source and not self._take_over(track, source, candle.receive_ns):
+            if source != track.source and not self._take_over(track):
                 self.out.duplicates += 1
                 return
             if not track.accept(candle, source, self.shard, self.out.events.candles, self.out.events.gaps):
@@ -475,7 +492,11 @@ class Engine:
         else:
             track.end_opening(source, cause, self.shard, at_ns, gaps)
             if track.source == source:
-                track.source, track.cause = "", cause
+                track.primary_ended(cause, at_ns, in_order=self._in_order)
+                if (heir := track.held.most_of(others)) is not None:
+                    self._ticker_taken_over(track, heir, None)
+            if cause != "session_lost":
+                track.held.forget(source)
         if not others:
             track.interrupted(cause, self.shard, at_ns, gaps, by_time=by_time)
         self._touched["k:" + track.symbol] = track

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from feedmill.distributor.gaps import CLOSED, GapState, new_gap
+from feedmill.distributor.held import Held
 from feedmill.distributor.seams import BEGINNING, Seam, fill, settle, within
 from feedmill.shared.clock import MS, SECOND
 from feedmill.shared.events import Flag, Gap, Ticker
@@ -53,8 +54,6 @@ class TickerTrack(msgspec.Struct, array_like=True):
     """Class primary: the connection that counts; empty = the next one that brings something."""
     cause: str = ""
     """Why the one before ended."""
-    ahead: tuple[int, int] = (0, 0)
-    """Exchange time and hash of the latest ticker that another source has shown and this one had not; 0 = none."""
     floor_ns: int = 0
     """Exchange time up to which a source before has brought what there was."""
     seams: list[Seam] = msgspec.field(default_factory=list)
@@ -68,6 +67,10 @@ class TickerTrack(msgspec.Struct, array_like=True):
     first_ns: int = 0
     """Class primary: exchange time of the first ticker ever; 0 = not known."""
     openings: dict[str, Opening] = msgspec.field(default_factory=dict)
+    held: Held = msgspec.field(default_factory=Held)
+    ended_ns: int = 0
+    """Class primary: until when (ns, receive time) the connection that counted is known to have brought everything,
+    once it has ended; 0 = not known."""
 
     @classmethod
     def begin(
@@ -199,20 +202,26 @@ class TickerTrack(msgspec.Struct, array_like=True):
         self.remember(ticker.seq)
         return True
 
-    def show(self, ticker: Ticker) -> bool:
-        """A source that does not count brings one; True = it is news, which must not be lost if the primary ends."""
-        at, last = ticker.exchange_ns, self.last.exchange_ns
-        if at < max(last, self.ahead[0]) or ticker.seq == self.ahead[1] or ticker.seq in self.recent[-WINDOW:]:
-            return False
-        self.ahead = (at, ticker.seq)
-        return True
+    def is_news(self, ticker: Ticker) -> bool:
+        """Whether nothing emitted is as late, or is the same."""
+        last = self.last.exchange_ns
+        at = ticker.exchange_ns
+        return at > last or (at == last and ticker.seq not in self.recent[-WINDOW:])
 
-    def take_over(self, source: str, shard: str, at_ns: int, gaps: list[Gap]) -> None:
-        """Another source counts from now on. What others have shown meanwhile and none will show again is a gap."""
-        at, seq = self.ahead
-        if at >= self.last.exchange_ns and seq not in self.recent[-WINDOW:]:
+    def primary_ended(self, cause: str, at_ns: int, *, in_order: bool) -> None:
+        """The connection that counts brings it no more, or has lost some."""
+        self.source, self.cause = "", cause
+        if cause in BROKEN:
+            self.ended_ns = 0
+        else:
+            self.ended_ns = at_ns if in_order else at_ns - HALF_OPEN_NS
+
+    def take_over(self, source: str, shard: str, at_ns: int, gaps: list[Gap], *, whole: bool) -> None:
+        """Another source counts from now on. ``whole``: it has, and gives, all that came after the last one emitted."""
+        if not whole:
             self.interrupted(self.cause or "disconnected", shard, at_ns, gaps, by_time=True)
-        self.source, self.cause, self.ahead, self.floor_ns = source, "", (0, 0), self.last.exchange_ns
+        self.source, self.cause, self.floor_ns = source, "", self.last.exchange_ns
+        self.ended_ns = 0
 
     def is_before(self, ticker: Ticker, source: str) -> bool:
         """Whether a source that does not count brings what came before the first one ever, or goes on with that."""
