@@ -284,7 +284,8 @@ class Engine:
             accepted = True
         elif not self._primary_tickers:
             accepted = track.accept_monotonic(ticker, source, gaps)
-            if track.unsettled:
+            seams = track.seams
+            if (len(seams) > 1 or (seams and seams[0].changed)) and track.unsettled:
                 self._unsettled[symbol] = track
         elif source != track.source and track.is_before(ticker, source):
             accepted = track.accept_before(ticker, source)

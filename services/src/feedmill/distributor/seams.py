@@ -106,7 +106,7 @@ def fill(seams: list[Seam], low: int, high: int, source: str, at_ns: int) -> Non
             seam.lo = seam.hi
             if not seam.revision:
                 seams.remove(seam)
-        seam.changed = True
+        seam.changed = seam.revision > 0
 
 
 def settle(seams: list[Seam], before_ns: int, shard: str, symbol: str, before: Gap | None, gaps: list[Gap]) -> None:

@@ -94,7 +94,10 @@ class TickerTrack(msgspec.Struct, array_like=True):
     @property
     def unsettled(self) -> bool:
         """Whether :meth:`settle` has something to do, now or once time has passed."""
-        return any(seam.unsettled for seam in self.seams)
+        seams = self.seams
+        if len(seams) == 1:
+            return seams[0].unsettled  # Nearly always: the beginning.
+        return any(seam.unsettled for seam in seams)
 
     def settle(self, before_ns: int, shard: str, gaps: list[Gap]) -> None:
         """Tell what nobody filled (found at or before ``before_ns``, receive time), revise what was told too much."""
@@ -133,7 +136,9 @@ class TickerTrack(msgspec.Struct, array_like=True):
         known = number in window
         if known and number == last.seq and self.gaps.current is not None:
             self._close(number, ticker, gaps)
-        behind = bool(seams) and (number if prev is None else min(prev, number)) < seams[-1].hi
+        behind = bool(seams) and (number if prev is None or number < prev else prev) < seams[-1].hi
+        if known and not behind:
+            return False
         new = not known and (number >= window[0] or (behind and within(seams, number)))
         if behind and (prev is not None or within(seams, number)):
             low, high = (number, number) if prev is None else (min(prev, number), max(prev, number))
