@@ -19,6 +19,7 @@ from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.shape import with_defaults
 from feedmill_operator import names
 from feedmill_operator.build.inputs import Manifest
+from feedmill_operator.build.memo import Memo
 from feedmill_operator.build.objects import Head, Place, manifest
 
 FILE = "resources.yaml"
@@ -36,12 +37,20 @@ class ConfigTooLarge(ValueError):
     """The configuration does not fit into one ConfigMap; the message says what to do."""
 
 
+def _dump(document: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(document, sort_keys=False, width=120)
+    return text
+
+
+_yaml = Memo(_dump, most=16_000_000)
+
+
 def feed_config_text(feed: ExchangeFeed, pipeline: FeedPipeline) -> str:
     """What the receivers and distributors of a feed mount: its pipeline (as far as they need it) and the feed."""
     spec = _spec(pipeline)
     shared = {name: spec[name] for name in _OF_FEED_PROCESSES if name in spec}
     documents = (_document(pipeline, shared), _document(feed, _feed_spec(feed)))
-    return "---\n".join(yaml.safe_dump(each, sort_keys=False, width=120) for each in documents)
+    return "---\n".join(_yaml(each) for each in documents)
 
 
 def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) -> str:
@@ -52,7 +61,7 @@ def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) 
     spec = {name: value for name, value in _spec(pipeline).items() if name not in _OF_CLUSTER}
     ordered = sorted(feeds, key=lambda each: each.key)
     parts = [
-        yaml.safe_dump(_document(pipeline, spec), sort_keys=False, width=120),
+        _yaml(_document(pipeline, spec)),
         *(_line(_document(feed, _feed_spec(feed))) + "\n" for feed in ordered),
     ]
     text = "---\n".join(parts)
