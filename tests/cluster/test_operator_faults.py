@@ -46,7 +46,9 @@ def test_every_third_write_fails_and_all_is_made(
     world: World, behind: Operator, proxy: FaultProxy, status: int, more: dict[str, int]
 ) -> None:
     turn = iter(range(1_000_000))
-    fault = proxy.fail(lambda request: all_writes_but_events(request) and next(turn) % 3 == 0, status, 12, **more)
+    # Six: an error the client does not repeat ends a reconcile, and the waits between reconciles double each time
+    # (twelve in a row took a minute on average, and as long as chance would have it).
+    fault = proxy.fail(lambda request: all_writes_but_events(request) and next(turn) % 3 == 0, status, 6, **more)
     world.pipeline()
     world.feed()
     world.ready("fpl/main", "xf/spot", timeout=90)
