@@ -86,5 +86,5 @@ class KopfThread:
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             coroutine = task.get_coro()
             if isinstance(coroutine, Coroutine):
-                with suppress(RuntimeError):  # It starts what it will never see end.
+                with suppress(Exception):  # It starts what it will never see end, or fails at its end.
                     coroutine.close()
