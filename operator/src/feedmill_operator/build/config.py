@@ -27,6 +27,8 @@ COMPONENT = "config"
 MOST_BYTES = 1_000_000
 """The API server takes 1 MiB an object."""
 _SHAPES_PODS = {"replicas", "resources", "podTemplate"}
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml's takes a fifth of the time."""
 _OF_FEED_PROCESSES = ("redis", "postgres", "egress")
 """What receivers and distributors read of their pipeline; ``postgres`` since one must be there. Their log level is
 the feed's."""
@@ -38,7 +40,7 @@ class ConfigTooLarge(ValueError):
 
 
 def _dump(document: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(document, sort_keys=False, width=120)
+    text: str = yaml.dump(document, Dumper=_DUMPER, sort_keys=False, width=120)
     return text
 
 
