@@ -42,7 +42,7 @@ def _collect_seldom() -> None:
     """Events and requests make garbage by the hundred thousand, hardly any of it in cycles: at Python's own thresholds
     (700, 10, 10) a seventh of the time went into looking for those."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def run(options: Options, wire: Wire) -> int:
