@@ -39,8 +39,8 @@ Wire = Callable[[Controller, KubeApi, Events, Options], Wiring]
 
 
 def _collect_seldom() -> None:
-    """Events and requests make garbage by the hundred thousand, hardly any of it in cycles: at Python's own thresholds
-    (700, 10, 10) a seventh of the time went into looking for those."""
+    """Events and requests make garbage by the hundred thousand, hardly any of it in cycles: to look for those as
+    often as Python does by itself (700, 10, 10) costs CPU for nothing."""
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
 
