@@ -36,6 +36,7 @@ def rows(found: Measured) -> list[Row]:
             f"<= {SECONDS:g} s", found.accepted <= SECONDS),
         Row("all children applied", f"{found.applied:.1f} s", f"<= {SECONDS:g} s", found.applied <= SECONDS),
         Row("all Ready (pods on simulated nodes too)", f"{found.ready:.1f} s"),
+        Row("CPU of the operator until all children were applied", f"{found.start.cpu:.1f} s"),
         Row("CPU of the operator until it came to rest", f"{found.start.cpu + found.settle.cpu:.1f} s"),
         Row("highest RSS of the operator", f"{peak:.0f} MiB", f"<= {MEBIBYTES:g} MiB", peak <= MEBIBYTES),
         Row("RSS in the quiet time", f"{steady.rss:.0f} MiB"),

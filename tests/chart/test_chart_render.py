@@ -47,7 +47,8 @@ CASES: dict[str, dict[str, Any]] = {
             "otlpEndpoint": "http://collector:4318",
         },
         "networkPolicy": {"ingressFrom": [{"namespaceSelector": {}}], "extraEgress": [{"to": [{"podSelector": {}}]}]},
-        "metrics": {"service": {"annotations": {"a": "b"}}, "podMonitor": {"enabled": True, "labels": {"a": "b"}}},
+        "metrics": {"service": {"annotations": {"a": "b"}}, "podMonitor": {"enabled": True, "labels": {"a": "b"}},
+                    "prometheusRule": {"enabled": True, "labels": {"a": "b"}}},
     },
 }  # fmt: skip
 WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
@@ -150,6 +151,18 @@ def test_the_operator_takes_its_arguments(helm: Helm) -> None:
             0
         ]["args"][1:]:
             assert argument.partition("=")[0] in done.stdout
+
+
+def test_alerts_on_the_operator_choose_its_pods(helm: Helm) -> None:
+    objects = helm.template({"fullnameOverride": "fm", "metrics": {"prometheusRule": {"enabled": True}}})
+    (rule,) = of_kind(objects, "PrometheusRule")
+    (group,) = rule["spec"]["groups"]
+    chosen = 'namespace="feedmill-system", pod=~"fm-operator-[^-]+-[^-]+"'
+    written = (CHART / "files" / "alerts.yaml").read_text()
+    assert group["rules"] == yaml.safe_load(written.replace("PODS", chosen))
+    assert len(group["rules"]) >= 3
+    assert all(chosen in item["expr"] for item in group["rules"])
+    assert not of_kind(helm.template(), "PrometheusRule")
 
 
 def test_namespaced_has_no_rights_beyond(helm: Helm) -> None:

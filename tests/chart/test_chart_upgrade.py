@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from clusterkit.tool import ROOT, NoCluster, find
+from clusterkit.tool import ROOT, NoCluster, find, start
 
 if TYPE_CHECKING:
     from conftest import Helm
@@ -40,9 +40,8 @@ def kubectl(helm: Helm, tmp_path: Path) -> Iterator[Callable[..., str]]:
     if tool.folder is None:
         pytest.skip("an API server without CRDs comes from the cluster tool only, see docs/testing.md")
     state = tmp_path / "state"
-    up = [tool.folder / "up", "--api-only", "--state", state]
-    done = subprocess.run(up, check=True, capture_output=True, text=True, timeout=200)
-    helm.kubeconfig = Path(done.stdout.splitlines()[-1])
+    up = [str(tool.folder / "up"), "--api-only", "--state", str(state)]
+    helm.kubeconfig = Path(start(up, state, tool.folder / "down").splitlines()[-1])
 
     def run(*arguments: str) -> str:
         command = [str(helm.programs.kubectl), "--kubeconfig", str(helm.kubeconfig), *arguments]

@@ -25,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, lambda *_: pytest.exit("stopped by SIGTERM", returncode=143))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Last of all, so that no API server stands beside other tests."""
+    items.sort(key=lambda item: Path(__file__).parent in item.path.parents)
+
+
 ALLOWED_ERRORS: tuple[str, ...] = ()
 """What the operator may log as an error in any test: nothing. A test that breaks something on purpose adds its own with
 the marker ``allowed_errors``."""

@@ -93,6 +93,8 @@ def limited(kwok_cluster: Cluster) -> Iterator[Callable[..., list[Object]]]:
             cluster.kubectl("delete", "clusterrolebinding", ADMIN_BINDING["metadata"]["name"])
             stack.callback(cluster.apply, ADMIN_BINDING)
             cluster.apply(*chosen)
+            # Left by the operators of other tests: it is to be made, too.
+            cluster.kubectl("delete", "leases", "--all", "-n", OPERATOR_NAMESPACE)
             for item in chosen:
                 where = ["-n", item["metadata"]["namespace"]] if "namespace" in item["metadata"] else []
                 stack.callback(

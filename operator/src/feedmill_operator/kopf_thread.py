@@ -8,10 +8,12 @@ others, whose sessions it has closed.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -35,6 +37,7 @@ class KopfThread:
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     def start(self) -> None:
+        _hide_remains()
         # Kopf drops workers that it never began when a watch fails while it starts.
         warnings.filterwarnings("ignore", "coroutine '(worker|_wait_for_depletion)' was never awaited", RuntimeWarning)
         self._thread.start()
@@ -86,5 +89,21 @@ class KopfThread:
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             coroutine = task.get_coro()
             if isinstance(coroutine, Coroutine):
-                with suppress(RuntimeError):  # It starts what it will never see end.
+                with suppress(Exception):  # It starts what it will never see end, or fails at its end.
                     coroutine.close()
+
+
+def _hide_remains() -> None:
+    """What kopf leaves behind of a life that was cut short fails once more when it is collected as garbage (it gives
+    back a lock it does not hold), which Python would print; nothing is wrong then."""
+    before = sys.unraisablehook
+    if getattr(before, "without_kopf", False):
+        return
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        if code is None or "kopf" not in Path(code.co_filename).parts:
+            before(unraisable)
+
+    hook.without_kopf = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook

@@ -52,5 +52,5 @@ resync_seconds = Histogram(
     "How long one full resync took.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
-leader = Gauge("feedmill_operator_leader", "1 = this process holds the Lease.")
+leader = Gauge("feedmill_operator_leader", "1 = this process works: it holds the Lease, or needs none.")
 lease_transitions = Counter("feedmill_operator_lease_transitions_total", "Leases won and lost.", ["to"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -32,6 +33,8 @@ def spans(endpoint: str, instance: str) -> tuple[Span, Callable[[], None]]:
             f"--otlp-endpoint {endpoint}: {error.name} is not installed: "
             'install it (pip install "feedmill[operator,tracing]"), or leave the option out'
         ) from error
+    # Each of its tries is told as a warning; that a batch was given up is an error, and enough.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     resource = Resource.create(
         {"service.name": "feedmill-operator", "service.version": __version__, "service.instance.id": instance}
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from clusterkit.api import Api, Object
 from clusterkit.fakenodes import fake_nodes
-from clusterkit.tool import ROOT, NoCluster, Tool, find, need_node
+from clusterkit.tool import ROOT, NoCluster, Tool, find, need_node, start
 
 CRDS = ROOT / "crds"
 OPERATOR_NAMESPACE, OPERATOR_ACCOUNT = "feedmill-system", "feedmill-operator"
@@ -133,7 +133,7 @@ def _own(
     for image in images:
         command += ["--image", str(image)]
     try:
-        kubeconfig = Path(_run(command).splitlines()[-1])
+        kubeconfig = Path(start(command, state, tool.folder / "down").splitlines()[-1])
         addresses = state / "addresses.json"
         yield Cluster(
             mode, folder, kubeconfig, programs, audit, Api(kubeconfig),

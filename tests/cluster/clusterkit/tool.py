@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,20 @@ def find() -> Tool:
         return Tool(None)
     missing = [name for name, there in (("kind", shutil.which("kind")), ("a running Docker", _docker())) if not there]
     raise NoCluster(f"no cluster tool at ../shared/cluster, and {' and '.join(missing)} missing: {_HOW}")
+
+
+def start(command: Sequence[str], state: Path, down: Path, *, tries: int = 3) -> str:
+    """Run the tool's ``up``; gives what it prints. Tried anew on other ports: those it found free may be taken by
+    another process before its servers have them. Raises RuntimeError with what it said."""
+    for left in range(tries - 1, -1, -1):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        subprocess.run([str(down), "--state", str(state)], capture_output=True, timeout=120, check=False)
+        shutil.rmtree(state, ignore_errors=True)
+        if not left:
+            break
+    raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
 
 
 def _own(folder: Path) -> Tool:

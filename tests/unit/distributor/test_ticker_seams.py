@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -84,44 +85,56 @@ def inside(gap: Any, number: int) -> bool:
     return (gap.from_seq < 0 or number > gap.from_seq) and (gap.to_seq < 0 or number < gap.to_seq)
 
 
-@examples(max_examples=600, deadline=None)
-@given(
-    st.lists(st.lists(LIFE, min_size=1, max_size=3), min_size=1, max_size=3),
-    st.lists(st.integers(1, 5), min_size=LAST, max_size=LAST),
-    st.sampled_from([kit_ms * MS for kit_ms in (10, 1000, 25_000)]),
-    st.randoms(use_true_random=False),
-    st.booleans(),
-)
-def test_each_is_stored_once_and_what_nobody_brought_is_in_a_row(
-    kit: Any, receivers: list[list[Life]], jumps: list[int], pace: int, random: Any, restarts: bool
-) -> None:
-    numbers = [sum(jumps[: place + 1]) for place in range(LAST)]
+RECEIVERS = st.lists(st.lists(LIFE, min_size=1, max_size=3), min_size=1, max_size=3)
+JUMPS = st.lists(st.integers(1, 5), min_size=LAST, max_size=LAST).map(lambda jumps: list(accumulate(jumps)))
+PACE = st.sampled_from([ms * MS for ms in (10, 1000, 25_000)])
+"""Half open connections are noticed within the longest silence that a receiver bears."""
+
+
+def play(
+    kit: Any, host: Any, receivers: list[list[Life]], numbers: list[int], pace: int, chance: Any, **more: Any
+) -> Any:
+    """Feed what the receivers write in a random order; answers (all events, the numbers that were brought)."""
+    restarts = more.pop("restarts")
     streams, brought = [], set()
     for place, found in enumerate(receivers):
         feeder = kit.Feeder(f"r{place}-00000000000{place}aaaaaa")
-        made, seen = batches(kit, feeder, lives_of(found), numbers, pace)
+        made, seen = batches(kit, feeder, lives_of(found), numbers, pace, **more)
         streams.append(made)
         brought |= seen
-    host = kit.Host(kit.settings_of())
     while any(streams):
-        who = random.choice([place for place, left in enumerate(streams) if left])
-        size = random.choice([1, 1, 2, 5, 100])
+        who = chance.choice([place for place, left in enumerate(streams) if left])
+        size = chance.choice([1, 1, 2, 5, 100])
         part, streams[who] = streams[who][:size], streams[who][size:]
         host.feed(*part)
-        host.tick(random.choice([0.0, 0.5, 3.0]))
-        if random.random() < 0.3:
+        host.tick(chance.choice([0.0, 0.5, 3.0]))
+        if chance.random() < 0.3:
             host.commit()
             if restarts:
                 host.restart()
     host.now += LAST * pace
-    host.tick(10.0)
-    out = host.commit()
-    assert sorted(out.tickers) == sorted(brought)
+    for _ in range(12):
+        host.tick(4.0)  # Who was killed is missed after 30 s.
+    return host.commit(), brought
+
+
+def check_rows(out: Any, numbers: list[int], stored: set[int]) -> None:
+    """What is not stored is in a row, what is stored is in none."""
     rows = list(out.rows().values())
-    if brought:
-        lost = [n for n in numbers if min(brought) < n < max(brought) and n not in brought]
+    if stored:
+        lost = [n for n in numbers if min(stored) < n < max(stored) and n not in stored]
         assert not [n for n in lost if not any(inside(gap, n) for gap in rows)], "lost in silence"
-    assert not [(n, gap) for n in brought for gap in rows if inside(gap, n)], "a row says that it was not seen"
+    assert not [(n, gap) for n in stored for gap in rows if inside(gap, n)], "a row says that it was not seen"
+
+
+@examples(max_examples=600, deadline=None)
+@given(RECEIVERS, JUMPS, PACE, st.randoms(use_true_random=False), st.booleans())
+def test_each_is_stored_once_and_what_nobody_brought_is_in_a_row(
+    kit: Any, receivers: list[list[Life]], numbers: list[int], pace: int, chance: Any, restarts: bool
+) -> None:
+    out, brought = play(kit, kit.Host(kit.settings_of()), receivers, numbers, pace, chance, restarts=restarts)
+    assert sorted(out.tickers) == sorted(brought)
+    check_rows(out, numbers, brought)
     top = -1
     for event in out.events.tickers:
         assert bool(event.flags & Flag.LATE) == (event.seq < top)
@@ -133,46 +146,19 @@ def test_each_is_stored_once_and_what_nobody_brought_is_in_a_row(
 
 
 @examples(max_examples=600, deadline=None)
-@given(
-    st.lists(st.lists(LIFE, min_size=1, max_size=3), min_size=1, max_size=3),
-    st.lists(st.integers(1, 5), min_size=LAST, max_size=LAST),
-    st.sampled_from([kit_ms * MS for kit_ms in (10, 1000, 25_000)]),
-    st.randoms(use_true_random=False),
-    st.booleans(),
-)
+@given(RECEIVERS, JUMPS, PACE, st.randoms(use_true_random=False), st.booleans())
 def test_without_ids_each_is_stored_once_or_lies_in_a_row(
-    kit: Any, receivers: list[list[Life]], jumps: list[int], pace: int, random: Any, restarts: bool
+    kit: Any, receivers: list[list[Life]], numbers: list[int], pace: int, chance: Any, restarts: bool
 ) -> None:
-    """One source at a time, so some that were brought are lost when it ends; a row says which."""
-    numbers = [sum(jumps[: place + 1]) for place in range(LAST)]
-    streams, brought = [], set()
-    for place, found in enumerate(receivers):
-        feeder = kit.Feeder(f"r{place}-00000000000{place}aaaaaa")
-        made, seen = batches(kit, feeder, lives_of(found), numbers, pace, exchange_ms=1)
-        streams.append(made)
-        brought |= seen
+    """One source at a time, so some that were brought may be lost when it ends; a row says which."""
     host = kit.Host(kit.settings_of("inband"))
-    while any(streams):
-        who = random.choice([place for place, left in enumerate(streams) if left])
-        size = random.choice([1, 1, 2, 5, 100])
-        part, streams[who] = streams[who][:size], streams[who][size:]
-        host.feed(*part)
-        host.tick(random.choice([0.0, 0.5, 3.0]))
-        if random.random() < 0.3:
-            host.commit()
-            if restarts:
-                host.restart()
-    for _ in range(12):
-        host.tick(4.0)  # Who was killed is missed after 30 s.
-    out = host.commit()
-    stored = out.tickers
-    assert len(stored) == len(set(stored))
-    assert set(stored) <= brought
+    out, brought = play(kit, host, receivers, numbers, pace, chance, restarts=restarts, exchange_ms=1)
+    stored = set(out.tickers)
+    assert len(out.tickers) == len(stored)
+    assert stored <= brought
+    check_rows(out, sorted({*numbers, *brought}), stored)
     rows = list(out.rows().values())
-    if stored:
-        lost = [n for n in numbers if min(stored) < n < max(stored) and n not in stored] + sorted(brought - set(stored))
-        assert not [n for n in lost if not any(inside(gap, n) for gap in rows)], "lost in silence"
-    assert not [(n, gap) for n in stored for gap in rows if inside(gap, n)], "a row says that it was not seen"
+    assert not [n for n in brought - stored if not any(inside(gap, n) for gap in rows)], "brought, and lost in silence"
 
 
 def begin(kit: Any, *names: str, rules: str = "dense") -> tuple[Any, list[Any]]:

@@ -50,7 +50,10 @@ WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 def test_commands_are_found() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 40
-    runbooks = {page.stem for page in RUNBOOKS} - {"FeedmillDeadLetters"}
+    # kubectl feedmill asks the processes; it knows nothing of the operator.
+    runbooks = {page.stem for page in RUNBOOKS if not page.stem.startswith("FeedmillOperator")} - {
+        "FeedmillDeadLetters"
+    }
     assert runbooks <= {page.stem for page in WITH_COMMANDS}
 
 

@@ -6,10 +6,25 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from feedmill_operator.build.monitoring import ALERTS, Alert
+from feedmill_operator.build import monitoring
+from feedmill_operator.build.monitoring import Alert
 
-FOLDER = Path(__file__).parents[3] / "docs" / "runbooks"
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "docs" / "runbooks"
+
+
+def _operators() -> list[Alert]:
+    """Those of the chart."""
+    found = yaml.safe_load((ROOT / "helm" / "feedmill" / "files" / "alerts.yaml").read_text(encoding="utf-8"))
+    return [
+        Alert(each["alert"], each["expr"], each["for"], each["labels"]["severity"], each["annotations"]["summary"])
+        for each in found
+    ]
+
+
+ALERTS = (*monitoring.ALERTS, *_operators())
 
 
 def test_no_page_without_an_alert_and_no_alert_without_a_page() -> None:
@@ -33,8 +48,9 @@ def test_the_numbers_of_a_page_are_those_of_its_alert(alert: Alert) -> None:
     means = re.search(r"\*\*Means\*\*:(.*?)\n\n", (FOLDER / f"{alert.name}.md").read_text(encoding="utf-8"), re.DOTALL)
     assert means is not None
     limit = re.search(r"> (\d+)$", alert.expression)
+    counts = "changes(" in alert.expression or "increase(" in alert.expression
     if limit and limit[1] != "0":
-        assert f"{limit[1]} s" in means[1]
+        assert (f"more than {limit[1]} times" if counts else f"{limit[1]} s") in means[1]
     window = re.search(r"\[(\d+)m\]", alert.expression)
     lasts = int(alert.lasts.removesuffix("m"))
     if window is None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
-import inspect
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,6 @@ from build_cases import (
     pipeline,
     templates,
 )  # fmt: skip
-from prometheus_client import REGISTRY
 from typer.main import get_command
 
 from feedmill.cli.main import load
@@ -38,7 +34,6 @@ from feedmill_operator import names
 from feedmill_operator.build.feed import build_feed, working_shards
 from feedmill_operator.build.inputs import ClusterFacts, FeedInputs, Manifest, PipelineInputs
 from feedmill_operator.build.migration import migration_key
-from feedmill_operator.build.monitoring import ALERTS
 from feedmill_operator.build.pipeline import build_pipeline
 from feedmill_operator.build.resources import merged
 
@@ -366,43 +361,6 @@ def test_monitoring_is_made_when_wanted_and_known() -> None:
     assert monitors("Auto", known=False) == set()
     assert monitors("Enabled", known=False) == both
     assert monitors("Disabled", known=True) == set()
-
-
-def test_alerts_stand_on_metrics_and_labels_that_exist() -> None:
-    for module in ("receiver.metrics", "distributor.metrics", "processor.measures", "shared.reload"):
-        importlib.import_module(f"feedmill.{module}")
-    known = REGISTRY._names_to_collectors
-    of_prometheus = {"pod", "namespace", "feedmill_dev_pipeline"}
-    for alert in ALERTS:
-        metrics = re.findall(r"(feedmill_[a-z_]+)\{", alert.expression)
-        assert metrics, alert.name
-        for metric in metrics:
-            assert metric in known, f"{alert.name}: {metric}"
-            labels = {*re.findall(r"([a-z_]+)=", alert.expression), *re.findall(r"\$labels\.([a-z_]+)", alert.summary)}
-            assert labels - of_prometheus <= set(known[metric]._labelnames), alert.name  # type: ignore[attr-defined]
-
-
-def test_an_alert_notices_the_first_event_of_a_series() -> None:
-    for alert in ALERTS:
-        for counter, window in re.findall(r"increase\((feedmill_[a-z_]+\{.*?\}\})\[(\d+m)\]\)", alert.expression):
-            assert f" or ({counter} unless {counter} offset {window}) > 0" in alert.expression, alert.name
-    assert sum("increase(" in alert.expression for alert in ALERTS) >= 3
-
-
-def test_outcomes_of_a_refused_configuration_are_those_that_are_counted() -> None:
-    (asked,) = re.findall(r'outcome=~"([a-z|]+)"', " ".join(alert.expression.split(" or ")[0] for alert in ALERTS))
-    source = inspect.getsource(importlib.import_module("feedmill.shared.reload"))
-    assert set(asked.split("|")) == set(re.findall(r'_refused\("([a-z]+)"', source))
-
-
-def test_alerts_say_what_is_wrong_and_where_to_read_on() -> None:
-    (group,) = find(CASES["monitored-pipeline"](), "PrometheusRule")["spec"]["groups"]
-    assert [rule["alert"] for rule in group["rules"]] == [alert.name for alert in ALERTS]
-    for rule in group["rules"]:
-        assert 'namespace="feeds", feedmill_dev_pipeline="main"' in rule["expr"]
-        assert rule["labels"]["severity"] in ("warning", "critical")
-        assert rule["annotations"]["summary"]
-        assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
 
 
 @pytest.mark.parametrize(

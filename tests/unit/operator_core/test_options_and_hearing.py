@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import aiohttp
 import pytest
 
 from feedmill.shared.health import Health
+from feedmill_operator import metrics, serve
 from feedmill_operator.config import BadOption, LeaseOptions, Options, seconds
 from feedmill_operator.health import Hearing, OperatorHealth
 from feedmill_operator.kube.client import BadKubeconfig, load_configuration
 from feedmill_operator.kube.events import Events
+from feedmill_operator.reconcile.ports import Wiring
 
 
 @pytest.mark.parametrize(
@@ -141,3 +145,23 @@ def test_an_event_is_told_once_a_generation_and_reason_and_without_secrets(
         running.cancel()
 
     virtual(work)
+
+
+def test_who_needs_no_lease_counts_as_the_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alert on an absent operator asks for it."""
+    metrics.leader.set(0)
+    seen: list[float] = []
+
+    async def work(self: Any, api: Any, span: Any, elector: Any) -> int:
+        seen.append(metrics.leader._value.get())
+        return 0
+
+    monkeypatch.setattr(serve._Operator, "_work", work)
+    options = Options(operand_image="services:1", lease=LeaseOptions(enabled=False))
+    client: Any = None
+    try:
+        operator = serve._Operator(options, lambda *parts: Wiring({}))
+        assert asyncio.run(operator._lead(client, lambda key: nullcontext())) == 0
+    finally:
+        metrics.leader.set(0)
+    assert seen == [1.0]

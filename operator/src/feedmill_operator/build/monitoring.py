@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from feedmill.resources.types import Switch
 from feedmill_operator import names
@@ -15,6 +16,18 @@ COMPONENT = "monitoring"
 API = "monitoring.coreos.com/v1"
 
 
+class Tells(Enum):
+    """What an alert tells of, and when it is written."""
+
+    WORK = "work"
+    """What processes say: always."""
+    FEEDS = "feeds"
+    """Processes of feeds that are not there: while some feed is to run, and the PodMonitor is ours, so that its labels
+    are known."""
+    PROCESSORS = "processors"
+    """Likewise, while the pipeline is to run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """``expression`` selects the pipeline's pods by ``{pods}``."""
@@ -24,6 +37,7 @@ class Alert:
     lasts: str
     severity: str
     summary: str
+    tells: Tells = Tells.WORK
 
 
 def _rose(counter: str, minutes: int, labels: str = "") -> str:
@@ -32,7 +46,59 @@ def _rose(counter: str, minutes: int, labels: str = "") -> str:
     return f"increase({chosen}[{minutes}m]) > 0 or ({chosen} unless {chosen} offset {minutes}m) > 0"
 
 
+def _up(component: str) -> str:
+    """Targets of a component; 1 where it answers."""
+    return f'up{{{{{{pods}}, app_kubernetes_io_component="{component}"}}}}'
+
+
+def _alone(component: str, without: str) -> str:
+    """Shards that have pods of one component and none of another that answers. Both go when a feed is suspended."""
+    shard = "namespace, feedmill_dev_feed, feedmill_dev_shard"
+    return f"group by ({shard}) ({_up(component)}) unless on ({shard}) ({_up(without)} == 1)"
+
+
+_NO_FEED = 'absent(up{{{pods}, app_kubernetes_io_component=~"receiver|distributor"}})'
+_SHARD = 'of feed {{ or $labels.feedmill_dev_feed "(any)" }}, shard {{ or $labels.feedmill_dev_shard "(any)" }}'
+
 ALERTS = (
+    Alert(
+        "FeedmillReceiverAbsent",
+        f"{_alone(names.DISTRIBUTOR, names.RECEIVER)} or {_NO_FEED}",
+        "3m",
+        "critical",
+        f"No receiver {_SHARD}, answers: nothing is captured.",
+        Tells.FEEDS,
+    ),
+    Alert(
+        "FeedmillDistributorAbsent",
+        _alone(names.RECEIVER, names.DISTRIBUTOR),
+        "5m",
+        "critical",
+        f"No distributor {_SHARD}, answers: what is captured waits in Redis.",
+        Tells.FEEDS,
+    ),
+    Alert(
+        "FeedmillProcessorAbsent",
+        f"absent({_up(names.PROCESSOR)} == 1)",
+        "5m",
+        "critical",
+        "No processor of {{ $labels.feedmill_dev_pipeline }} answers: nothing is stored, events wait in Redis.",
+        Tells.PROCESSORS,
+    ),
+    Alert(
+        "FeedmillPodDown",
+        "up{{{pods}}} == 0",
+        "5m",
+        "warning",
+        "Pod {{ $labels.pod }} does not answer.",
+    ),
+    Alert(
+        "FeedmillPodRestarting",
+        "changes(process_start_time_seconds{{{pods}}}[30m]) > 2",
+        "1m",
+        "warning",
+        "Pod {{ $labels.pod }} has started {{ $value }} times anew within 30 minutes.",
+    ),
     Alert(
         "FeedmillReceiverNotCapturing",
         "feedmill_receiver_connections{{{pods}}} == 0",
@@ -101,7 +167,7 @@ def monitors(place: Place, inputs: PipelineInputs) -> list[Manifest]:
     if scraped(inputs):
         made.append(_pod_monitor(place))
     if _on(wanted.prometheus_rule, known=inputs.facts.prometheus_rule):
-        made.append(_rule(place))
+        made.append(_rule(place, inputs))
     return made
 
 
@@ -123,11 +189,20 @@ def _pod_monitor(place: Place) -> Manifest:
     return manifest(place, Head(API, "PodMonitor", f"{place.pipeline}-feedmill"), COMPONENT, spec=spec)
 
 
-def _rule(place: Place) -> Manifest:
+def _rule(place: Place, inputs: PipelineInputs) -> Manifest:
     chosen = f'namespace="{place.namespace}", feedmill_dev_pipeline="{place.pipeline}"'
-    rules = [_alert(alert, chosen) for alert in ALERTS]
+    rules = [_alert(alert, chosen) for alert in ALERTS if _wanted(alert, inputs)]
     spec = {"groups": [{"name": f"feedmill.{place.namespace}.{place.pipeline}", "rules": rules}]}
     return manifest(place, Head(API, "PrometheusRule", f"{place.pipeline}-feedmill"), COMPONENT, spec=spec)
+
+
+def _wanted(alert: Alert, inputs: PipelineInputs) -> bool:
+    if alert.tells is Tells.WORK:
+        return True
+    runs = not inputs.pipeline.spec.suspend
+    if alert.tells is Tells.FEEDS:
+        runs = any(not feed.spec.suspend for feed in inputs.feeds)
+    return runs and scraped(inputs)
 
 
 def _alert(alert: Alert, chosen: str) -> Mapping[str, object]:

@@ -200,7 +200,7 @@ class Receiver(Model):
     replicas: Replicas = 1
     """Receivers of the same shard; 2 or more survive the loss of one without a gap."""
     spill: Spill = Field(default_factory=Spill)
-    """Log on disk for the time Redis is away or full."""
+    """Log on disk for the time Redis is away or full. This version does not write to it."""
     reconnect: Reconnect = Field(default_factory=Reconnect)
     """How connections are made anew."""
     batching: Batching = Field(default_factory=Batching)

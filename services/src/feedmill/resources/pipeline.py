@@ -239,16 +239,16 @@ class Tracing(Model):
 
 
 class Monitoring(Model):
-    """Objects for the monitoring stack of the cluster. Not used in local mode, tracing apart."""
+    """Objects for the monitoring stack of the cluster. Not used in local mode."""
 
     pod_monitor: Switch = Switch.AUTO
     """PodMonitor objects for the Prometheus operator."""
     prometheus_rule: Switch = Switch.AUTO
     """PrometheusRule objects (alerts)."""
     dashboards: Boolean = True
-    """Grafana dashboards as ConfigMaps."""
+    """Grafana dashboards as ConfigMaps. This version makes none."""
     tracing: Tracing | None = None
-    """OpenTelemetry traces."""
+    """OpenTelemetry traces. The processes of this version send none."""
 
 
 class PipelineSpec(Model):
@@ -271,7 +271,7 @@ class PipelineSpec(Model):
     processor: Processor = Field(default_factory=Processor)
     """The processes that write to PostgreSQL."""
     api: Api = Field(default_factory=Api)
-    """The HTTP API."""
+    """The HTTP API. This version has none."""
     egress: Label = "default"
     """Name of the outgoing address: feeds with the same one share the venues' limits."""
     candles: Candles = Field(default_factory=Candles)
@@ -279,9 +279,9 @@ class PipelineSpec(Model):
     retention: Retention = Field(default_factory=Retention)
     """How long rows are kept."""
     backup: Backup | None = None
-    """Backups of PostgreSQL on a schedule."""
+    """Backups of PostgreSQL on a schedule. This version makes none."""
     notifications: Notifications | None = None
-    """Who is told when something is wrong."""
+    """Who is told when something is wrong. This version tells nobody."""
     monitoring: Monitoring = Field(default_factory=Monitoring)
     """Objects for the monitoring stack of the cluster."""
     log_level: LogLevel = LogLevel.INFO
