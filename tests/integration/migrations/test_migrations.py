@@ -86,18 +86,57 @@ def test_the_keys_are_made_of_exchange_content(database_url: str) -> None:
     found = catalog(database_url)
     constraints = {name.split(".")[0]: text for (_, name), text in found.items() if text.startswith("PRIMARY KEY")}
     assert constraints == {
+        "accounts": "PRIMARY KEY (id)",
         "alembic_version": "PRIMARY KEY (version_num)",
         "applied": "PRIMARY KEY (shard)",
+        "audit_log": "PRIMARY KEY (id)",
+        "balance_changes": "PRIMARY KEY (id)",
+        "balance_history": "PRIMARY KEY (id)",
+        "balances": "PRIMARY KEY (account_id, asset)",
         "book_snapshots": 'PRIMARY KEY (instrument_id, "time")',
         "candles": 'PRIMARY KEY (instrument_id, "interval", open_time)',
+        "credentials": "PRIMARY KEY (account_id, field)",
         "dead_letters": "PRIMARY KEY (shard, session, batch, idx)",
+        "fills": "PRIMARY KEY (account_id, instrument_id, trade_id, order_id)",
         "gaps": "PRIMARY KEY (id)",
+        "imports": "PRIMARY KEY (file, part, mapping)",
         "instrument_versions": "PRIMARY KEY (instrument_id, valid_from)",
         "instruments": "PRIMARY KEY (id)",
+        "order_history": "PRIMARY KEY (id)",
+        "orders": "PRIMARY KEY (account_id, instrument_id, order_id)",
+        "positions": "PRIMARY KEY (account_id, instrument_id, position_side)",
+        "result_fees": "PRIMARY KEY (account_id, instrument_id, asset)",
+        "results": "PRIMARY KEY (account_id, instrument_id, position_side)",
         "tickers": "PRIMARY KEY (instrument_id, seq, day)",
         "trades": 'PRIMARY KEY (instrument_id, "time", trade_id)',
         "venue_candles": 'PRIMARY KEY (instrument_id, "interval", open_time)',
     }
+
+
+def test_states_are_once_by_their_content(database_url: str) -> None:
+    migrate_sync(database_url)
+    found = catalog(database_url)
+    unique = {name: text for (kind, name), text in found.items() if kind == "constraint" and text.startswith("UNIQUE")}
+    assert unique["order_history.order_history_state"] == (
+        "UNIQUE NULLS NOT DISTINCT "
+        "(account_id, instrument_id, order_id, venue_ns, filled, terminal, status, price, size)"
+    )
+    assert unique["balance_history.balance_history_state"] == (
+        "UNIQUE NULLS NOT DISTINCT (account_id, asset, venue_ns, total, free, locked, equity)"
+    )
+
+
+async def test_the_audit_log_is_only_added_to(database_url: str) -> None:
+    await upgrade(database_url)
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("INSERT INTO audit_log (actor, place, action) VALUES ('me', 'here', 'use')")
+        for change in ("UPDATE audit_log SET actor = 'you'", "DELETE FROM audit_log", "TRUNCATE audit_log"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="is not changed"):
+                await connection.execute(change)
+        assert await connection.fetchval("SELECT actor FROM audit_log") == "me"
+    finally:
+        await connection.close()
 
 
 async def test_several_starters_at_once(database_url: str) -> None:

@@ -30,7 +30,8 @@ class ConfigError(ValueError):
     """A setting is missing or cannot be used; the message names it and the remedy, never its value."""
 
 
-def _read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str) -> str:
+    """Text of a file that holds a secret; raises ConfigError, beginning with ``what``."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigError(f"{what}: {path} is not a regular file")
@@ -60,7 +61,7 @@ def read_setting(env: Mapping[str, str], name: str) -> SecretStr | None:
     if value and file:
         raise ConfigError(f"{name} and {name}_FILE are both set: keep one")
     if file:
-        return SecretStr(_read_text(Path(file).expanduser().resolve(), f"{name}_FILE"))
+        return SecretStr(read_text(Path(file).expanduser().resolve(), f"{name}_FILE"))
     return SecretStr(value) if value else None
 
 
@@ -102,7 +103,7 @@ class SecretsDir:
 
     def read(self, name: str, key: str) -> SecretStr:
         """Value of one key, registered for redaction; raises ConfigError."""
-        value = _read_text(self.path(name, key), f"Secret {name!r}, key {key!r}")
+        value = read_text(self.path(name, key), f"Secret {name!r}, key {key!r}")
         register_secret(value)
         return SecretStr(value)
 

@@ -9,7 +9,7 @@ from enum import Enum
 import asyncpg
 from pydantic import SecretStr
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration this code was written for. Revisions are in text order; a later one is fine (expand, then contract)."""
 
 DUMP_LOCK = 0x6665_6564_6475_6D70

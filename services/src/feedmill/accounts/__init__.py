@@ -1,0 +1,1 @@
+"""Accounts at exchanges: their secrets, and what is done with them."""
