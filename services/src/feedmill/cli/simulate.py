@@ -46,7 +46,7 @@ Break something while it runs (each fault is written to the ledger):
   curl -d '{"kind": "rest_429", "count": 5}' http://127.0.0.1:PORT/_sim/fault
 
 Kinds: close, abort, silence, half_open, slow, cut, drop, double, swap, bad_bytes, bad_price, rest_429, rest_418,
-rest_500, latency, skew, clear. Counts: curl http://127.0.0.1:PORT/_sim/stats.
+rest_500, latency, skew, forget, expire, clear. Counts: curl http://127.0.0.1:PORT/_sim/stats.
 Before feedmill verify, end the flow and complete the ledger: curl -X POST http://127.0.0.1:PORT/_sim/stop.
 """
 
@@ -138,6 +138,16 @@ def simulate(
     ] = None,
     levels: Annotated[int, typer.Option(metavar="NUMBER", help="Book levels a side.")] = 200,
     history: Annotated[int, typer.Option(metavar="NUMBER", help="Trades an instrument keeps for REST.")] = 20_000,
+    accounts: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Accounts a venue has: keys, orders, fills, balances, positions.")
+    ] = 0,
+    account_rate: Annotated[
+        float, typer.Option(metavar="ACTIONS/S", help="What all accounts of a venue do a second; 0 = nothing.")
+    ] = 10.0,
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the accounts' API keys there as JSON (mode 0600); never printed."),
+    ] = None,
     stats_every: Annotated[
         float, typer.Option(metavar="SECONDS", help="Seconds between two lines of counts; 0 = none.")
     ] = 5.0,
@@ -148,9 +158,9 @@ def simulate(
     """Run simulated exchanges with a ledger of the truth and faults on demand."""
     try:
         config = _config(
-            exchange, port, rate, mix, symbols, limit or [], levels, history,
+            exchange, port, rate, mix, symbols, limit or [], levels, history, accounts, account_rate,
             seed=seed, id_base=id_base if id_base is not None else clock_base(), ledger=ledger,
-            recordings=recordings, speed=speed, grace=grace, tls=tls, host=host,
+            recordings=recordings, speed=speed, grace=grace, tls=tls, host=host, keys_file=keys,
         )  # fmt: skip
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_serve(config, duration, stats_every, port_file))
@@ -177,6 +187,8 @@ def _config(
     limit: list[str],
     levels: int,
     history: int,
+    accounts: int,
+    account_rate: float,
     **rest: Any,
 ) -> SimulatorConfig:
     names = list(VENUES) if "all" in exchange else exchange
@@ -188,7 +200,9 @@ def _config(
     for at, name in enumerate(names):
         venue = VenueConfig(name, port + at if port else 0, rate, parse_mix(mix), extra, None, levels=levels)
         limits = default_limits(name, **changes)
-        venues.append(dataclasses.replace(venue, limits=limits, history=history))
+        venues.append(
+            dataclasses.replace(venue, limits=limits, history=history, accounts=accounts, account_rate=account_rate)
+        )
     return SimulatorConfig(tuple(venues), **rest)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from feedmill.simulator.binance_source import KLINE_MINUTES
-from feedmill.simulator.limits import Weights
 
 if TYPE_CHECKING:
     from feedmill.simulator.binance_server import BinanceVenue
@@ -33,27 +32,30 @@ class RestSource(Protocol):
     def exchange_info(self, natives: list[str] | None) -> dict[str, Any] | None: ...
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """An error answer: code, message and HTTP status."""
 
     def __init__(self, code: int, message: str, status: int = 400) -> None:
         super().__init__(message)
-        self.body = {"code": code, "msg": message}
+        self.body: dict[str, Any] = {"code": code, "msg": message}
         self.status = status
 
 
 _BAD_SYMBOL = (-1121, "Invalid symbol.")
 
 
+def too_much_text(status: int, until_ms: int) -> str:
+    if status == 418:
+        return (
+            f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket Streams for live "
+            "updates to avoid bans."
+        )
+    return "Too much request weight used; please use WebSocket Streams for live updates to avoid polling the API."
+
+
 def too_much_weight(status: int, retry_after: float, now_ms: int) -> web.Response:
     """429, or 418 with the end of the ban."""
-    until = now_ms + int(retry_after * 1000)
-    text = (
-        f"Way too much request weight used; IP banned until {until}. Please use WebSocket Streams for live updates to "
-        "avoid bans."
-        if status == 418
-        else "Too much request weight used; please use WebSocket Streams for live updates to avoid polling the API."
-    )
+    text = too_much_text(status, now_ms + int(retry_after * 1000))
     headers = {"Retry-After": str(max(1, int(retry_after)))}
     return web.json_response({"code": -1003, "msg": text}, status=status, headers=headers)
 
@@ -63,7 +65,6 @@ class BinanceRest:
         self._venue = venue
         self._data = data
         self._spot = venue.spot
-        self._weights: dict[str, Weights] = {}
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         root = "/api/v3" if self._spot else "/fapi/v1"
@@ -83,7 +84,7 @@ class BinanceRest:
         """Run ``handler(query) -> (weight, body maker)`` under the weight limit of the caller's address."""
 
         async def answer(request: web.Request) -> web.Response:
-            weights = self._weights.setdefault(request.remote or "", Weights(self._venue.limits))
+            weights = self._venue.weights_of(request.remote or "")
             try:
                 weight, make = handler(request)
                 verdict = weights.take(weight, time.time())
@@ -93,8 +94,8 @@ class BinanceRest:
                     return too_much_weight(verdict.status, verdict.retry_after + 1, now_ms)
                 body, status = make(), 200
                 if body is None:
-                    raise _Refused(*_BAD_SYMBOL)
-            except _Refused as refused:
+                    raise Refused(*_BAD_SYMBOL)
+            except Refused as refused:
                 body, status = refused.body, refused.status
                 verdict = weights.take(1, time.time())
             text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
@@ -117,7 +118,7 @@ class BinanceRest:
             try:
                 natives = json.loads(request.query["symbols"])
             except ValueError:
-                raise _Refused(-1100, "Illegal characters found in parameter 'symbols'.") from None
+                raise Refused(-1100, "Illegal characters found in parameter 'symbols'.") from None
         return 20 if self._spot else 1, lambda: self._data.exchange_info(natives)
 
     def _depth(self, request: web.Request) -> Any:
@@ -128,7 +129,7 @@ class BinanceRest:
         else:
             limit = _int(request, "limit", 500) or 500
             if limit not in (5, 10, 20, 50, 100, 500, 1000):
-                raise _Refused(-4021, f"{limit} is not valid depth limit.")
+                raise Refused(-4021, f"{limit} is not valid depth limit.")
             weight = 2 if limit <= 50 else 5 if limit == 100 else 10 if limit == 500 else 20
         return weight, lambda: self._data.depth(native, limit)
 
@@ -142,7 +143,7 @@ class BinanceRest:
             limit, weight = _limit(request, 1000), 25
         else:
             if not request.headers.get("X-MBX-APIKEY"):
-                raise _Refused(-2014, "API-key format invalid.", 401)
+                raise Refused(-2014, "API-key format invalid.", 401)
             limit, weight = _limit(request, 500, 100), 200
         return weight, lambda: self._data.trade_rows(native, from_id, limit)
 
@@ -150,14 +151,14 @@ class BinanceRest:
         native, limit = _symbol(request), _limit(request, 1000)
         from_id, start, end = (_int(request, name, None) for name in ("fromId", "startTime", "endTime"))
         if not self._spot and start is not None and end is not None and end - start >= 3_600_000:
-            raise _Refused(-4189, "startTime and endTime must be less than one hour apart.")
+            raise Refused(-4189, "startTime and endTime must be less than one hour apart.")
         return 4 if self._spot else 20, lambda: self._data.aggregate_rows(native, from_id, start, end, limit)
 
     def _klines(self, request: web.Request) -> Any:
         native, limit = _symbol(request), _limit(request, 1000 if self._spot else 1500)
         interval = request.query.get("interval", "")
         if interval not in KLINE_MINUTES:
-            raise _Refused(-1120, "Invalid interval.")
+            raise Refused(-1120, "Invalid interval.")
         start, end = (_int(request, name, None) for name in ("startTime", "endTime"))
         weight = 2 if self._spot else 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
         return weight, lambda: self._data.kline_rows(native, interval, start, end, limit)
@@ -166,7 +167,7 @@ class BinanceRest:
 def _symbol(request: web.Request) -> str:
     symbol = request.query.get("symbol", "")
     if not symbol:
-        raise _Refused(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+        raise Refused(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
     return symbol
 
 
@@ -175,7 +176,7 @@ def _int(request: web.Request, name: str, default: int | None) -> int | None:
     if text is None:
         return default
     if not text.isdigit():
-        raise _Refused(-1100, f"Illegal characters found in parameter '{name}'.")
+        raise Refused(-1100, f"Illegal characters found in parameter '{name}'.")
     return int(text)
 
 

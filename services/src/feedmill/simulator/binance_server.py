@@ -9,10 +9,13 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from feedmill.simulator.accounts.spot_stream import SpotSide
+from feedmill.simulator.accounts.usdm_stream import UsdmSide
 from feedmill.simulator.binance_rest import BinanceRest, RestSource, too_much_weight
 from feedmill.simulator.config import SimulatorConfig, VenueConfig
 from feedmill.simulator.connection import Connection, Mode
 from feedmill.simulator.faults import RestFault
+from feedmill.simulator.limits import Weights
 from feedmill.simulator.topics import Topic
 from feedmill.simulator.venue import Source, Venue
 
@@ -36,6 +39,12 @@ class BinanceVenue(Venue):
         super().__init__(config, simulator)
         self.spot = config.market == "Spot"
         self.data: BinanceData
+        self._weights: dict[str, Weights] = {}
+        self.private: SpotSide | UsdmSide = SpotSide(self) if self.spot else UsdmSide(self)
+
+    def weights_of(self, address: str) -> Weights:
+        """Public and signed requests share one."""
+        return self._weights.setdefault(address, Weights(self.limits))
 
     def use(self, source: BinanceData) -> None:
         self.source = self.data = source
@@ -47,6 +56,7 @@ class BinanceVenue(Venue):
             router.add_get(f"{root}/ws/{{streams:.+}}", self.websocket)
             router.add_get(f"{root}/stream", self.websocket)
         BinanceRest(self, self.data).add_routes(router)
+        self.private.add_routes(router)
 
     def rest_fault(self, fault: RestFault) -> web.Response:
         if fault.status == 500:
@@ -61,6 +71,13 @@ class BinanceVenue(Venue):
         routed = parts[1] in ("public", "market", "private")
         connection.state["root"] = parts[1] if routed else ""
         connection.state["combined"] = parts[2 if routed else 1] == "stream"
+        if isinstance(self.private, SpotSide) and parts[1] == "ws-api":
+            self.private.on_open(connection)
+            return
+        if isinstance(self.private, UsdmSide) and parts[1] == "private":
+            joined = self.private.on_open(connection)
+            if joined:
+                self.subscribed(connection, joined)
         names = [name for name in unquote(self._streams_in(connection.request)).split("/") if name]
         if names:
             self.subscribed(connection, self._subscribe(connection, names))
@@ -91,6 +108,9 @@ class BinanceVenue(Venue):
         for name in names:
             if name in connection.topics or name in connection.silent_names:
                 continue
+            if isinstance(self.private, UsdmSide) and connection.state["root"] == "private":
+                joined += self.private.listen(connection, name)
+                continue
             topic = self.resolve(connection, name)
             if topic is None:
                 connection.silent_names.add(name)
@@ -101,7 +121,8 @@ class BinanceVenue(Venue):
             self.count("subscribes", topic.channel)
             joined.append(topic)
         for topic in joined:
-            self.source.want(topic)
+            if topic.channel != "Account":
+                self.source.want(topic)
         return joined
 
     def _join(self, connection: Connection, name: str, topic: Topic) -> None:
@@ -110,11 +131,15 @@ class BinanceVenue(Venue):
         topic.join(connection, f"{name}|{combined}", prefix, b"}" if combined else b"")
 
     def leave(self, connection: Connection, name: str, topic: Topic) -> None:
-        topic.leave(connection, f"{name}|{connection.state['combined']}")
+        private = topic.channel == "Account"
+        topic.leave(connection, name if private else f"{name}|{connection.state['combined']}")
 
     # -- messages
 
     def on_message(self, connection: Connection, text: str) -> None:
+        if isinstance(self.private, SpotSide) and "session" in connection.state:
+            self.private.on_message(connection, text)
+            return
         try:
             request = json.loads(text)
         except ValueError as error:
@@ -138,12 +163,16 @@ class BinanceVenue(Venue):
         elif method == "UNSUBSCRIBE":
             for name in params:
                 connection.silent_names.discard(name)
+                if isinstance(self.private, UsdmSide):
+                    self.private.unlisten(connection, name)
                 topic = connection.topics.pop(name, None)
                 if topic is not None:
                     self.leave(connection, name, topic)
             self._reply(connection, ident, None)
         elif method == "LIST_SUBSCRIPTIONS":
-            self._reply(connection, ident, [*connection.topics, *sorted(connection.silent_names)])
+            # Of a listen key each event is a topic of its own.
+            held_names = dict.fromkeys(name.partition(":")[0] for name in connection.topics)
+            self._reply(connection, ident, [*held_names, *sorted(connection.silent_names)])
         elif params[0] != "combined":
             self._error(connection, 0, "Unknown property", ident)
         elif method == "GET_PROPERTY":
@@ -185,10 +214,11 @@ class BinanceVenue(Venue):
         return self.spot and isinstance(ident, str) and _ID.fullmatch(ident) is not None
 
     def _set_combined(self, connection: Connection, combined: bool) -> None:
-        for name, topic in connection.topics.items():
+        public = {name: topic for name, topic in connection.topics.items() if topic.channel != "Account"}
+        for name, topic in public.items():
             self.leave(connection, name, topic)
         connection.state["combined"] = combined
-        for name, topic in connection.topics.items():
+        for name, topic in public.items():
             self._join(connection, name, topic)
 
     def _reply(self, connection: Connection, ident: Any, result: Any) -> None:
@@ -210,7 +240,9 @@ class BinanceVenue(Venue):
         if self.spot and not connection.state.get("announced"):
             connection.state["announced"] = True
             event = f'{{"e":"serverShutdown","E":{self.now_ns() // 1_000_000}}}'
-            if connection.state["combined"]:
+            if "session" in connection.state:
+                event = f'{{"event":{event}}}'
+            elif connection.state["combined"]:
                 event = f'{{"stream":"!serverShutdown","data":{event}}}'
             if connection.mode in (Mode.NORMAL, Mode.SLOW):
                 connection.send(event)

@@ -9,6 +9,7 @@ from typing import Any
 
 VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
 MIX_CHANNELS = {"trades": "Trades", "ticker": "Ticker", "tickers": "Ticker", "book": "Book", "depth": "Book"}
+MAX_ACCOUNTS = 10_000
 DEFAULT_MIX = {"Trades": 5.0, "Ticker": 4.0, "Book": 1.0}
 
 
@@ -49,6 +50,10 @@ class Limits:
     """Deribit: the smallest interval ``public/set_heartbeat`` takes."""
     heartbeat_scale: float = 1.0
     """Deribit: seconds an interval unit lasts (tests set 0.01)."""
+    listen_key_life: float = 3600.0
+    """USD-M: seconds a listen key is valid from its making or renewal."""
+    token_life: float = 900.0
+    """Deribit: seconds an access token is valid."""
     idle_timeout: float = 60.5
     """Deribit: a socket that neither sends nor subscribes is cut after this; 0 = never."""
 
@@ -106,8 +111,16 @@ class VenueConfig:
     """Trades an instrument keeps for REST."""
     levels: int = 200
     """Book levels a side."""
+    accounts: int = 0
+    """Accounts with keys, orders and balances."""
+    account_rate: float = 10.0
+    """Actions a second of all accounts together (an action is one to five private events)."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.accounts <= MAX_ACCOUNTS:
+            raise ConfigError(f"accounts {self.accounts} is out of range: give 0 to {MAX_ACCOUNTS}")
+        if self.account_rate < 0:
+            raise ConfigError(f"account rate {self.account_rate} is negative: give actions a second, or 0 for none")
         if self.venue not in VENUES:
             raise ConfigError(f"venue {self.venue!r} is not simulated: choose one of {', '.join(VENUES)}")
         if self.rate < 0:
@@ -141,6 +154,8 @@ class SimulatorConfig:
     """Of the replay; 0 = without pauses."""
     grace: float = 10.0
     """Seconds the replay waits for the missing subscriptions after the first one."""
+    keys_file: Path | None = None
+    """Where the keys of the accounts are written (JSON, readable by the owner only); None = nowhere."""
     tls: bool = False
     tick: float = 0.01
     """Seconds between two bursts of messages."""

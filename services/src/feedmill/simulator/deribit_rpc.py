@@ -72,9 +72,9 @@ class Methods:
         if method == "public/get_instrument":
             return self._found(self._data.instrument(_name(params)))
         if method == "public/get_order_book":
-            depth = _number(params, "depth", 5)
+            depth = number_param(params, "depth", 5)
             if depth not in _BOOK_DEPTHS:
-                raise _bad("depth", "must be one of 1, 5, 10, 20, 50, 100, 1000, 10000")
+                raise bad_param("depth", "must be one of 1, 5, 10, 20, 50, 100, 1000, 10000")
             return Raw(self._found(self._data.order_book(_name(params), depth)))
         if method in ("public/get_last_trades_by_instrument", "public/get_last_trades_by_instrument_and_time"):
             return self._last_trades(params, by_time=method.endswith("_and_time"))
@@ -83,24 +83,24 @@ class Methods:
     def _instruments(self, params: Mapping[str, Any]) -> Any:
         currency = str(params.get("currency", ""))
         if not currency:
-            raise _bad("currency", "missing")
+            raise bad_param("currency", "missing")
         if str(params.get("expired", "false")).lower() == "true":
             return []
         return self._data.instruments(currency, str(params.get("kind", "")))
 
     def _last_trades(self, params: Mapping[str, Any], *, by_time: bool) -> Raw:
         rows = self._found(self._data.last_trades(_name(params)))
-        count = _number(params, "count", 10)
+        count = number_param(params, "count", 10)
         if not 1 <= count <= 1000:
-            raise _bad("count", "must be from 1 to 1000")
+            raise bad_param("count", "must be from 1 to 1000")
         if by_time and not ("start_timestamp" in params and "end_timestamp" in params):
-            raise _bad("start_timestamp", "missing")
-        start_seq, end_seq = _number(params, "start_seq", 0), _number(params, "end_seq", 1 << 62)
-        start, end = _number(params, "start_timestamp", 0), _number(params, "end_timestamp", 1 << 62)
+            raise bad_param("start_timestamp", "missing")
+        start_seq, end_seq = number_param(params, "start_seq", 0), number_param(params, "end_seq", 1 << 62)
+        start, end = number_param(params, "start_timestamp", 0), number_param(params, "end_timestamp", 1 << 62)
         wanted = [row for row in rows if start_seq <= row[0] <= end_seq and start <= row[1] <= end]
         sorting = str(params.get("sorting", "default"))
         if sorting not in ("asc", "desc", "default"):
-            raise _bad("sorting", "must be asc, desc or default")
+            raise bad_param("sorting", "must be asc, desc or default")
         ascending = sorting == "asc"
         part = wanted[:count] if ascending else wanted[-count:][::-1]
         if sorting == "default":
@@ -117,19 +117,19 @@ class Methods:
         return value
 
 
-def _bad(name: str, reason: str) -> RpcError:
+def bad_param(name: str, reason: str) -> RpcError:
     return RpcError(-32602, "Invalid params", data={"param": name, "reason": reason})
 
 
 def _name(params: Mapping[str, Any]) -> str:
     name = params.get("instrument_name")
     if not isinstance(name, str) or not name:
-        raise _bad("instrument_name", "missing")
+        raise bad_param("instrument_name", "missing")
     return name
 
 
-def _number(params: Mapping[str, Any], name: str, default: int) -> int:
+def number_param(params: Mapping[str, Any], name: str, default: int) -> int:
     value = params.get(name, default)
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and value.isdigit())):
-        raise _bad(name, "wrong format")
+        raise bad_param(name, "wrong format")
     return int(value)

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from feedmill.simulator.accounts.deribit_private import DeribitSide
 from feedmill.simulator.config import SimulatorConfig, VenueConfig
 from feedmill.simulator.connection import Connection, Mode
-from feedmill.simulator.deribit_auth import Tokens
+from feedmill.simulator.deribit_auth import Token, Tokens
 from feedmill.simulator.deribit_rpc import Methods, MethodSource, RpcError, envelope
 from feedmill.simulator.faults import RestFault
 from feedmill.simulator.limits import DeribitCredits
@@ -33,7 +34,8 @@ class DeribitData(Source, MethodSource, Protocol):
 class DeribitVenue(Venue):
     def __init__(self, config: VenueConfig, simulator: SimulatorConfig) -> None:
         super().__init__(config, simulator)
-        self.tokens = Tokens(config.credentials)
+        self.private: DeribitSide = DeribitSide(self)
+        self.tokens = Tokens(config.credentials, self.private.keys.by_id, self.limits.token_life)
         self.data: DeribitData
         self._credits: dict[str, DeribitCredits] = {}
 
@@ -71,9 +73,17 @@ class DeribitVenue(Venue):
                 raise RpcError(-32600, "Invalid Request")
             if not isinstance(params, dict):
                 raise RpcError(-32602, "Invalid params")
-            self._pay(connection.address, method)
+            token = self.private.token_of(connection, params)
+            if token is not None and "access_token" in params:
+                connection.state.setdefault("token", token)
+            self._pay(connection.address, method, token)
+            if method == "private/logout" and token is not None:
+                connection.close(1000, "logout")
+                return
             if method in ("public/subscribe", "private/subscribe"):
-                result, snapshots, topics = self._subscribe(connection, params, private=method.startswith("private"))
+                result, snapshots, topics = self._subscribe(
+                    connection, params, token, private=method.startswith("private")
+                )
             elif method in ("public/unsubscribe", "private/unsubscribe"):
                 result = self._unsubscribe(connection, params)
             elif method in ("public/unsubscribe_all", "private/unsubscribe_all"):
@@ -82,10 +92,13 @@ class DeribitVenue(Venue):
             elif method in ("public/set_heartbeat", "public/disable_heartbeat"):
                 result = self._heartbeat(connection, method, params)
             elif method == "public/auth":
-                result = self.tokens.grant(params, self.now_ns() // 1_000_000)
+                now_ms = self.now_ns() // 1_000_000
+                granted = self.tokens.grant(params, now_ms, connection.address, connection.number)
                 connection.state["authenticated"] = True
+                self.private.authorised(connection, granted)
+                result = granted.answer()
             elif method.startswith("private/"):
-                raise RpcError(13009, "unauthorized", data={"reason": "invalid_token", "param": "token"})
+                result = self.private.call(token, method, params)
             else:
                 result = self.methods.call(method, params)
         except RpcError as error:
@@ -104,11 +117,13 @@ class DeribitVenue(Venue):
         elif result is not None and method in ("public/subscribe", "private/subscribe"):
             self.subscribed(connection, topics)
 
-    def _pay(self, address: str, method: str) -> None:
+    def _pay(self, address: str, method: str, token: Token | None) -> None:
+        """The account pays, before a log-on the address."""
         if not self.limits.credits:
             return
         now = self.now_ns() / 1e9
-        if not self._credits.setdefault(address, DeribitCredits()).take(method, now):
+        payer = address if token is None or not token.account else f"account {token.account}"
+        if not self._credits.setdefault(payer, DeribitCredits()).take(method, now):
             raise RpcError(10028, "too_many_requests", status=429)
 
     async def _rest(self, request: web.Request) -> web.Response:
@@ -126,12 +141,18 @@ class DeribitVenue(Venue):
                     raise RpcError(11050, "bad_request", data="invalid json") from None
                 ident, method = body.get("id"), body.get("method") or method
                 params = body.get("params") or {}
-            self._pay(request.remote or "", method)
+            scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+            token = self.private.token_of(None, params, bearer if scheme.lower() == "bearer" else "")
+            self._pay(request.remote or "", method, token)
             if method in ("public/subscribe", "public/unsubscribe", "public/set_heartbeat"):
                 raise RpcError(10030, "must_be_websocket_request")
-            if method.startswith("private/"):
-                raise RpcError(13009, "unauthorized", data={"reason": "invalid_token"}, status=401)
-            result = self.methods.call(method, params)
+            if method == "public/auth":
+                address = request.remote or ""
+                result = self.tokens.grant(params, self.now_ns() // 1_000_000, address, None).answer()
+            elif method.startswith("private/"):
+                result = self.private.call(token, method, params)
+            else:
+                result = self.methods.call(method, params)
         except RpcError as error:
             error_ = error
         text = envelope(ident, result=result, error=error_, started=started, now=self.now_ns() // 1000)
@@ -167,7 +188,7 @@ class DeribitVenue(Venue):
         return [] if topic is None else [topic]
 
     def _subscribe(
-        self, connection: Connection, params: dict[str, Any], *, private: bool
+        self, connection: Connection, params: dict[str, Any], token: Token | None, *, private: bool
     ) -> tuple[list[str], list[tuple[str, str]], list[Topic]]:
         """(channels accepted, snapshots to send after the answer, topics joined)."""
         channels = params.get("channels")
@@ -176,15 +197,28 @@ class DeribitVenue(Venue):
         authenticated = connection.state.get("authenticated", False)
         if private and not authenticated:
             raise RpcError(13009, "unauthorized", data={"reason": "invalid_token"})
-        if any(channel.endswith(".raw") for channel in channels) and not authenticated:
+        if (
+            any(channel.endswith(".raw") and not channel.startswith("user.") for channel in channels)
+            and not authenticated
+        ):
             raise RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
         accepted: list[str] = []
         snapshots: list[tuple[str, str]] = []
         joined: list[Topic] = []
+        owned: list[Topic] = []
         groups: dict[str, list[Topic]] = connection.state["groups"]
         for channel in channels:
             if channel in connection.topics or channel in groups:
                 accepted.append(channel)
+                continue
+            if private and channel.startswith("user."):
+                mine = self.private.join(connection, token, channel)
+                if mine is not None:
+                    accepted.append(channel)
+                    connection.topics[channel] = mine
+                    self.wrap(connection, channel, mine)
+                    self.count("subscribes", "Account")
+                    owned.append(mine)
                 continue
             topics = self.resolve(channel)
             if not topics:
@@ -206,7 +240,12 @@ class DeribitVenue(Venue):
         for topic in joined:
             self.source.want(topic)
         # The answer does not keep the order of the request.
-        return sorted(dict.fromkeys(accepted), key=lambda name: name[::-1]), snapshots, joined
+        return sorted(dict.fromkeys(accepted), key=lambda name: name[::-1]), snapshots, joined + owned
+
+    def wrap(self, connection: Connection, channel: str, topic: Topic) -> None:
+        """Join a topic under its channel's name."""
+        prefix, suffix = _wrapping(channel)
+        topic.join(connection, channel, prefix, suffix)
 
     def _unsubscribe(self, connection: Connection, params: dict[str, Any]) -> list[str]:
         channels = params.get("channels")
@@ -226,6 +265,7 @@ class DeribitVenue(Venue):
         topic.leave(connection, name)
 
     def _forget(self, connection: Connection) -> None:
+        self.tokens.closed(connection.number)
         self._unsubscribe(connection, {"channels": list(connection.state.get("groups", {}))})
         super()._forget(connection)
 

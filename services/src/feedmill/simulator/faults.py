@@ -13,10 +13,11 @@ from feedmill.simulator.topics import Topic
 TOPIC_KINDS = ("drop", "double", "swap", "bad_bytes", "bad_price")
 SOCKET_KINDS = ("close", "abort", "silence", "half_open", "slow", "cut")
 REST_KINDS = ("rest_429", "rest_418", "rest_500", "latency")
-OTHER_KINDS = ("skew", "forget", "clear")
+OTHER_KINDS = ("skew", "forget", "expire", "clear")
 KINDS = TOPIC_KINDS + SOCKET_KINDS + REST_KINDS + OTHER_KINDS
 VARIANTS = ("cut", "json", "utf8")
-CHANNELS = ("Trades", "Ticker", "Book", "Candles")
+CHANNELS = ("Trades", "Ticker", "Book", "Candles", "Account")
+"""Account: private events; the symbol of their faults is the name of the account."""
 
 
 @dataclass(slots=True)

@@ -9,6 +9,16 @@ Lines are collected on the loop and written by one thread, so a slow disk never 
 - ``candles``: closed ones: symbol, interval, open_ns, open, high, low, close, volume, quote_volume, trades, first_id,
   last_id (-1 = not given)
 - ``faults``: t_ns, kind, symbol, channel, detail
+
+Of accounts (every change of state is one line; numbers are plain and shortest; times are the venue's):
+
+- ``orders``: account, symbol, order id, client id, side (BUY, SELL), type, time in force, price (0 = market), size,
+  filled, quote filled, status (NEW, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED), execution (what happened), time_ns
+- ``fills``: account, symbol, trade id, order id, side, price, size, fee, fee asset, maker (0, 1), realised, time_ns
+- ``balances``: account, asset, free, locked, cause (START, NEW, TRADE, CANCELED, EXPIRED, TRANSFER), time_ns.
+  Futures: all is free, and it is the wallet
+- ``positions``: account, symbol, size (signed), entry price, realised since the start, time_ns
+- ``transfers``: account, id, asset, amount (below 0 = withdrawn), time_ns
 """
 
 from __future__ import annotations
@@ -19,7 +29,8 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
-KINDS = ("trades", "tickers", "books", "candles", "faults")
+ACCOUNT_KINDS = ("orders", "fills", "balances", "positions", "transfers")
+KINDS = ("trades", "tickers", "books", "candles", "faults", *ACCOUNT_KINDS)
 _MAX_PENDING = 200_000
 """Lines of one kind kept before they are handed over, whatever the timer says."""
 _MAX_JOBS = 10_000
@@ -45,8 +56,12 @@ class Ledger:
         self.books: list[str] = []
         self.candles: list[str] = []
         self.faults: list[str] = []
-        self._lists = {"trades": self.trades, "tickers": self.tickers, "books": self.books}
-        self._lists |= {"candles": self.candles, "faults": self.faults}
+        self.orders: list[str] = []
+        self.fills: list[str] = []
+        self.balances: list[str] = []
+        self.positions: list[str] = []
+        self.transfers: list[str] = []
+        self._lists: dict[str, list[str]] = {kind: getattr(self, kind) for kind in KINDS}
         self._files: dict[str, TextIO] = {}
         self._jobs: queue.Queue[tuple[str, str] | threading.Event | None] = queue.Queue(_MAX_JOBS)
         self._error: Exception | None = None

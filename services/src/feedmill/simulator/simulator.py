@@ -45,6 +45,9 @@ class Simulator:
                 venue = _make(venue_config, self.config)
                 self.venues[venue_config.venue] = venue
                 await venue.start(context)
+            for venue in self.venues.values():
+                venue.beside = list(self.venues.values())
+            await venue.write_keys()
         except BaseException:
             await self._close()
             raise
@@ -94,8 +97,12 @@ def _make(config: VenueConfig, simulator: SimulatorConfig) -> Venue:
     listed = listings(config.venue, config.symbols)
     if config.exchange == "binance":
         binance = BinanceVenue(config, simulator)
-        binance.use(BinanceSource(binance, listed))
+        source = BinanceSource(binance, listed)
+        binance.use(source)
+        binance.private.markets = source.markets
         return binance
     deribit = DeribitVenue(config, simulator)
-    deribit.use(DeribitSource(deribit, listed))
+    derived = DeribitSource(deribit, listed)
+    deribit.use(derived)
+    deribit.private.markets = derived.markets
     return deribit

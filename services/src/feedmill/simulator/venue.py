@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from feedmill.simulator.accounts.side import PrivateSide, write_keys_aside
 from feedmill.simulator.config import ConfigError, Limits, SimulatorConfig, VenueConfig, default_limits
 from feedmill.simulator.connection import Connection, Mode
 from feedmill.simulator.faults import REST_KINDS, SOCKET_KINDS, TOPIC_KINDS, Fault, FaultBoard, RestFault, fault_from
@@ -48,6 +49,7 @@ class Venue(ABC):
     """One venue. ``stop_emitting`` ends the flow of messages; the server answers on."""
 
     source: Source
+    private: PrivateSide
 
     def __init__(self, config: VenueConfig, simulator: SimulatorConfig) -> None:
         self.config = config
@@ -70,6 +72,8 @@ class Venue(ABC):
         self._task: asyncio.Task[None] | None = None
         self._last_ms = 0
         self.failure: BaseException | None = None
+        self.beside: list[Venue] = [self]
+        """All venues of this simulator."""
 
     # -- life
 
@@ -79,6 +83,7 @@ class Venue(ABC):
         app.router.add_post("/_sim/stop", self._admin_stop)
         app.router.add_get("/_sim/stats", self._admin_stats)
         app.router.add_get("/_sim/health", self._admin_health)
+        self.private.add_admin(app.router)
         self.add_routes(app.router)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -116,6 +121,12 @@ class Venue(ABC):
         self._last_ms = max(self._last_ms, self.now_ns() // 1_000_000 - 1)
         return self._last_ms
 
+    async def write_keys(self) -> None:
+        """The file of keys anew, with those of the other venues of this simulator."""
+        path = self.simulator.keys_file
+        if path is not None:
+            await write_keys_aside(path, [venue.private for venue in self.beside])
+
     # -- the tick
 
     async def _run(self) -> None:
@@ -125,8 +136,10 @@ class Venue(ABC):
             while True:
                 await asyncio.sleep(self.simulator.tick if self.config.rate else 0)
                 now = loop.time()
-                if self.emitting and self._room():
-                    self.source.tick(self.matching_ms(), now - last)
+                if self.emitting:
+                    self.private.tick(now - last)
+                    if self._room():
+                        self.source.tick(self.matching_ms(), now - last)
                 last = now
                 for connection in list(self.connections.values()):
                     connection.flush()
@@ -135,6 +148,7 @@ class Venue(ABC):
                     for connection in list(self.connections.values()):
                         connection.housekeep(now)
                     self.housekeep(now)
+                    self.private.housekeep(self.now_ns() // 1_000_000)
                 if now - handed >= HAND_OVER or self.ledger.crowded:
                     handed = now
                     self.ledger.hand_over()
@@ -158,7 +172,7 @@ class Venue(ABC):
         if finish:
             self.source.finish(self.matching_ms())
         self.emitting = False
-        for topic in self.source.topics.values():
+        for topic in self._topics():
             topic.release()
         for connection in list(self.connections.values()):
             connection.flush()
@@ -268,7 +282,7 @@ class Venue(ABC):
         if fault.kind == "clear":
             self.board.clear()
             self._pending_faults.clear()
-            for topic in self.source.topics.values():
+            for topic in self._topics():
                 topic.release()
             for connection in self.connections.values():
                 connection.mode = Mode.NORMAL
@@ -277,11 +291,14 @@ class Venue(ABC):
             self.skew_ns = int((fault.seconds or 0.0) * 1e9)
             self.log_fault("skew", "", "", f"{fault.seconds} s")
             return 1
+        if fault.kind == "expire":
+            self.log_fault("expire", fault.symbol, "Account", "")
+            return self.private.expire(fault.symbol)
         if fault.kind == "forget":
             self.log_fault("forget", fault.symbol, "Trades", "")
             return self.source.forget(fault.symbol)
         if fault.kind in TOPIC_KINDS:
-            hit = [topic for topic in self.source.topics.values() if topic.started and fault.matches(topic)]
+            hit = [topic for topic in self._topics() if topic.started and fault.matches(topic)]
             for topic in hit:
                 self.board.strike_topic(fault, topic)
             if not hit:
@@ -384,11 +401,12 @@ class Venue(ABC):
             "emitting": self.emitting,
             "connections": len(self.connections),
             "channels": channels,
+            "private": self.private.stats(),
             **{
                 what: dict(self.counts[what])
-                for what in ("connects", "subscribes", "closed", "rest", "rest_status", "faults")
+                for what in ("connects", "subscribes", "closed", "rest", "rest_status", "refused", "faults")
             },
         }
 
     def _topics(self) -> Iterable[Topic]:
-        return self.source.topics.values()
+        return [*self.source.topics.values(), *self.private.topics.values()]
