@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from feedmill.simulator import Simulator, SimulatorConfig, VenueConfig, default_limits
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 Start = Callable[..., AbstractAsyncContextManager[Simulator]]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from feedmill.simulator.accounts import deribit_texts as texts
 from feedmill.simulator.accounts.model import Account, Fill, Order
+from feedmill.simulator.accounts.texts import prefixed
 from feedmill.simulator.catalog import Listing
 from feedmill.simulator.deribit_rpc import Raw, RpcError, bad_param, number_param
 from feedmill.simulator.deribit_source import currency_of, kind_of
@@ -82,7 +83,7 @@ class PrivateMethods:
     def _order_state(self, account: Account, params: Params, now_ms: int) -> Raw:
         wanted = str(params.get("order_id", ""))
         for order in account.orders:
-            if texts.prefixed(order.listing, order.id) == wanted:
+            if prefixed(order.listing, order.id) == wanted:
                 return Raw(texts.order_text(order))
         raise RpcError(10004, "order_not_found")
 

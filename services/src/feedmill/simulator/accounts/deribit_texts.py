@@ -7,20 +7,13 @@ from decimal import Decimal
 
 from feedmill.simulator.accounts.model import ZERO, Account, Fill, Order, Position, Transfer, Update
 from feedmill.simulator.accounts.positions import realised, rounded
-from feedmill.simulator.accounts.texts import number
+from feedmill.simulator.accounts.texts import number, prefixed
 from feedmill.simulator.catalog import Listing
 
 Price = Callable[[str], Decimal]
 _STATES = {"NEW": "open", "PARTIALLY_FILLED": "open", "FILLED": "filled", "CANCELED": "cancelled"}
 _TIFS = {"GTC": "good_til_cancelled", "IOC": "immediate_or_cancel"}
 _REASONS = {"EXCHANGE_CANCELED": "risk_mitigation", "UNFILLED_IOC_QUANTITY_EXPIRED": "user_request", "": "user_request"}
-
-
-def prefixed(listing: Listing, number_: int) -> str:
-    """Order and trade ids: digits alone for the BTC book, else with the currency pair before."""
-    if listing.native.startswith("BTC-"):
-        return str(number_)
-    return f"{listing.native.partition('-')[0]}-{number_}"
 
 
 def order_text(order: Order, reason: str = "") -> str:

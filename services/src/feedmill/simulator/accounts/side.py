@@ -55,7 +55,7 @@ class PrivateSide(ABC):
         )
         self.topics: dict[tuple[str, str], Topic] = {}
         """(account, kind) -> topic."""
-        self.lines = Lines(venue.ledger)
+        self.lines = Lines(venue.ledger, config.venue)
         self.lines.begin(made, venue.matching_ms())
         self._due = 0.0
         self._ending: list[ApiKey] = []

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from feedmill.simulator.accounts.lines import plain
 from feedmill.simulator.accounts.model import ZERO, Account, Fill, Order, Position, Update
 from feedmill.simulator.accounts.positions import realised
 from feedmill.simulator.accounts.spot_texts import compact
-from feedmill.simulator.accounts.texts import eight
+from feedmill.simulator.accounts.texts import eight, plain
 
 _REASONS = {"EXCHANGE_CANCELED": "4", "UNFILLED_IOC_QUANTITY_EXPIRED": "3"}
 Price = Callable[[str], Decimal]
