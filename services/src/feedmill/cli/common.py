@@ -72,7 +72,8 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
 def _exit_code(error: Exception) -> int | None:
     """By name, so that nothing is imported only to be compared with."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"ResourceError", "ConfigError", "PlanError", "RedisUrlError", "UnknownVenue", "UsageError"}:
+    wrong = {"ResourceError", "ConfigError", "PlanError", "RedisUrlError", "UnknownVenue", "UsageError"}
+    if names & (wrong | {"AccountError", "SecretsError", "SealError", "ImportRefused"}):
         return BAD_CONFIG
     if names & {"EmbeddedError", "ManagerError", "MigrateError", "QueryError"}:
         return FAILED

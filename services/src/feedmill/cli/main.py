@@ -53,6 +53,7 @@ COMMANDS: dict[str, Lazy] = {
     "migrate": Lazy("feedmill.cli.migrate", "command", "Bring a database's schema up to date.", OPERATE),
     "verify": Lazy("feedmill.cli.verify", "verify", "Compare a database with a simulator's ledger.", OPERATE),
     "dlq": Lazy("feedmill.cli.dlq", "app", "List, show, drive again or drop dead letters.", OPERATE),
+    "accounts": Lazy("feedmill.cli.accounts", "app", "Keep accounts at exchanges and their secrets.", OPERATE),
     "docs": Lazy(
         "feedmill.cli.docs",
         "docs",

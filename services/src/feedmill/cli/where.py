@@ -1,0 +1,56 @@
+"""Options that say which database a command works on, and a session there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from feedmill.cli.query import QueryError, database, pipeline_database
+from feedmill.shared import postgres
+
+if TYPE_CHECKING:
+    import asyncpg
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """``--data-dir``, or ``--config`` with ``--pipeline`` and ``--secrets-dir``."""
+
+    data_dir: Path
+    config: list[Path] | None = None
+    pipeline: str | None = None
+    secrets_dir: Path | None = None
+
+    @contextlib.contextmanager
+    def url(self) -> Iterator[str]:
+        """The URL: a secret. Raises EmbeddedError, ResourceError, ConfigError."""
+        if self.config:
+            yield pipeline_database(self.config, self.pipeline, self.secrets_dir)
+        else:
+            with database(self.data_dir) as (url, _):
+                yield url
+
+    def run(self, name: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """What ``work`` answers on a session called ``name``. Raises QueryError when the database is away or old."""
+
+        async def session(url: str) -> T:
+            try:
+                connection = await postgres.connect(url, name=name, command_timeout=None)
+            except postgres.RETRYABLE as error:
+                raise QueryError(f"the database cannot be reached: {postgres.describe(error)}") from error
+            try:
+                await postgres.require_schema(connection)
+                return await work(connection)
+            except (*postgres.RETRYABLE, postgres.SchemaBehind) as error:
+                raise QueryError(postgres.describe(error)) from error
+            finally:
+                await postgres.close(connection)
+
+        with self.url() as url:
+            return asyncio.run(session(url))
