@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -121,7 +122,8 @@ class DeribitVenue(Venue):
         """The account pays, before a log-on the address."""
         if not self.limits.credits:
             return
-        now = self.now_ns() / 1e9
+        # Not the venue's clock, which a fault may set back: the pools would then never fill again.
+        now = time.monotonic()
         payer = address if token is None or not token.account else f"account {token.account}"
         if not self._credits.setdefault(payer, DeribitCredits()).take(method, now):
             raise RpcError(10028, "too_many_requests", status=429)

@@ -131,7 +131,8 @@ class UsdmSide(PrivateSide):
         joined = []
         prefix, suffix = _wrapping(connection, text)
         for kind in kinds:
-            name = f"{text}:{kind}"
+            # An outlet is shared by all connections that join under one name, so the form is part of it.
+            name = f"{text}:{kind}:{connection.state['combined']}"
             if kind in EVENTS and name not in connection.topics:
                 topic = connection.topics[name] = self.topic(found.account, kind)
                 topic.join(connection, name, prefix.encode(), suffix.encode())
