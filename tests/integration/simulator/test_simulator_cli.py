@@ -134,3 +134,49 @@ def test_it_refuses_with_the_remedy(args: list[str], words: str) -> None:
     result = CliRunner().invoke(app, args)
     assert result.exit_code == 2
     assert words in result.output
+
+
+async def test_keys_go_to_their_file_and_nowhere_else(tmp_path: Path) -> None:
+    keys, ledger = tmp_path / "keys.json", tmp_path / "ledger"
+    args = ("-e", "all", "--accounts", "3", "--account-rate", "200", "--keys", str(keys), "--ledger", str(ledger))
+    process, _ = await run(tmp_path, *args)
+    try:
+        async with asyncio.timeout(30):
+            while not all(_filled(ledger, venue) for venue in ("binance-Spot", "binance-UsdM", "deribit-Derivatives")):
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, err.decode()
+    assert keys.stat().st_mode & 0o777 == 0o600
+    written = json.loads(keys.read_text())
+    assert [len(written[venue]["accounts"]) for venue in written] == [6, 6, 3]
+    told = out + err + b"".join(path.read_bytes() for path in ledger.iterdir())
+    for row in (row for venue in written.values() for row in venue["accounts"]):
+        assert row["apiKey"].encode() not in told
+        secret = row.get("apiSecret") or row["privateKey"].splitlines()[1]
+        assert secret.encode() not in told
+    assert f"3 accounts; their keys: {keys}".encode() in out
+
+
+def _filled(ledger: Path, venue: str) -> bool:
+    path = ledger / f"{venue}.fills.tsv"
+    return path.is_file() and path.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--accounts", "-1"], "accounts -1 is out of range"),
+        (["--account-rate", "-1"], "account rate -1.0 is negative"),
+    ],
+)
+def test_wrong_numbers_of_accounts_are_refused(args: list[str], words: str) -> None:
+    app = typer.Typer()
+    app.command()(simulate)
+    result = CliRunner().invoke(app, ["-e", "all", *args])
+    assert result.exit_code == 2
+    assert words in result.output

@@ -45,6 +45,12 @@ Break something while it runs (each fault is written to the ledger):
     http://127.0.0.1:PORT/_sim/fault
   curl -d '{"kind": "rest_429", "count": 5}' http://127.0.0.1:PORT/_sim/fault
 
+Accounts with keys, orders, fills and balances, for the private side of a venue (the keys go to a file, never to the
+terminal):
+
+\b
+  feedmill simulate --exchange all --accounts 2 --keys ./keys.json --ledger ./ledger
+
 Kinds: close, abort, silence, half_open, slow, cut, drop, double, swap, bad_bytes, bad_price, rest_429, rest_418,
 rest_500, latency, skew, forget, expire, clear. Counts: curl http://127.0.0.1:PORT/_sim/stats.
 Before feedmill verify, end the flow and complete the ledger: curl -X POST http://127.0.0.1:PORT/_sim/stop.
@@ -300,6 +306,10 @@ def _introduce(out: Console, simulator: Simulator) -> None:
             ),
             markup=False,
         )  # fmt: skip
+    for name, venue in simulator.venues.items():
+        if venue.config.accounts:
+            where = simulator.config.keys_file or "nowhere: give --keys FILE"
+            out.print(f"# {name} has {venue.config.accounts} accounts; their keys: {where}", markup=False)
     if simulator.ca_file is not None:
         out.print(f"# clients must trust {simulator.ca_file}", markup=False)
 
