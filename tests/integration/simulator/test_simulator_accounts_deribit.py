@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 import websockets
-from private_client import deribit_auth, deribit_call, keys_in
+from private_client import deribit_auth, deribit_call, keys_in, now_ms, sign
 
 VENUE = "deribit/Derivatives"
 D = Decimal
@@ -173,6 +173,29 @@ async def test_methods_answer_what_the_ledger_says(venue, ledger) -> None:
         withdrawals = await get("get_withdrawals", currency="BTC", count=100)
         assert sorted(row["amount"] for row in deposits["data"]) == sorted(D(row[3]) for row in moved if D(row[3]) > 0)
         assert withdrawals["count"] == sum(D(row[3]) < 0 for row in moved)
+
+
+async def test_a_rest_request_signed_by_itself(venue) -> None:
+    async with venue() as (sim, keys):
+        side(sim).step(200)
+        target = "/api/v2/private/get_open_orders?kind=future"
+        open_orders = len(side(sim).accounts[keys[0]["account"]].open)
+
+        async def get(stamp: int, signed: str) -> tuple[int, Any]:
+            signature = sign(keys[0], f"{stamp}\nabc\n{signed}")
+            header = f"deri-hmac-sha256 id={keys[0]['apiKey']},ts={stamp},nonce=abc,sig={signature}"
+            async with (
+                aiohttp.ClientSession(sim.endpoints[VENUE][1]) as http,
+                http.get(target, headers={"Authorization": header}) as answer,
+            ):
+                return answer.status, await answer.json()
+
+        status, body = await get(now_ms(), f"GET\n{target}\n\n")
+        assert (status, len(body["result"])) == (200, open_orders)
+        assert open_orders > 0
+        for stamp, signed in ((now_ms(), "GET\n/api/v2/other\n\n"), (now_ms() - 61_000, f"GET\n{target}\n\n")):
+            status, body = await get(stamp, signed)
+            assert (status, body["error"]["code"]) == (401, 13004)
 
 
 async def test_refusals_and_scopes(venue, connect) -> None:

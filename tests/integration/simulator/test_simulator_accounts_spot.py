@@ -14,6 +14,7 @@ import pytest
 from private_client import keys_in, now_ms, plain, sign, signed_get, signed_params
 
 VENUE = "binance/Spot"
+D = Decimal
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def ask(method: str, ident: Any = 1, **params: Any) -> dict[str, Any]:
 
 
 def number(text: str) -> Decimal:
-    return Decimal(text)
+    return D(text)
 
 
 def events_of(client, subscription: int, kind: str) -> list[Any]:
@@ -197,6 +198,11 @@ async def test_refusals(venue, connect) -> None:
         side(sim).change_key(key["account"], {"ips": ["10.1.2.3"]})
         assert await code(key) == (401, -2015)
         side(sim).change_key(key["account"], {"ips": []})
+        sim.fault("rest_500", path=path, count=1)
+        assert await code(key) == (500, -1000)
+        other = keys_in(keys_file, VENUE)[1]
+        side(sim).change_key(other["account"], {"seconds": 0})
+        assert await code(other) == (401, -2015), "the key is at its end"
         codes = [(await signed_get(base, path, key))[0] for _ in range(20)]
         assert codes[0] == 200
         assert codes[-1] == 418
@@ -262,6 +268,24 @@ async def test_faults_of_private_events(venue, connect, ledger) -> None:
         assert again["result"] == {"subscriptionId": 1}
         assert sim.fault("abort", symbol=key["account"], channel="Account") == 1, "only the one that is subscribed"
         assert (await client.closed())[0] is None
+
+
+async def test_orders_follow_the_public_market(venue, connect, ledger) -> None:
+    async with venue(rate=2000) as (sim, _):
+        streams = "/".join(f"{native}@trade" for native in ("btcusdt", "ethusdt", "bnbusdt", "ethbtc"))
+        async with connect(f"{sim.endpoints[VENUE][0]}/ws/{streams}") as client:
+            await client.read(4000)
+            sim.stop_emitting()
+            await client.drain()
+        side(sim).step(300)
+        await sim.drained()
+        last = {row["s"]: D(row["p"]) for row in client.got}
+        listed = side(sim).listings
+        assert any(abs(last[native] - listed[native].price) > 20 * listed[native].tick for native in last), "it moved"
+        taken = [(row[1].replace("-", ""), D(row[5])) for row in ledger(VENUE, "fills") if row[9] == "0"]
+        assert {native for native, _ in taken} == set(last)
+        for native, price in taken:
+            assert abs(price - last[native]) <= 6 * listed[native].tick, "a taker pays the market, and its slip"
 
 
 async def test_a_thousand_accounts_on_one_connection(venue, connect) -> None:

@@ -92,6 +92,20 @@ class Tokens:
         scope, rights, session, life_ms = self._scope(client, str(params.get("scope") or ""))
         return self._make(client, scope, rights, session, life_ms, None if session else connection, now_ms)
 
+    def signed(self, header: str, request: str, now_ms: int, address: str) -> Token:
+        """Of one REST request: ``header`` follows ``deri-hmac-sha256``; ``request`` is method, URI and body, each
+        with a newline after it. Raises RpcError 13004."""
+        parts = dict(part.strip().split("=", 1) for part in header.split(",") if "=" in part)
+        client = parts.get("id", "")
+        secret = self._usable(client, address, now_ms)
+        stamp = _fresh(parts.get("ts"), now_ms)
+        wanted = _hmac(secret, f"{stamp}\n{parts.get('nonce', '')}\n{request}")
+        self._check(parts.get("sig", ""), wanted if secret else "")
+        key = self._keys.get(client)
+        scope, rights, _, life_ms = self._scope(client, "")
+        account = "" if key is None else key.account
+        return Token(client, account, "", "", scope, rights, now_ms + life_ms, life_ms, "", None)
+
     def find(self, access: str, now_ms: int) -> Token | None:
         token = self._by_text.get(access)
         return token if token is not None and token.access == access and token.valid(now_ms) else None
@@ -167,14 +181,23 @@ class Tokens:
             raise _refused()
 
     def _check_signature(self, params: Mapping[str, Any], secret: str, now_ms: int) -> None:
-        stamp = params.get("timestamp")
-        if isinstance(stamp, str) and stamp.isdigit():
-            stamp = int(stamp)
-        if not isinstance(stamp, int) or abs(now_ms - stamp) > _VALID_MS:
-            raise _refused()
+        stamp = _fresh(params.get("timestamp"), now_ms)
         text = f"{stamp}\n{params.get('nonce', '')}\n{params.get('data', '')}"
-        wanted = hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+        wanted = _hmac(secret, text)
         self._check(str(params.get("signature", "")), wanted if secret else "")
+
+
+def _hmac(secret: str, text: str) -> str:
+    return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _fresh(stamp: Any, now_ms: int) -> int:
+    """The time of a signature, in ms, if it is less than a minute old. Raises RpcError 13004."""
+    if isinstance(stamp, str) and stamp.isdigit():
+        stamp = int(stamp)
+    if not isinstance(stamp, int) or abs(now_ms - stamp) > _VALID_MS:
+        raise _refused()
+    return stamp
 
 
 def _refused() -> RpcError:

@@ -143,8 +143,13 @@ class DeribitVenue(Venue):
                     raise RpcError(11050, "bad_request", data="invalid json") from None
                 ident, method = body.get("id"), body.get("method") or method
                 params = body.get("params") or {}
-            scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-            token = self.private.token_of(None, params, bearer if scheme.lower() == "bearer" else "")
+            scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() == "deri-hmac-sha256":
+                signed = f"{request.method}\n{request.raw_path}\n{await request.text()}\n"
+                now_ms = self.now_ns() // 1_000_000
+                token: Token | None = self.tokens.signed(credential, signed, now_ms, request.remote or "")
+            else:
+                token = self.private.token_of(None, params, credential if scheme.lower() == "bearer" else "")
             self._pay(request.remote or "", method, token)
             if method in ("public/subscribe", "public/unsubscribe", "public/set_heartbeat"):
                 raise RpcError(10030, "must_be_websocket_request")
