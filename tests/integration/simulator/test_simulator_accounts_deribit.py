@@ -70,8 +70,8 @@ async def test_channels_equal_the_ledger(venue, connect, ledger) -> None:
         answer = await client.ask(deribit_call("private/subscribe", 3, channels=ALL + narrow))
         assert set(answer["result"]) == {*ALL, *narrow[:3]}
         side(sim).step(400)
-        await client.drain()
         await sim.drained()
+        await client.drain()
         orders = [row for row in ledger(VENUE, "orders") if row[0] == name]
         told = data_of(client, ALL[0])
         assert [
@@ -178,6 +178,7 @@ async def test_methods_answer_what_the_ledger_says(venue, ledger) -> None:
 async def test_a_rest_request_signed_by_itself(venue) -> None:
     async with venue() as (sim, keys):
         side(sim).step(200)
+        await sim.drained()
         target = "/api/v2/private/get_open_orders?kind=future"
         open_orders = len(side(sim).accounts[keys[0]["account"]].open)
 
@@ -234,24 +235,28 @@ async def test_refusals_and_scopes(venue, connect) -> None:
 
 async def test_tokens_end_are_renewed_and_revoked(venue, connect) -> None:
     channel = "user.portfolio.any"
-    async with venue(limits={"token_life": 1.0, "credits": False}) as (sim, keys), connect(url(sim)) as client:
+    async with venue(limits={"credits": False}) as (sim, keys), connect(url(sim)) as client:
         granted = (await client.ask(deribit_auth(keys[0], 1)))["result"]
-        assert granted["expires_in"] == 1
+        assert granted["expires_in"] == 900
         await client.ask(deribit_call("private/subscribe", 2, channels=[channel]))
         topic = side(sim).topic(keys[0]["account"], channel)
         renewal = {"grant_type": "refresh_token", "refresh_token": granted["refresh_token"]}
         renewed = (await client.ask(deribit_call("public/auth", 3, **renewal)))["result"]
         assert (await client.ask(deribit_call("public/auth", 4, **renewal)))["error"]["code"] == 13004, "once only"
-        while topic.outlets:  # The token's second passes.
+        sim.fault("skew", seconds=901)
+        while topic.outlets:
             await client.ask(deribit_call("public/test", 5))
         side(sim).step(50)
+        await sim.drained()
         await client.drain()
         assert data_of(client, channel) == [], "no private notifications without a valid token"
         assert (await client.ask(deribit_call("private/get_open_orders", 6)))["error"]["code"] == 13009
         renewal["refresh_token"] = renewed["refresh_token"]
         assert "result" in await client.ask(deribit_call("public/auth", 7, **renewal))
         side(sim).step(50)
+        await sim.drained()
         await client.until(lambda got: got.get("params", {}).get("channel") == channel)
+        sim.fault("skew", seconds=0)
         assert sim.fault("expire", symbol=keys[0]["account"]) == 1
         assert (await client.ask(deribit_call("private/get_open_orders", 8)))["error"]["code"] == 13009
         assert "result" in await client.ask(deribit_auth(keys[0], 9))

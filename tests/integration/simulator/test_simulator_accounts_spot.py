@@ -25,6 +25,8 @@ def venue(simulate, tmp_path: Path):
     async def start(**fields: Any) -> AsyncIterator[Any]:
         keys = tmp_path / "keys.json"
         fields = {"accounts": 3, "account_rate": 0.0, "config": {"keys_file": keys}} | fields
+        # One window of weight, so that no minute ends within a test.
+        fields["limits"] = {"weight_window": 1e9} | fields.get("limits", {})
         async with simulate(VENUE, **fields) as sim:
             yield sim, keys
 
@@ -69,8 +71,8 @@ async def test_two_accounts_on_one_connection_equal_the_ledger(venue, connect, l
         listed = await client.ask(ask("session.subscriptions", 5))
         assert listed["result"] == [{"subscriptionId": 0}, {"subscriptionId": 1}]
         side(sim).step(400)
-        await client.drain()
         await sim.drained()
+        await client.drain()
         for at, name in ((0, logged_on["account"]), (1, signed["account"])):
             reports = events_of(client, at, "executionReport")
             orders = [row for row in ledger(VENUE, "orders") if row[0] == name]
@@ -252,11 +254,12 @@ async def test_faults_of_private_events(venue, connect, ledger) -> None:
             await each.ask(ask("userDataStream.subscribe.signature", 1, **signed_params(key)))
         assert sim.fault("drop", symbol=key["account"], channel="Account", count=3) == 1
         side(sim).step(50)
+        await sim.drained()
         await client.drain()
         sim.fault("double", channel="Account", count=2)
         side(sim).step(50)
-        await client.drain()
         await sim.drained()
+        await client.drain()
         done = [row[1] for row in ledger(VENUE, "faults") if row[3] == "Account"]
         assert done == ["drop"] * 3 + ["double"] * 2
         sent = len([raw for raw in client.raw if b'subscriptionId":0,"event' in raw])
@@ -268,6 +271,18 @@ async def test_faults_of_private_events(venue, connect, ledger) -> None:
         assert again["result"] == {"subscriptionId": 1}
         assert sim.fault("abort", symbol=key["account"], channel="Account") == 1, "only the one that is subscribed"
         assert (await client.closed())[0] is None
+        async with connect(api(sim)) as third:
+            await third.ask(ask("userDataStream.subscribe.signature", 1, **signed_params(key)))
+            sim.fault("swap", channel="Account", count=1)
+            sim.fault("bad_bytes", channel="Account", count=1)
+            side(sim).step(20)
+            await sim.drained()
+            with pytest.raises(ValueError, match=r"JSON|delimiter|Expecting|Unterminated"):
+                await third.until(lambda _: False)
+        sim.fault("close", every="subscribe", channel="Account", count=1, code=1012)
+        async with connect(api(sim)) as fourth:
+            await fourth.ask(ask("userDataStream.subscribe.signature", 1, **signed_params(key)))
+            assert (await fourth.closed())[0] == 1012
 
 
 async def test_orders_follow_the_public_market(venue, connect, ledger) -> None:
@@ -299,6 +314,7 @@ async def test_a_thousand_accounts_on_one_connection(venue, connect) -> None:
         extra = await client.ask(ask("userDataStream.subscribe.signature", "x", **signed_params(keys[0])))
         assert extra["error"]["code"] == -2035
         side(sim).step(3000)
+        await sim.drained()
         topics = side(sim).topics.values()
         wanted = sum(topic.delivered for topic in topics)
         got = 0

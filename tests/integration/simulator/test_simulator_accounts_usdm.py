@@ -21,6 +21,7 @@ def venue(simulate, tmp_path: Path):
     async def start(**fields: Any) -> AsyncIterator[Any]:
         keys = tmp_path / "keys.json"
         fields = {"accounts": 2, "account_rate": 0.0, "config": {"keys_file": keys}} | fields
+        fields["limits"] = {"weight_window": 1e9}
         async with simulate(VENUE, **fields) as sim:
             yield sim, keys_in(keys, VENUE)
 
@@ -53,8 +54,8 @@ async def test_a_listen_key_brings_all_that_happens_to_the_account(venue, connec
         async with connect(f"{private(sim)}/ws/{text}") as client:
             await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 1})
             side(sim).step(300)
+            await sim.drained()
             await client.drain()
-        await sim.drained()
         got = [each for each in client.got if "e" in each]
         orders = [row for row in ledger(VENUE, "orders") if row[0] == name]
         told = [each["o"] for each in of_kind(got, "ORDER_TRADE_UPDATE")]
@@ -100,6 +101,7 @@ async def test_the_ways_to_connect(venue, connect) -> None:
                 await each.ask({"method": "LIST_SUBSCRIPTIONS", "id": 6})
             assert asked.got[-1]["result"] == [two]
             side(sim).step(100)
+            await sim.drained()
             for each in everybody:
                 await each.drain()
             assert {each["e"] for each in some.got if "e" in each} == {"ORDER_TRADE_UPDATE", "ACCOUNT_UPDATE"}
@@ -116,19 +118,25 @@ async def test_the_ways_to_connect(venue, connect) -> None:
             await asked.ask({"method": "UNSUBSCRIBE", "params": [two], "id": 7})
             before = len(asked.got)
             side(sim).step(20)
+            await sim.drained()
             await asked.drain()
             assert len(asked.got) == before
 
 
 async def test_the_end_of_a_listen_key(venue, connect) -> None:
-    async with venue(limits={"listen_key_life": 0.4}) as (sim, keys):
+    async with venue() as (sim, keys):
         _, text = await listen_key(sim, keys[0])
         async with connect(f"{private(sim)}/ws/{text}") as client, connect(f"{private(sim)}/stream") as other:
             await other.ask({"method": "SUBSCRIBE", "params": [text], "id": 1})
+            await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 2})
+            sim.fault("skew", seconds=3599)
+            assert await listen_key(sim, keys[1]) != (200, text)
+            sim.fault("skew", seconds=3601)
             expired = await client.until(lambda got: got.get("e") == "listenKeyExpired")
             assert expired["listenKey"] == text
             assert (await other.until(lambda got: "stream" in got))["data"]["e"] == "listenKeyExpired"
             side(sim).step(50)
+            await sim.drained()
             await client.drain()
             assert client.got[-1] == expired, "open, and silent"
             assert await listen_key(sim, keys[0], "PUT") == (

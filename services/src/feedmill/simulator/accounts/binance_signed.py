@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from feedmill.simulator.accounts.keys import ApiKey, KeyRing
+from feedmill.simulator.accounts.keys import NEVER, ApiKey, KeyRing
 from feedmill.simulator.accounts.model import Account, Fill, Order
 from feedmill.simulator.accounts.spot_texts import compact
 from feedmill.simulator.binance_rest import Refused, too_much_weight
@@ -135,7 +135,7 @@ def restrictions(key: ApiKey) -> dict[str, Any]:
         "enableSpotAndMarginTrading": False,
         "enablePortfolioMarginTrading": False,
     }
-    if key.until_ms < 1 << 60:
+    if key.until_ms != NEVER:
         body["tradingAuthorityExpirationTime"] = key.until_ms
     return body
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from feedmill.simulator.accounts.engine import OrderEngine, make_accounts
-from feedmill.simulator.accounts.keys import NEVER, ApiKey, KeyRing
+from feedmill.simulator.accounts.keys import ApiKey, KeyRing
 from feedmill.simulator.accounts.lines import Lines
 from feedmill.simulator.accounts.model import Account, Update
 from feedmill.simulator.accounts.rules import rules_of
@@ -211,6 +211,3 @@ def write_keys(path: Path, sides: Iterable[PrivateSide]) -> None:
 async def write_keys_aside(path: Path, sides: list[PrivateSide]) -> None:
     """In a thread: the private keys of a thousand accounts take a moment to print."""
     await asyncio.to_thread(write_keys, path, sides)
-
-
-__all__ = ["NEVER", "PrivateSide", "write_keys", "write_keys_aside"]
