@@ -55,7 +55,8 @@ class OrderEngine:
         self._tell = tell
         self._rng = random.Random(f"{seed}:orders")
         self._order_ids = {each.native: ids + zlib.crc32(each.native.encode()) % 1000 for each in self._listings}
-        self._trade_ids = dict(self._order_ids)
+        # Far from the order ids, so that who takes one for the other is found out.
+        self._trade_ids = {native: first + 7_000_000 for native, first in self._order_ids.items()}
         self._transfer_ids = ids
         self.steps = 0
 
