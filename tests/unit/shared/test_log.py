@@ -11,11 +11,12 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -63,10 +64,58 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         ("{'password': 'abc', 'user': 'me'}", f"{{'password': '{REDACTED}', 'user': 'me'}}"),
         ("write redis://:password@host", "write redis://:password@host"),
         ("nothing to hide", "nothing to hide"),
+        (f"wss://h/private/ws/{'pqia91ma19' * 6} gone", f"wss://h/private/ws/{REDACTED} gone"),
+        ("wss://h/ws/btcusdt@trade", "wss://h/ws/btcusdt@trade"),
+        ("?listenKey=k1&events=A&listenKey=k2", f"?listenKey={REDACTED}&events=A&listenKey={REDACTED}"),
+        ("next=%2Forder%3Fsignature%3Dabc&a=1", f"next=%2Forder%3Fsignature%3D{REDACTED}&a=1"),
+        ("access_token=1582.1MbQ-J_4.CBP refresh_token=x", f"access_token={REDACTED} refresh_token={REDACTED}"),
+        ('{"params":{"signature":"yN1v==","data":""}}', f'{{"params":{{"signature":"{REDACTED}","data":""}}}}'),
+        ('"{\\"access_token\\": \\"a.b\\"}"', f'"{{\\"access_token\\": \\"{REDACTED}\\"}}"'),
+        ('{"grant_type":"client_signature","client_id":"x"}', '{"grant_type":"client_signature","client_id":"x"}'),
+        ("X-MBX-APIKEY: vmPUZE6m\r\nHost: h", f"X-MBX-APIKEY: {REDACTED}\r\nHost: h"),
+        ("authorization: Bearer a.b-c", f"authorization: Bearer {REDACTED}"),
+        ("Authorization: Basic YTpi", f"Authorization: Basic {REDACTED}"),
+        ("<CIMultiDict('X-MBX-APIKEY': 'vm', 'A': 'b')>", f"<CIMultiDict('X-MBX-APIKEY': '{REDACTED}', 'A': 'b')>"),
+        ("[(b'Authorization', b'Bearer x'), (b'a', b'b')]", f"[(b'Authorization', b'{REDACTED}'), (b'a', b'b')]"),
+        ("Login(api_key='vm', signature='ab c')", f"Login(api_key='{REDACTED}', signature='{REDACTED} c')"),
+        ("-----BEGIN PRIVATE KEY-----\nMC4C\n-----END PRIVATE KEY-----\nafter", f"{REDACTED}\nafter"),
+        ("a torn -----BEGIN RSA PRIVATE KEY-----\nMC4C", f"a torn {REDACTED}"),
     ],
 )
 def test_credentials_by_their_form(text: str, expected: str) -> None:
     assert redact(text) == expected
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=8, max_size=40))
+def test_a_registered_secret_in_the_forms_it_takes(secret: str) -> None:
+    assume(len(secret.strip()) >= 6 and secret not in REDACTED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "_secrets", [])
+        register_secret(secret)
+        for shown in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], json.dumps(json.dumps(secret))[3:-3]):
+            text = redact(f"<{shown}>")
+            assert shown not in text
+            assert REDACTED in text
+
+
+def test_a_long_run_of_backslashes_is_no_work() -> None:
+    text = "key" + "\\" * 200_000 + '"'  # Hours, were each of them tried as the begin of a name.
+    assert redact(text) == text
+
+
+def test_the_lines_of_a_key_file_that_was_torn() -> None:
+    register_secret("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw\n-----END PRIVATE KEY-----\n")
+    assert redact("bad line MC4CAQAwBQYDK2Vw") == f"bad line {REDACTED}"
+
+
+def test_what_stands_under_the_name_of_a_secret(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    headers = {"X-MBX-APIKEY": "vm", b"authorization": "Bearer x", "Host": "h"}
+    log.get_logger().info("asked", headers=headers, signature="abc", token=5, tokens=7)
+    [line] = lines()
+    assert (line["signature"], line["token"], line["tokens"]) == (REDACTED, REDACTED, 7)
+    assert line["headers"]["X-MBX-APIKEY"] == REDACTED
+    assert line["headers"]["Host"] == "h"
+    assert "Bearer" not in json.dumps(line)
 
 
 def test_registered_secrets_wherever_they_stand() -> None:

@@ -11,7 +11,9 @@ import queue
 import re
 import sys
 from collections.abc import Callable, MutableMapping
+from json import dumps as json_text
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
 
 from feedmill.shared.lean import import_without
 
@@ -27,9 +29,39 @@ _userinfo = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/\s:@]*):(?P<password>(?!password@)[^/\s\"']+)@", re.IGNORECASE
 )
 """user:password@ as a message shows the form of a URL stays."""
-_NAMES = "signature|listenKey|access_token|refresh_token|client_secret|apiKey|token|password"
-_signed = re.compile(rf"(?P<key>\b(?:{_NAMES})=)[^&\s\"']+")
-_quoted = re.compile(rf"(?P<key>[\"'](?:{_NAMES})[\"']:\s*)(?P<quote>[\"'])(?:(?!(?P=quote)).)*(?P=quote)")
+_HEADERS = "X-MBX-APIKEY|(?:Proxy-)?Authorization"
+_NAMES = (
+    "(?:client_)?signature|listen_?key|(?:access_|refresh_|listen_?)?token|(?:api|client|secret|private)_?(?:key|secret)|"
+    f"secret|passphrase|password|{_HEADERS}"
+)
+_HINTS = ("://", "/ws/", "signature", "key", "token", "secret", "passphrase", "password", "authorization")
+"""A text without any of them is left alone: searching by the patterns below is dear."""
+_HIDDEN = rf"(?![\"'\\]{{0,5}}{re.escape(REDACTED)})"
+"""Not where something stands hidden already."""
+_signed = re.compile(
+    rf"(?P<key>(?:\b|(?<=%26|%3F))(?:{_NAMES})(?:=|%3D)(?:b?[\"'])?){_HIDDEN}[^&\s\"']+", re.IGNORECASE
+)
+
+
+def _pair(names: str, between: str) -> re.Pattern[str]:
+    """A quoted name and its quoted value, also where the quotes are escaped (JSON within a text)."""
+    return re.compile(
+        rf"(?P<key>b?(?P<mark>\\{{0,4}}[\"'])(?:{names})(?P=mark)\s*{between}\s*b?)"
+        rf"(?P<quote>\\{{0,4}}[\"']){_HIDDEN}(?:(?!(?P=quote)).)*(?P=quote)",
+        re.IGNORECASE | re.DOTALL,
+    )
+
+
+_quoted = _pair(_NAMES, ":")
+_listed = _pair(_HEADERS, ",")
+"""Of a list of headers: (b'Authorization', b'...')."""
+_header = re.compile(
+    rf"(?P<key>\b(?:X-MBX-APIKEY|(?:Proxy-)?Authorization):[ \t]*(?:(?:Bearer|Basic)[ \t]+)?){_HIDDEN}[^\s\"',]+",
+    re.IGNORECASE,
+)
+_path = re.compile(r"(?P<key>/ws/)[A-Za-z0-9]{40,}")
+"""A listen key as Binance takes it, in the path."""
+_pem = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _threshold = 20
 """Least level of the lines written; see :func:`set_level`."""
@@ -38,20 +70,33 @@ _OURS = "feedmill"
 
 
 def register_secret(value: str) -> None:
-    """From now on ``value`` is replaced wherever a log line would show it (short values are not registered)."""
-    if len(value) >= 6 and value not in _secrets:
-        _secrets.append(value)
-        _secrets.sort(key=len, reverse=True)
+    """From now on ``value`` is replaced wherever a log line would show it (short values are not registered).
+
+    So are its forms in URLs and in JSON, and each line of one that has several (a PEM text).
+    """
+    forms = {value, quote(value, safe=""), quote_plus(value), json_text(value)[1:-1], json_text(json_text(value))[3:-3]}
+    forms |= {line.strip() for line in value.splitlines() if not line.startswith("-----")}
+    known = set(_secrets)
+    _secrets.extend(form for form in forms if len(form) >= 6 and form not in known)
+    _secrets.sort(key=len, reverse=True)
 
 
 def redact(text: str) -> str:
-    """Text without registered secrets, passwords in URLs and values of signed queries and login messages."""
+    """Text without registered secrets, passwords in URLs, values of signed queries, login messages and headers."""
     for secret in _secrets:
         if secret in text:
             text = text.replace(secret, REDACTED)
+    lower = text.lower()
+    if not any(word in lower for word in _HINTS):
+        return text
     text = _userinfo.sub(lambda m: f"{m['scheme']}{m['user']}:{REDACTED}@", text)
+    text = _pem.sub(REDACTED, text)
+    text = _path.sub(lambda m: m["key"] + REDACTED, text)
+    text = _header.sub(lambda m: m["key"] + REDACTED, text)
     text = _signed.sub(lambda m: m["key"] + REDACTED, text)
-    return _quoted.sub(lambda m: m["key"] + m["quote"] + REDACTED + m["quote"], text)
+    for pair in (_quoted, _listed):
+        text = pair.sub(lambda m: m["key"] + m["quote"] + REDACTED + m["quote"], text)
+    return text
 
 
 def _clean(value: Any) -> Any:
@@ -60,7 +105,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, bytes):
         return redact(value.decode("utf-8", "backslashreplace"))
     if isinstance(value, dict):
-        return {redact(str(key)): _clean(item) for key, item in value.items()}
+        return {redact(str(key)): REDACTED if _secret_name(key) else _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]
     if isinstance(value, (int, float, bool)) or value is None:
@@ -68,9 +113,17 @@ def _clean(value: Any) -> Any:
     return redact(str(value))
 
 
+_secret = re.compile(_NAMES, re.IGNORECASE)
+
+
+def _secret_name(name: object) -> bool:
+    """Whether what stands under this name is hidden whatever it is."""
+    return _secret.fullmatch(name.decode("latin1") if isinstance(name, bytes) else str(name)) is not None
+
+
 def redact_processor(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        event[key] = _clean(value)
+        event[key] = REDACTED if _secret_name(key) else _clean(value)
     return event
 
 
