@@ -6,6 +6,7 @@ Raises ValueError with what is expected; the caller names the place.
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -37,7 +38,10 @@ def trim(number: Decimal) -> str:
 
 def decimal(value: object) -> str:
     if isinstance(value, float):
-        return trim(Decimal(repr(value)))
+        text = repr(value)
+        if "e" in text or "n" in text:  # An exponent, or nan and inf.
+            return trim(Decimal(text))
+        return text.removesuffix(".0") if value else "0"
     if isinstance(value, Decimal) or (isinstance(value, int) and not isinstance(value, bool)):
         return trim(Decimal(value))
     if isinstance(value, str):
@@ -60,6 +64,8 @@ def moment(value: object) -> str:
     if isinstance(value, datetime):
         since = (value if value.tzinfo else value.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
         ns = ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
+    elif type(value) is int and 10**9 < value < 10**15:
+        ns = value * (10**9 if value < 10**11 else 10**6 if value < 10**14 else 10**3)
     else:
         number = Decimal(decimal(value))
         unit = next(factor for most, factor in ((11, 9), (14, 6), (17, 3), (99, 0)) if number < 10**most)
@@ -89,6 +95,8 @@ def flag(value: object) -> str:
 
 
 def word(value: object) -> str:
+    if type(value) is int and -(10**18) < value < 10**18:
+        return str(value)
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         text = str(value).strip()
         if text and "\x00" not in text and len(text) <= 500 and text.isprintable():
@@ -100,7 +108,12 @@ def word(value: object) -> str:
 
 def account(value: object) -> str:
     """A name as ours are: Main Account -> main-account."""
-    namespace, slash, name = word(value).rpartition("/")
+    return _account(word(value))
+
+
+@functools.lru_cache(10_000)
+def _account(value: str) -> str:
+    namespace, slash, name = value.rpartition("/")
     made = [re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (namespace, name)]
     if not made[1] or (slash and not made[0]) or max(map(len, made)) > 63:
         raise ValueError("is not a name of an account: at most 63 letters and digits")
@@ -121,7 +134,12 @@ def status(value: object) -> str:
 
 def symbol(value: object) -> str:
     """BTC-USDT of BTC/USDT, BTC_USDT, BTC/USDT:USDT, BTCUSDT; other names (BTC-PERPETUAL, options) as they are."""
-    text = word(value).upper().partition(":")[0]
+    return _symbol(word(value))
+
+
+@functools.lru_cache(10_000)
+def _symbol(value: str) -> str:
+    text = value.upper().partition(":")[0]
     parts = re.split(r"[/_-]", text)
     if len(parts) == 1:
         quote = next((quote for quote in _QUOTES if text.endswith(quote) and len(text) > len(quote)), "")
