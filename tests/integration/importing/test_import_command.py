@@ -98,7 +98,7 @@ def test_a_sqlite_file_twice(run: Run, database_url: str, tmp_path: Path) -> Non
     file = str(legacy(tmp_path / "bot.db"))
     dry = json.loads(run("sqlite", file, *MAIN, "--dry-run", "-o", "json"))
     assert {(table["table"], table["target"], table["rows"]) for table in dry["tables"]} == {
-        ("trades", "fills", 50), ("orders", "orders", 7 + 3 - 1), ("ohlc_1m", "candles", 1), ("balances", "balances", 2),
+        ("trades", "fills", 50), ("orders", "orders", 9), ("ohlc_1m", "candles", 1), ("balances", "balances", 2),
     }  # fmt: skip
     assert dry["notImported"] == ["settings"]
     assert set(rows(database_url).values()) == {0}
@@ -205,6 +205,14 @@ def test_a_pickle_with_secrets_and_a_mapping(run: Run, database_url: str, tmp_pa
     content["api_keys"]["Main Account"]["secret"] = "planted-other"  # type: ignore[call-overload, index]
     file.write_bytes(pickle.dumps(content))
     assert "secrets differ: default/main-account" in run("pickle", str(file), "-m", str(mapping), code=1)
+
+
+def test_secrets_beside_rows_that_are_refused(run: Run, database_url: str, tmp_path: Path) -> None:
+    key = {"account": "main", "exchange": "binance", "market": "Spot", "key": "planted-key", "secret": "planted-secret"}
+    file = tmp_path / "state.pkl"
+    file.write_bytes(pickle.dumps({"api_keys": [key], "fills": [_fill(symbol="A-B-C-D")]}))
+    assert "A-B-C-D" in run("pickle", str(file), *MAIN, code=2)
+    assert set(rows(database_url).values()) == {0}
 
 
 def _fill(**changes: Any) -> dict[str, Any]:

@@ -184,15 +184,17 @@ def _import(job: _Job, parts: list[sources.Part]) -> None:
         async def work(connection: asyncpg.Connection) -> tuple[dict[str, Done], Moved]:
             # No statement of a load is hurried; a broken connection ends it.
             loader, moved = Loader(connection, digest, job.mapping, Who.here()), Moved()
-            for each in plans:
-                if each.target is CREDENTIALS:
-                    assert ring is not None
-                    moved = await move(connection, ring, each.rows(), Who.here())
             rows = [each for each in plans if each.target is not CREDENTIALS]
-            await loader.prepare(
-                set().union(*(checked[each.part.name].accounts for each in rows if each.target.account)),
-                set().union(*(checked[each.part.name].symbols for each in rows)),
-            )
+            # All that may still be refused, as one: secrets, accounts and names of instruments.
+            async with connection.transaction():
+                for each in plans:
+                    if each.target is CREDENTIALS:
+                        assert ring is not None
+                        moved = await move(connection, ring, each.rows(), Who.here())
+                await loader.prepare(
+                    set().union(*(checked[each.part.name].accounts for each in rows if each.target.account)),
+                    set().union(*(checked[each.part.name].symbols for each in rows)),
+                )
             done: dict[str, Done] = {}
             for each in rows:
                 total = checked[each.part.name].rows
