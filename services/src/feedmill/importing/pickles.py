@@ -58,7 +58,7 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             raise _Refused(f"{module}.{name}"[:200]) from None
 
-    def persistent_load(self, pid: Any, /) -> Any:
+    def persistent_load(self, _: Any, /) -> Any:
         raise _Refused("a persistent id")
 
     def get(self) -> Any:
