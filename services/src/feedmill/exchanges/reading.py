@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from feedmill.exchanges.base import MapError
@@ -37,3 +39,11 @@ def request_id(value: object) -> int | None:
 def seconds(text: str, default: float) -> float:
     """A Retry-After header; ``default`` where it is absent or no plain number of seconds."""
     return float(text) if text.isascii() and text.isdigit() else default
+
+
+_LONG = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
+
+
+def safe_text(text: str) -> str:
+    """A venue's message, short, without anything that may be a key or a signature."""
+    return _LONG.sub("...", text[:200])

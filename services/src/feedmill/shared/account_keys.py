@@ -6,13 +6,14 @@ Keys hold exchange content only. Numbers in them are in one spelling, since stre
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import msgspec
 
 from feedmill.shared.account_events import Balance, BalanceChange, Fill, OrderUpdate, Position
 
 Key = tuple[str | int, ...]
+_EXACT = Context(prec=200)
 
 
 def canonical(text: str) -> str:
@@ -77,3 +78,8 @@ def merged(one: Fill, other: Fill) -> Fill:
         maker=other.maker if one.maker is None else one.maker,
         venue_realised=one.venue_realised or other.venue_realised,
     )
+
+
+def plus(one: str, other: str) -> str:
+    """The exact sum of two amounts, with as many digits as the longer has."""
+    return format(_EXACT.add(Decimal(one), Decimal(other)), "f")
