@@ -141,14 +141,24 @@ _paged = msgspec.json.Decoder(_Trades)
 _moves = msgspec.json.Decoder(_Moves)
 
 
+def _number(raw: Raw) -> str:
+    """Exact decimal text. Raises MapError."""
+    if raw[:1] == b'"':
+        raise MapError("bad_field", f"expected a number, got {bytes(raw[:40])!r}")
+    return decimal_text(raw)
+
+
 def _text(raw: Raw | UnsetType) -> str:
     """Empty where it is left out or null."""
-    return decimal_text(raw) if isinstance(raw, Raw) and bytes(raw) != b"null" else ""
+    return _number(raw) if isinstance(raw, Raw) and bytes(raw) != b"null" else ""
 
 
 def _limit(x: _Order) -> str:
     """A market order has none: its price is "market_price", or what it was filled at."""
-    return "" if "market" in x.order_type and x.order_type != "market_limit" else _text(x.price)
+    market = x.order_type in ("market", "stop_market", "take_market")
+    if market or (isinstance(x.price, Raw) and bytes(x.price) == b'"market_price"'):
+        return ""
+    return _text(x.price)
 
 
 class DeribitAccountMapper(AccountMapper):
@@ -195,20 +205,20 @@ class DeribitAccountMapper(AccountMapper):
         return OrderUpdate(
             self.symbols[x.instrument_name], x.order_id, x.label, side_of(x.direction), x.order_type,
             _FORCES.get(x.time_in_force, x.time_in_force), "", x.reduce_only, _limit(x), _text(x.trigger_price),
-            decimal_text(x.amount), filled, "", given(_text(x.average_price)), status, terminal, x.cancel_reason,
+            _number(x.amount), filled, "", given(_text(x.average_price)), status, terminal, x.cancel_reason,
             to_ns(x.last_update_timestamp), to_ns(x.creation_timestamp), receive_ns, flags,
         )  # fmt: skip
 
     def _trade(self, x: _Trade, receive_ns: int, flags: int = 0) -> Fill:
         return Fill(
             self.symbols[x.instrument_name], x.trade_id, x.order_id, x.label, side_of(x.direction), "",
-            decimal_text(x.price), decimal_text(x.amount), "", _text(x.fee), x.fee_currency,
+            _number(x.price), _number(x.amount), "", _text(x.fee), x.fee_currency,
             _MAKER.get(x.liquidity), _text(x.profit_loss), to_ns(x.timestamp), receive_ns, flags,
         )  # fmt: skip
 
     def _position(self, x: _Position, receive_ns: int, flags: int = 0) -> Position:
         return Position(
-            self.symbols[x.instrument_name], "", decimal_text(x.size), given(decimal_text(x.average_price)),
+            self.symbols[x.instrument_name], "", _number(x.size), given(_number(x.average_price)),
             _text(x.mark_price), _text(x.floating_profit_loss), _text(x.realized_profit_loss), 0, receive_ns, flags,
         )  # fmt: skip
 
@@ -236,7 +246,7 @@ class DeribitAccountMapper(AccountMapper):
 
 
 def _balance(x: _Portfolio, receive_ns: int, flags: int = 0) -> Balance:
-    return Balance(x.currency, decimal_text(x.balance), "", "", _text(x.equity), 0, receive_ns, flags)
+    return Balance(x.currency, _number(x.balance), "", "", _text(x.equity), 0, receive_ns, flags)
 
 
 def _moved(kind: str, rows: Sequence[_Move], receive_ns: int) -> list[AccountEvent]:
@@ -247,9 +257,7 @@ def _moved(kind: str, rows: Sequence[_Move], receive_ns: int) -> list[AccountEve
         if x.state in ("completed", "confirmed"):
             venue_id = x.transaction_id or str(x.id)
             at = to_ns(x.received_timestamp or x.created_timestamp)
-            events.append(
-                BalanceChange(x.currency, sign + decimal_text(x.amount), cause, venue_id, at, receive_ns, _REST)
-            )
+            events.append(BalanceChange(x.currency, sign + _number(x.amount), cause, venue_id, at, receive_ns, _REST))
     return events
 
 
