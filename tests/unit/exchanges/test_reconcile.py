@@ -116,7 +116,7 @@ class Venue:
         signed = size if order.side == 1 else -size
         for asset, amount in zip(assets, (signed, -5 * signed), strict=False):
             # The fee makes every fill show, also a self-trade.
-            self.balances[asset] = self.balances.get(asset, 1000) + amount - 1
+            self.balances[asset] = self.balances.get(asset, 1000) + 10 * amount - 1
         events: list[AccountEvent] = [fill, changed, *map(self._balance, assets)]
         if self.instruments is not SPOT:
             self.positions[order.symbol] = self.positions.get(order.symbol, 0) + signed
@@ -477,3 +477,57 @@ def test_sizes_are_summed_exactly() -> None:
     assert run.stage is Stage.DONE
     assert weight == 140, "no request for the order's fills"
     assert Decimal("0.1") * 3 == Decimal("0.3")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_answer_older_than_what_the_stream_told_meanwhile_changes_nothing(case: str) -> None:
+    """Served before, arrived after: of one ms, or (Deribit) without any time, the two cannot be told apart."""
+    world = World(case, 0)
+    for action in ((0, 0, 5, False), (2, 0, 1, False)):
+        world.act(action)
+    world.begin(world.store.known(world.venue.ms), sweep=False)
+    while world.ask():
+        pass
+    for at in range(len(world.flying)):
+        world.serve(at)
+    world.act((2, 0, 1, False))
+    while world.flying:
+        world.answer(0)
+    world.check()
+
+
+@pytest.mark.parametrize("case", ["usdm", "deribit"])
+def test_a_position_that_is_listed_no_more_is_flat(case: str) -> None:
+    world = World(case, 0)
+    world.act((0, 0, 5, True))
+    world.act((2, 0, 2, True))
+    held = dict(world.store.positions)
+    known = world.store.known(world.venue.ms)
+    assert known.positions == held
+    world.listening = False
+    world.venue.positions.clear()
+    world.begin(known, sweep=False)
+    world.finish()
+    flat = next(iter(world.store.positions.values()))
+    before = next(iter(held.values()))
+    assert (flat.size, flat.entry_price, flat.flags) == ("0", "", 2)
+    assert flat.venue_ns == (before.venue_ns + 1 if case == "usdm" else 0), "a later one of the stream comes after it"
+
+
+@pytest.mark.parametrize("self_trade_first", [False, True])
+def test_a_page_that_ends_within_a_self_trade_goes_on_with_its_other_fill(self_trade_first: bool) -> None:
+    rest = SmallSpot(SPOT, Known(), START_MS)
+    ids = [7, 7, 8, 9, 9, 10] if self_trade_first else [7, 8, 9, 9, 10, 10]
+    fills = [
+        Fill("BTC-USDT", str(ident), str(at), "", 1, "", "5", "1", "", "", "", None, "", 1, 0)
+        for at, ident in enumerate(ids)
+    ]
+    request, got = rest.of_scope("BTC-USDT", frozenset())[1], []
+    pages = 0
+    while request is not None:
+        page = [each for each in fills if int(each.trade_id) >= int(request.params["fromId"])][:3]
+        got += page
+        request = rest.following(request, page)
+        pages += 1
+    assert set(map(fill_key, got)) == set(map(fill_key, fills))
+    assert pages <= 4
