@@ -115,7 +115,7 @@ def classify(payload: bytes) -> AccountVerdict:
             # Told without a request: the key of the log-on was revoked.
             return AccountVerdict(FrameKind.ERROR, False, asked, why, ended=asked is None and why.mend is Mend.USER)
         if isinstance(frame.result, Raw):
-            if bytes(frame.result[:1]) != b"{":
+            if not bytes(frame.result).startswith(b"{"):
                 return AccountVerdict(FrameKind.ACK, False, asked)
             return AccountVerdict(FrameKind.ACK, False, asked, subscription=_result.decode(frame.result).subscriptionId)
     except DECODE_ERRORS:

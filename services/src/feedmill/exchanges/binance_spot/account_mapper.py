@@ -43,7 +43,8 @@ class _Report(msgspec.Struct, gc=False):
     T: Time
     t: Number
     m: bool
-    O: Time  # noqa: E741
+    O: Number  # noqa: E741
+    """Below 0 where a rejected order was never made."""
     Z: Amount
     Y: Amount
     Q: Amount = "0"
@@ -164,7 +165,8 @@ class SpotAccountMapper(AccountMapper):
         reason = next((word for word in (x.r, x.eR) if word not in ("NONE", "")), "")
         order = OrderUpdate(
             symbol, str(x.i), client, side, x.o.lower(), x.f.lower(), "", None, given(x.p), given(x.P),
-            _size(x.q, x.Q), x.z, x.Z, quotient(x.Z, x.z), status, terminal, reason, to_ns(x.T), to_ns(x.O), receive_ns,
+            _size(x.q, x.Q), x.z, x.Z, quotient(x.Z, x.z), status, terminal, reason, to_ns(x.T),
+            to_ns(max(x.O, 0)), receive_ns,
         )  # fmt: skip
         if x.x != "TRADE":
             return [order]

@@ -143,8 +143,9 @@ _moves = msgspec.json.Decoder(_Moves)
 
 def _number(raw: Raw) -> str:
     """Exact decimal text. Raises MapError."""
-    if raw[:1] == b'"':
-        raise MapError("bad_field", f"expected a number, got {bytes(raw[:40])!r}")
+    text = bytes(raw)
+    if text.startswith(b'"'):
+        raise MapError("bad_field", f"expected a number, got {text[:40]!r}")
     return decimal_text(raw)
 
 
