@@ -42,6 +42,8 @@ class Known:
     """(symbol, position side) -> those that are not flat."""
     since_ms: int = 0
     """Exchange time up to which all is stored; 0 = nothing is."""
+    moved_ms: int = 0
+    """Exchange time of the newest stored deposit or withdrawal (Deribit, whose stream tells of none); 0 = none is."""
 
 
 class AccountRest(ABC):

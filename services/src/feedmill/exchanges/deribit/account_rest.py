@@ -20,6 +20,8 @@ RECENT_FILLS_MS = 23 * 3_600_000
 RECENT_ORDERS_MS = 25 * 60_000
 """A little less than the venue keeps."""
 MOVES_PAGE = 100
+MOVES_MARGIN_MS = 7 * 86_400_000
+"""How long a deposit may be under way: it is listed by the time it was seen first, and told once it is completed."""
 
 
 def _request(kind: str, method: str, params: Mapping[str, str], symbol: str = "", native: str = "") -> AccountRequest:
@@ -70,7 +72,8 @@ class DeribitAccountRest(AccountRest):
         if "offset" not in request.params or not events:
             return None
         # Newest first. What is added meanwhile moves the rest down, so rows come twice but none is passed over.
-        if min(map(_time_of, events)) < self.since_ms * 1_000_000:
+        since_ms = self.since_ms if request.kind == "orders" else self.known.moved_ms - MOVES_MARGIN_MS
+        if min(map(_time_of, events)) < since_ms * 1_000_000:
             return None
         size = int(request.params["count"])
         if request.kind == "orders" and len(events) < size:
