@@ -165,7 +165,7 @@ class World:
             await between(asked.number)
             request = asked.request
             events = self.mapper.map_rest(request.kind, request.symbol, status, body, time.time_ns())
-            self.store.take(run.answered(asked, events))
+            self.store.take(run.answered(asked, events, more=self.mapper.more(request.kind, body)))
         assert run.stage is Stage.DONE
         assert run.pause == 0
         return run

@@ -15,7 +15,7 @@ from feedmill.exchanges.account_base import AccountEvent, AccountMapper
 from feedmill.exchanges.base import MapError
 from feedmill.exchanges.binance_spot.account_mapper import SpotAccountMapper
 from feedmill.exchanges.binance_usdm.account_mapper import UsdmAccountMapper
-from feedmill.exchanges.deribit.account_mapper import DeribitAccountMapper, has_more
+from feedmill.exchanges.deribit.account_mapper import DeribitAccountMapper
 from feedmill.shared.account_events import Balance, BalanceChange, Fill, OrderUpdate, Position
 from feedmill.shared.account_keys import balance_key, change_key, fill_key, merged, order_state_key, position_key
 
@@ -386,8 +386,13 @@ def test_refused_and_unknown_answers(name: str) -> None:
 
 def test_deribits_has_more() -> None:
     body = payload("deribit/rest_trades")
-    assert not has_more(body)
-    assert has_more(body.replace(b'"has_more":false', b'"has_more":true'))
+    whole, part = body, body.replace(b'"has_more":false', b'"has_more":true')
+    mapper = mapper_of("deribit/")
+    assert [mapper.more("fills", each) for each in (whole, part)] == [False, True]
+    assert not mapper.more("orders", payload("deribit/rest_order_history"))
+    assert not mapper_of("spot/").more("fills", payload("spot/rest_fills"))
+    with pytest.raises(MapError):
+        mapper.more("fills", b"[]")
 
 
 @given(st.sampled_from(sorted(STREAM)), st.data())

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedmill.exchanges.account_base import AccountEvent, AccountRequest, Mend, Rejection
-from feedmill.exchanges.account_rest import Known, Traded
+from feedmill.exchanges.account_rest import Known, NoProgress, Traded
 from feedmill.exchanges.binance_spot.account_rest import SpotAccountRest
 from feedmill.exchanges.binance_usdm.account_rest import UsdmAccountRest
 from feedmill.exchanges.deribit import account_rest as deribit
@@ -531,3 +531,16 @@ def test_a_page_that_ends_within_a_self_trade_goes_on_with_its_other_fill(self_t
         pages += 1
     assert set(map(fill_key, got)) == set(map(fill_key, fills))
     assert pages <= 4
+
+
+def test_a_page_that_says_there_is_more_goes_on_though_it_is_not_full() -> None:
+    rest = DeribitAccountRest(DERIBIT, Known(since_ms=START_MS), START_MS)
+    request = rest.of_scope("BTC", frozenset())[1]
+    at = START_MS * 1_000_000
+    row = Fill("BTC-PERPETUAL", "7", "1", "", 1, "", "5", "1", "", "", "", None, "", at, 0)
+    assert rest.following(request, [row]) is None
+    following = rest.following(request, [row], more=True)
+    assert following is not None
+    assert following.params["start_timestamp"] == str(START_MS)
+    with pytest.raises(NoProgress):
+        rest.following(following, [row], more=True)

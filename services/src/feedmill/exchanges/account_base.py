@@ -8,17 +8,16 @@ frame whether it may be recorded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from pydantic import SecretStr
 
 from feedmill.exchanges.base import FrameKind
-from feedmill.shared.account_events import AccountGap, Balance, BalanceChange, Fill, OrderUpdate, Position, Reconciled
+from feedmill.shared.account_events import Balance, BalanceChange, Fill, OrderUpdate, Position
 
 AccountEvent = OrderUpdate | Fill | Balance | BalanceChange | Position
-StreamEvent = AccountEvent | AccountGap | Reconciled
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +155,9 @@ class AccountMapper(ABC):
     def map_rest(self, kind: str, symbol: str, status: int, body: bytes, receive_ns: int) -> Sequence[AccountEvent]:
         """The answer to a request of that kind -> events with ``AccountFlag.REST``. Raises MapError."""
 
+    def more(self, kind: str, body: bytes) -> bool:
+        """Whether the answer says itself that it is not the last page. Raises MapError."""
+        return False
+
     def learn(self, native: str, symbol: str) -> None:
         self.symbols[native] = symbol
-
-
-Judge = Callable[[int, Mapping[str, str], bytes], Rejection | None]
-"""(HTTP status, headers, body) -> why it was refused; None = it was not."""

@@ -74,8 +74,12 @@ class AccountRest(ABC):
         """The first pages of orders and fills. ``still_open``: orders that the venue listed as open."""
 
     @abstractmethod
-    def following(self, request: AccountRequest, events: Sequence[AccountEvent]) -> AccountRequest | None:
-        """The next page, which begins with the last row of this one (rows may share an id: a self-trade's two fills).
+    def following(
+        self, request: AccountRequest, events: Sequence[AccountEvent], *, more: bool = False
+    ) -> AccountRequest | None:
+        """The next page, if this one is full or the venue says that there is ``more``.
+
+        It begins with the last row of this one (rows may share an id: a self-trade's two fills).
 
         None = this was the last. Raises NoProgress.
         """
@@ -128,7 +132,9 @@ class BinanceAccountRest(AccountRest):
         params = {"symbol": native, "fromId": first, "limit": str(self.PAGE)}
         return AccountRequest("fills", self.fills_path, params, self.fills_weight, symbol, native)
 
-    def following(self, request: AccountRequest, events: Sequence[AccountEvent]) -> AccountRequest | None:
+    def following(
+        self, request: AccountRequest, events: Sequence[AccountEvent], *, more: bool = False
+    ) -> AccountRequest | None:
         if len(events) < self.PAGE or not request.symbol:
             return None
         if request.kind == "orders":

@@ -131,8 +131,8 @@ class Reconciliation:
         asked = self._flying[self._numbers] = Asked(self._numbers, request, page)
         return asked
 
-    def answered(self, asked: Asked, events: Sequence[AccountEvent]) -> list[AccountEvent]:
-        """What the mapper made of the answer; returns what of it is to be emitted."""
+    def answered(self, asked: Asked, events: Sequence[AccountEvent], *, more: bool = False) -> list[AccountEvent]:
+        """What the mapper made of the answer (``events``, ``more``); returns what of it is to be emitted."""
         del self._flying[asked.number]
         request = asked.request
         if self.stage is Stage.ACCOUNT:
@@ -148,7 +148,7 @@ class Reconciliation:
         if request.kind == "positions":
             made += self._flat(asked, events)
         try:
-            following = self._rest.following(request, events)
+            following = self._rest.following(request, events, more=more)
         except NoProgress:
             self._refuse(request, "a full page of one id or time")
         else:

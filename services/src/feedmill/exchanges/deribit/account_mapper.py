@@ -245,6 +245,12 @@ class DeribitAccountMapper(AccountMapper):
             raise MapError("unknown_symbol", str(error.args[0])) from None
         raise MapError("unknown_kind", kind)
 
+    def more(self, kind: str, body: bytes) -> bool:
+        try:
+            return kind == "fills" and _paged.decode(_answer.decode(body).result).has_more
+        except DECODE_ERRORS as error:
+            raise map_error(error) from error
+
 
 def _balance(x: _Portfolio, receive_ns: int, flags: int = 0) -> Balance:
     return Balance(x.currency, _number(x.balance), "", "", _text(x.equity), 0, receive_ns, flags)
@@ -268,11 +274,3 @@ _CHANNELS: dict[str, Callable[[DeribitAccountMapper, Raw, int], list[AccountEven
     "changes": DeribitAccountMapper._on_changes,
     "portfolio": DeribitAccountMapper._on_portfolio,
 }
-
-
-def has_more(body: bytes) -> bool:
-    """Whether a page of fills is not the last. Raises MapError."""
-    try:
-        return _paged.decode(_answer.decode(body).result).has_more
-    except DECODE_ERRORS as error:
-        raise map_error(error) from error

@@ -63,9 +63,11 @@ class DeribitAccountRest(AccountRest):
         requests.append(_request("withdrawals", "get_withdrawals", moves))
         return requests
 
-    def following(self, request: AccountRequest, events: Sequence[AccountEvent]) -> AccountRequest | None:
+    def following(
+        self, request: AccountRequest, events: Sequence[AccountEvent], *, more: bool = False
+    ) -> AccountRequest | None:
         if request.kind == "fills":
-            if len(events) < self.PAGE:
+            if not events or (len(events) < self.PAGE and not more):
                 return None
             last = max(event.exchange_ns for event in events if isinstance(event, Fill)) // 1_000_000
             return self._on(request, "start_timestamp", last)
