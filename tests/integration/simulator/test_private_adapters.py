@@ -390,9 +390,7 @@ async def test_what_a_deribit_key_may_do(venue, connect) -> None:
         async def withdraws() -> bool | None:
             await client.send(deribit.logon(world.credentials, 5, now_ms(), "n", scope="").payload.decode())
             await client.until(lambda got: got.get("id") == 5)
-            granted = deribit.classify(client.raw[-1]).grant
-            assert granted is not None
-            return deribit.permissions(granted).withdraw
+            return deribit.rights(client.raw[-1]).withdraw
 
         assert await withdraws() is False
         world.side.change_key(world.account, {"withdraw": True})

@@ -19,11 +19,15 @@ from feedmill.accounts.hygiene import Level, Permissions
 from feedmill.accounts.hygiene import judge as judge_key
 from feedmill.exchanges import binance_signed
 from feedmill.exchanges.account_base import AccountRequest, Credentials, Mend, Rejection
+from feedmill.exchanges.account_rest import Traded
 from feedmill.exchanges.account_signing import ed25519_base64, hmac_hex, signature
 from feedmill.exchanges.base import FrameKind, MapError
 from feedmill.exchanges.binance_spot import account as spot
+from feedmill.exchanges.binance_traded import traded
 from feedmill.exchanges.binance_usdm import account as usdm
 from feedmill.exchanges.deribit import account as deribit
+from feedmill.exchanges.deribit.private import traded as deribit_traded
+from feedmill.exchanges.registry import get_venue
 
 FOLDER = Path(__file__).parent / "account_payloads"
 NOW_MS = 1_747_385_641_636
@@ -144,6 +148,7 @@ def test_no_secret_in_what_is_shown_of_messages_requests_and_grants() -> None:
         deribit.logon(HMAC, 1, NOW_MS, "n"), deribit.refresh(granted, 2), usdm.url("wss://x", listen_key.token),
         binance_signed.sign("https://x", AccountRequest("a", "/a", {}, 1), HMAC, NOW_MS),
         deribit.sign("https://x", AccountRequest("a", "/a", {}, 1), HMAC, NOW_MS, "n"),
+        deribit.ask_rights("https://x", HMAC, NOW_MS, "n"), binance_signed.ask_rights("https://x", HMAC, NOW_MS, ""),
         deribit.classify(payload("deribit/auth_answer")), spot.classify(payload("spot/logon_answer")),
         usdm.classify(payload("usdm/listen_key_expired")),
     ]  # fmt: skip
@@ -319,12 +324,62 @@ def test_what_a_binance_key_may_do() -> None:
 def test_what_a_deribit_key_may_do_is_asked_for_by_a_log_on_without_scope() -> None:
     message = deribit.logon(HMAC, 1, NOW_MS, "n", scope="")
     assert "scope" not in json.loads(message.payload)["params"]
-    granted = deribit.classify(payload("deribit/auth_answer")).grant
-    assert granted is not None
-    assert deribit.permissions(granted) == Permissions(read=True, trade=False, withdraw=False, ip_bound=None)
+    found = deribit.rights(payload("deribit/auth_answer"))
+    assert found == Permissions(read=True, trade=False, withdraw=False, ip_bound=None)
+    with pytest.raises(MapError):
+        deribit.rights(payload("deribit/unauthorized"))
+    asked = deribit.ask_rights("https://www.example/api/v2", HMAC, NOW_MS, "n")
+    assert (asked.method, asked.url.get_secret_value()) == ("POST", "https://www.example/api/v2/public/auth")
+    assert asked.body == message.payload
 
 
 def test_urls_take_bases_as_people_write_them() -> None:
     assert spot.url("wss://ws-api.binance.com:443") == "wss://ws-api.binance.com:443/ws-api/v3?returnRateLimits=false"
     assert spot.url("ws://127.0.0.1:9/ws-api/v3/") == "ws://127.0.0.1:9/ws-api/v3?returnRateLimits=false"
     assert deribit.url("wss://www.deribit.com") == "wss://www.deribit.com/ws/api/v2"
+
+
+def test_a_key_for_usd_m_is_asked_about_at_spots_address() -> None:
+    for base, host in (("https://fapi.binance.com/", "api.binance.com"), ("http://127.0.0.1:9/fapi", "127.0.0.1:9")):
+        asked = binance_signed.ask_rights(base, HMAC, NOW_MS, "")
+        parts = urlsplit(asked.url.get_secret_value())
+        assert (parts.netloc, parts.path) == (host, "/sapi/v1/account/apiRestrictions")
+
+
+def test_every_venue_has_its_private_half() -> None:
+    for exchange, market, environment_host in (
+        ("binance", "Spot", "ws-api.binance.com:443"),
+        ("binance", "UsdM", "fstream.binance.com"),
+        ("deribit", "Derivatives", "www.deribit.com"),
+    ):
+        venue = get_venue(exchange, market)
+        assert venue.accounts is not None
+        assert set(venue.accounts.streams) == set(venue.endpoints)
+        assert urlsplit(venue.accounts.streams["Production"]).netloc == environment_host
+
+
+def test_the_instruments_of_an_account_are_all_of_the_market() -> None:
+    rows = [
+        {"symbol": "ETHBTC", "baseAsset": "ETH", "quoteAsset": "BTC"},
+        {"symbol": "BTCUSDT_260925", "baseAsset": "BTC", "quoteAsset": "USDT", "marginAsset": "USDT"},
+    ]
+    assert traded(json.dumps({"symbols": rows}).encode()) == {
+        "ETH-BTC": Traded("ETHBTC", ("ETH", "BTC")),
+        "BTC-USDT-260925": Traded("BTCUSDT_260925", ("USDT",)),
+    }
+    listed = [
+        {
+            "instrument_name": "BTC-PERPETUAL",
+            "settlement_currency": "BTC",
+            "base_currency": "BTC",
+            "quote_currency": "USD",
+        },
+        {"instrument_name": "ETH_USDC", "base_currency": "ETH", "quote_currency": "USDC"},
+    ]
+    assert deribit_traded(json.dumps({"result": listed}).encode()) == {
+        "BTC-PERPETUAL": Traded("BTC-PERPETUAL", ("BTC",)),
+        "ETH_USDC": Traded("ETH_USDC", ("ETH", "USDC")),
+    }
+    for read in (traded, deribit_traded):
+        with pytest.raises(MapError):
+            read(b"{}")

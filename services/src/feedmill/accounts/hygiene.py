@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from feedmill.accounts.fields import Secrets
 from feedmill.shared.clock import SECOND
+
+if TYPE_CHECKING:
+    # At run time it would bring cryptography into every process that knows a venue.
+    from feedmill.accounts.fields import Secrets
 
 EXPIRES_SOON_NS = 14 * 86_400 * SECOND
 

@@ -8,14 +8,19 @@ frame whether it may be recorded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from feedmill.exchanges.base import FrameKind
 from feedmill.shared.account_events import Balance, BalanceChange, Fill, OrderUpdate, Position
+
+if TYPE_CHECKING:
+    from feedmill.accounts.hygiene import Permissions
+    from feedmill.exchanges.account_rest import AccountRest, Known, Traded
 
 AccountEvent = OrderUpdate | Fill | Balance | BalanceChange | Position
 
@@ -135,6 +140,32 @@ class SignedRequest:
     method: str
     url: SecretStr
     headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountVenue:
+    """The private half of one exchange market, but for its session, which is the venue's own module ``account``."""
+
+    streams: Mapping[str, str]
+    """Environment -> base URL of private connections."""
+    mapper: Callable[[Mapping[str, str]], AccountMapper]
+    reconcile: Callable[[Mapping[str, Traded], Known, int], AccountRest]
+    """(instruments by symbol, what is known, ms now) -> the requests of a reconciliation."""
+    traded: Callable[[bytes], dict[str, Traded]]
+    """The answer to ``instruments`` -> every instrument of the market by canonical symbol. Raises MapError."""
+    instruments: AccountRequest
+    time: AccountRequest
+    server_ms: Callable[[bytes], int]
+    """The answer to ``time``. Raises MapError."""
+    sign: Callable[[str, AccountRequest, Credentials, int, str], SignedRequest]
+    """(REST base URL, request, credentials, ms now, nonce). Raises ValueError."""
+    judge: Callable[[int, Mapping[str, str], bytes, bool], Rejection | None]
+    """(HTTP status, headers, body, timed by the venue's clock) -> why a request was refused; None = it was not."""
+    ask_rights: Callable[[str, Credentials, int, str], SignedRequest]
+    """(REST base URL, credentials, ms now, nonce): what may the key do? Raises ValueError."""
+    rights: Callable[[bytes], Permissions]
+    """The answer to it. Raises MapError."""
 
 
 class AccountMapper(ABC):

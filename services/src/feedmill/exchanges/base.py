@@ -11,11 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from feedmill.shared.events import Candle, Instrument, Level, Ticker, Trade
+
+if TYPE_CHECKING:
+    from feedmill.exchanges.account_base import AccountVenue
 
 
 class ChannelName(StrEnum):
@@ -307,6 +310,8 @@ class Venue:
     channels: frozenset[ChannelName] = field(default=frozenset(ChannelName))
     trades_page: int = 0
     """Trades that one request of :meth:`Rest.trades` brings at most; 0 = gaps are not filled by REST."""
+    accounts: AccountVenue | None = None
+    """The private half; None = accounts of this market cannot be listened to."""
     venue_candles_comparable: Mapping[str, Any] = field(default_factory=dict)
     """Which fields of the venue's candles equal ours when complete: {"volume": bool, "trades": bool | "raw", ...}.
     "raw" (trades, first_id, last_id): equal by the raw trades that our units (aggregates) cover."""

@@ -13,6 +13,7 @@ from feedmill.exchanges.account_base import AccountRequest, Credentials, Mend, R
 from feedmill.exchanges.account_signing import signature
 from feedmill.exchanges.reading import DECODE_ERRORS, map_error, safe_text, seconds
 from feedmill.exchanges.times import Time, to_ns
+from feedmill.exchanges.urls import join
 
 RECV_WINDOW_MS = 5000
 _KEY_REFUSED = (
@@ -95,7 +96,7 @@ def rejection(status: int, error: WireError, wait: float | None = None) -> Rejec
     return Rejection(Mend.REFUSED, error.code, safe_text(error.msg) or f"HTTP {status}")
 
 
-def judge(status: int, headers: Mapping[str, str], body: bytes) -> Rejection | None:
+def judge(status: int, headers: Mapping[str, str], body: bytes, clock_checked: bool = False) -> Rejection | None:
     """Why a REST request was refused; None = it was answered."""
     if status == 200:
         return None
@@ -108,8 +109,9 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Rejection | N
     return rejection(status, error, seconds(told, 0.0) if told else None)
 
 
-def sign(base: str, request: AccountRequest, credentials: Credentials, now_ms: int) -> SignedRequest:
+def sign(base: str, request: AccountRequest, credentials: Credentials, now_ms: int, nonce: str = "") -> SignedRequest:
     """Parameters in the order given, percent-encoded, then signed; the signature last. Raises ValueError."""
+    base = join(base, ("/api/v3", "/api", "/fapi/v1", "/fapi", "/sapi"), "")
     headers = {"X-MBX-APIKEY": credentials.api_key.get_secret_value()}
     query = urlencode(request.params, quote_via=quote)
     if request.signed:
@@ -125,7 +127,27 @@ def sorted_payload(params: Mapping[str, str | int]) -> str:
 
 
 PERMISSIONS = AccountRequest("permissions", "/sapi/v1/account/apiRestrictions", {}, 1)
-"""At Spot's REST address also for keys that are used on USD-M."""
+
+
+def ask_rights(base: str, credentials: Credentials, now_ms: int, nonce: str) -> SignedRequest:
+    """Of a key for USD-M too this is told at Spot's address."""
+    spot = {"https://fapi.binance.com": "https://api.binance.com"}
+    return sign(spot.get(base.rstrip("/"), base), PERMISSIONS, credentials, now_ms, nonce)
+
+
+class _Time(msgspec.Struct, gc=False):
+    serverTime: Time
+
+
+_time = msgspec.json.Decoder(_Time)
+
+
+def server_ms(body: bytes) -> int:
+    """The answer to ``time``. Raises MapError."""
+    try:
+        return _time.decode(body).serverTime
+    except DECODE_ERRORS as error:
+        raise map_error(error) from error
 
 
 def permissions(body: bytes) -> Permissions:

@@ -7,6 +7,7 @@ from feedmill.exchanges.binance_common import split_symbol
 from feedmill.exchanges.binance_rows import TRADES_PAGE
 from feedmill.exchanges.binance_spot.feed import INTERVALS, SpotFeed
 from feedmill.exchanges.binance_spot.mapper import SpotBook, SpotMapper
+from feedmill.exchanges.binance_spot.private import ACCOUNTS
 from feedmill.exchanges.binance_spot.rest import SpotRest
 
 
@@ -35,6 +36,7 @@ VENUE = Venue(
     to_native=to_native,
     candle_intervals=INTERVALS,
     trades_page=TRADES_PAGE,
+    accounts=ACCOUNTS,
     venue_candles_comparable={
         "open": True, "high": True, "low": True, "close": True, "volume": True, "quote_volume": True, "trades": True,
         "first_id": True, "last_id": True,

@@ -30,10 +30,6 @@ SUBSCRIPTIONS_EVER = 65_535
 """Over its life: a connection that has given so many numbers must be replaced."""
 CONNECT_WEIGHT, CALL_WEIGHT = 2, 2
 """REST weight of a connection, and of each log-on or subscription: from the same budget as requests."""
-ENDPOINTS = {
-    "Production": "wss://ws-api.binance.com:443",
-    "Testnet": "wss://ws-api.testnet.binance.vision",
-}
 _DATA = AccountVerdict(FrameKind.DATA, record=True)
 _encode = msgspec.json.encode
 

@@ -7,6 +7,7 @@ from feedmill.exchanges.binance_common import split_symbol
 from feedmill.exchanges.binance_rows import TRADES_PAGE
 from feedmill.exchanges.binance_usdm.feed import INTERVALS, UsdmFeed
 from feedmill.exchanges.binance_usdm.mapper import UsdmBook, UsdmMapper
+from feedmill.exchanges.binance_usdm.private import ACCOUNTS
 from feedmill.exchanges.binance_usdm.rest import UsdmRest
 
 
@@ -38,6 +39,7 @@ VENUE = Venue(
     to_native=to_native,
     candle_intervals=INTERVALS,
     trades_page=TRADES_PAGE,
+    accounts=ACCOUNTS,
     # Ids and counts are compared by the raw trades that the aggregates cover. Volumes are not: aggregates leave out
     # insurance-fund and ADL trades, which the venue's candles may count.
     venue_candles_comparable={

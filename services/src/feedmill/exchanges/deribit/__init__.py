@@ -6,6 +6,7 @@ from feedmill.exchanges.base import Arbitration, ChannelName, Venue
 from feedmill.exchanges.deribit.feed import RESOLUTIONS, DeribitFeed
 from feedmill.exchanges.deribit.mapper import DeribitBook, DeribitMapper
 from feedmill.exchanges.deribit.names import to_native
+from feedmill.exchanges.deribit.private import ACCOUNTS
 from feedmill.exchanges.deribit.rest import TRADES_PAGE, DeribitRest
 
 VENUE = Venue(
@@ -28,6 +29,7 @@ VENUE = Venue(
     to_native=to_native,
     candle_intervals=frozenset(RESOLUTIONS),
     trades_page=TRADES_PAGE,
+    accounts=ACCOUNTS,
     # The volume is in coin, a trade's amount in USD where the contract is inverse; ids and counts are not given.
     venue_candles_comparable={
         "open": True, "high": True, "low": True, "close": True, "volume": False, "quote_volume": False,

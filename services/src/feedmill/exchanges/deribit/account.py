@@ -27,7 +27,7 @@ from feedmill.exchanges.account_base import (
     SignedRequest,
 )
 from feedmill.exchanges.account_signing import hmac_hex
-from feedmill.exchanges.base import FrameKind
+from feedmill.exchanges.base import FrameKind, MapError
 from feedmill.exchanges.deribit.feed import HEARTBEAT_S
 from feedmill.exchanges.reading import DECODE_ERRORS, map_error, request_id, safe_text, seconds
 from feedmill.exchanges.urls import join
@@ -152,6 +152,8 @@ def sign(base: str, request: AccountRequest, credentials: Credentials, now_ms: i
     """A REST request signed by itself, without a token. Raises ValueError when there is no secret."""
     query = urlencode(request.params, quote_via=quote)
     address = join(base, ("/api/v2", "/api"), "/api/v2") + request.path + (f"?{query}" if query else "")
+    if not request.signed:
+        return SignedRequest(request.method, SecretStr(address), {})
     parts = urlsplit(address)
     uri = parts.path + (f"?{parts.query}" if parts.query else "")
     text = f"{now_ms}\n{nonce}\n{request.method}\n{uri}\n\n"
@@ -175,7 +177,7 @@ def rejection(error: _Error, *, clock_checked: bool = False) -> Rejection:
     return Rejection(Mend.REFUSED, error.code, safe_text(error.message))
 
 
-def judge(status: int, headers: Mapping[str, str], body: bytes, *, clock_checked: bool = False) -> Rejection | None:
+def judge(status: int, headers: Mapping[str, str], body: bytes, clock_checked: bool = False) -> Rejection | None:
     """Why a REST request was refused; None = it was answered."""
     if status == 200:
         return None
@@ -185,8 +187,8 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, *, clock_checked
     except DECODE_ERRORS:
         mend = Mend.RETRY if status >= 500 or status in _WAITS else Mend.REFUSED
         return Rejection(mend, status, f"HTTP {status}", seconds(lower.get("retry-after", ""), _WAITS.get(status, 1.0)))
-    # Over HTTP there is no session to end.
-    if found.mend is Mend.RECONNECT or status in _WAITS:
+    # Over HTTP there is no session to end, and an error of the server is none of the request.
+    if found.mend is Mend.RECONNECT or status in _WAITS or (found.mend is Mend.REFUSED and status >= 500):
         return Rejection(Mend.RETRY, found.code, found.text, found.wait or _WAITS.get(status))
     return found
 
@@ -226,8 +228,18 @@ def grant_of(result: Mapping[str, Any]) -> Grant | None:
     return Grant(SecretStr(token.access_token), token.expires_in * 0.8, SecretStr(token.refresh_token), token.scope)
 
 
-def permissions(granted: Grant) -> Permissions:
-    """What the key may do, by a log-on that asked for no scope (``logon(..., scope="")``)."""
+def ask_rights(base: str, credentials: Credentials, now_ms: int, nonce: str) -> SignedRequest:
+    """A log-on that asks for no scope is granted all that the key may. Its token is not used: it ends by itself."""
+    body = logon(credentials, 1, now_ms, nonce, scope="").payload
+    address = join(base, ("/api/v2", "/api"), "/api/v2") + "/public/auth"
+    return SignedRequest("POST", SecretStr(address), {"Content-Type": "application/json"}, body)
+
+
+def rights(body: bytes) -> Permissions:
+    """The answer to it. Raises MapError."""
+    granted = classify(body).grant
+    if granted is None:
+        raise MapError("bad_field", "not the answer to a log-on")
     return deribit_scope(granted.scope)
 
 
