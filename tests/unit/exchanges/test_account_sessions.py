@@ -217,7 +217,7 @@ def test_the_grants_of_a_time() -> None:
         usdm.grant(b'{"code":-1,"msg":"x"}')
     granted = deribit.classify(payload("deribit/auth_answer")).grant
     assert granted is not None
-    assert granted.renew_after == 720
+    assert granted.renew_after == 300
     renewal = json.loads(deribit.refresh(granted, 8).payload)["params"]
     assert renewal == {"grant_type": "refresh_token", "refresh_token": "1582628593469.1GP4rQd0.A9Wa78o5kFRIUP49mScaD1"}
     with pytest.raises(ValueError, match="no refresh token"):

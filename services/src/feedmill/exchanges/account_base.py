@@ -21,6 +21,7 @@ from feedmill.shared.account_events import Balance, BalanceChange, Fill, OrderUp
 if TYPE_CHECKING:
     from feedmill.accounts.hygiene import Permissions
     from feedmill.exchanges.account_rest import AccountRest, Known, Traded
+    from feedmill.exchanges.account_session import Place, PrivateConnection
 
 AccountEvent = OrderUpdate | Fill | Balance | BalanceChange | Position
 
@@ -145,10 +146,11 @@ class SignedRequest:
 
 @dataclass(frozen=True, slots=True)
 class AccountVenue:
-    """The private half of one exchange market, but for its session, which is the venue's own module ``account``."""
+    """The private half of one exchange market."""
 
     streams: Mapping[str, str]
     """Environment -> base URL of private connections."""
+    connection: Callable[[Place], PrivateConnection]
     mapper: Callable[[Mapping[str, str]], AccountMapper]
     reconcile: Callable[[Mapping[str, Traded], Known, int], AccountRest]
     """(instruments by symbol, what is known, ms now) -> the requests of a reconciliation."""

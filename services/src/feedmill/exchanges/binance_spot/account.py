@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from feedmill.exchanges.account_base import (
+    AccountRequest,
     AccountVerdict,
     Credentials,
     Mend,
@@ -30,6 +31,7 @@ SUBSCRIPTIONS_EVER = 65_535
 """Over its life: a connection that has given so many numbers must be replaced."""
 CONNECT_WEIGHT, CALL_WEIGHT = 2, 2
 """REST weight of a connection, and of each log-on or subscription: from the same budget as requests."""
+TIME = AccountRequest("time", "/api/v3/time", {}, 1, signed=False)
 _DATA = AccountVerdict(FrameKind.DATA, record=True)
 _encode = msgspec.json.encode
 

@@ -7,9 +7,11 @@ from feedmill.exchanges.binance_signed import ask_rights, judge, permissions, se
 from feedmill.exchanges.binance_traded import traded
 from feedmill.exchanges.binance_usdm.account_mapper import UsdmAccountMapper
 from feedmill.exchanges.binance_usdm.account_rest import UsdmAccountRest
+from feedmill.exchanges.binance_usdm.session import UsdmConnection
 
 ACCOUNTS = AccountVenue(
     streams={"Production": "wss://fstream.binance.com", "Testnet": "wss://fstream.binancefuture.com"},
+    connection=UsdmConnection,
     mapper=UsdmAccountMapper,
     reconcile=UsdmAccountRest,
     traded=traded,

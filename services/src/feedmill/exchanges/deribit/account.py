@@ -35,6 +35,8 @@ from feedmill.exchanges.urls import join
 SCOPE = "account:read trade:read wallet:read"
 CHANNELS = ("user.changes.any.any.raw", "user.portfolio.any")
 """Changes bundle an instrument's orders, trades and positions, which as channels of their own have no common order."""
+RENEW_AFTER = 300.0
+"""Seconds at most: a token that ended before its time is noticed by its renewal only."""
 CONNECTIONS = 32
 """At once from one address, WebSocket and HTTP together."""
 _KEY_REFUSED = (
@@ -224,8 +226,8 @@ def grant_of(result: Mapping[str, Any]) -> Grant | None:
         token = msgspec.convert(result, _Token)
     except msgspec.ValidationError:
         return None
-    # In the last fifth of its life: 15 minutes are the least that was seen.
-    return Grant(SecretStr(token.access_token), token.expires_in * 0.8, SecretStr(token.refresh_token), token.scope)
+    renew_after = min(token.expires_in * 0.8, RENEW_AFTER)
+    return Grant(SecretStr(token.access_token), renew_after, SecretStr(token.refresh_token), token.scope)
 
 
 def ask_rights(base: str, credentials: Credentials, now_ms: int, nonce: str) -> SignedRequest:

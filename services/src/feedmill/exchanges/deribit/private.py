@@ -9,6 +9,7 @@ from feedmill.exchanges.account_rest import Traded
 from feedmill.exchanges.deribit.account import TIME, ask_rights, judge, rights, server_ms, sign
 from feedmill.exchanges.deribit.account_mapper import DeribitAccountMapper
 from feedmill.exchanges.deribit.account_rest import DeribitAccountRest
+from feedmill.exchanges.deribit.session import DeribitConnection
 from feedmill.exchanges.reading import DECODE_ERRORS, map_error
 
 
@@ -43,6 +44,7 @@ def traded(body: bytes) -> dict[str, Traded]:
 
 ACCOUNTS = AccountVenue(
     streams={"Production": "wss://www.deribit.com", "Testnet": "wss://test.deribit.com"},
+    connection=DeribitConnection,
     mapper=DeribitAccountMapper,
     reconcile=DeribitAccountRest,
     traded=traded,
