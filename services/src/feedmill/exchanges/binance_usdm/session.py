@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from feedmill.exchanges.account_base import AccountRequest, Credentials, Grant, Mend, Rejection
 from feedmill.exchanges.account_session import (
     ACK_TIMEOUT,

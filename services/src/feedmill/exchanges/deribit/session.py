@@ -6,6 +6,7 @@ A token that the venue ends before its time silences the connection without a wo
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from pydantic import SecretStr
 
 from feedmill.exchanges.account_base import Credentials, Grant, Mend, Rejection
