@@ -146,6 +146,10 @@ class PrivateConnection(ABC):
     def want(self, account: str, credentials: Credentials, now: float) -> list[Action]:
         """Listen to one more account, at once when the connection is open. Not when it is :attr:`full`."""
 
+    def drop(self, account: str) -> list[Action]:
+        """Listen to it no longer, while others go on. Only where one connection carries many."""
+        raise NotImplementedError
+
     @abstractmethod
     def start(self, now: float) -> list[Action]:
         """The first actions of its life."""

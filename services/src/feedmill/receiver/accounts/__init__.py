@@ -1,0 +1,1 @@
+"""Listening to accounts: private connections of many accounts of one market."""
