@@ -88,6 +88,7 @@ def test_spot_carries_many_accounts_and_keeps_their_frames_apart() -> None:
     assert connection.frame(ended, 4.0) == Received([Lost("c", "expired", None)], True, "c")
     assert connection.frame(frame, 5.0).account == "b", "the others are heard on"
     assert connection.frame(payload("spot/trade"), 5.0) == Received([]), "of a subscription that nobody asked for"
+    assert connection.frame(b"\x00torn", 6.0) == Received([Close("unreadable")])
     assert connection.frame(payload("spot/shutdown"), 6.0) == Received([Close("shutdown")])
 
 

@@ -67,7 +67,7 @@ class Close:
     """End the connection: with it every account of it is lost, and a new one is to be made."""
 
     cause: str
-    """shutdown (the venue's) | expired | refused | unanswered."""
+    """shutdown (the venue's) | expired | refused | unanswered | unreadable."""
     why: Rejection | None = None
 
 

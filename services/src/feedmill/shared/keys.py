@@ -64,3 +64,14 @@ class ShardRef:
 
     def lease(self, role: str) -> str:
         return self.key(f"lease:{role}")
+
+
+def account_ref(account: str) -> ShardRef:
+    """The streams of one account, ``namespace/name``: apart from those of feeds, whose names have no ``@``.
+
+    Raises ValueError when it is not of that form.
+    """
+    namespace, slash, name = account.partition("/")
+    if not namespace or not slash or not name or "/" in name:
+        raise ValueError(f"{account!r} is not an account: write namespace/name")
+    return ShardRef(namespace, f"@{name}", 0)

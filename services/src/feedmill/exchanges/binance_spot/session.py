@@ -93,7 +93,8 @@ class SpotConnection(PrivateConnection):
             return Received([Close("shutdown")])
         if verdict.kind is FrameKind.DATA:
             if verdict.subscription is None:
-                return Received([], record=True)
+                # Whose it was cannot be told: each account of the connection may have missed something.
+                return Received([Close("unreadable")])
             # One before its acknowledgement is in what REST says then.
             account = self._of.get(verdict.subscription, "")
             if not verdict.ended:

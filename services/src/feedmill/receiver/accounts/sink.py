@@ -11,10 +11,7 @@ class Sink(Protocol):
     """Called in the order in which things happened. None of it may block."""
 
     def frame(self, account: str, receive_ns: int, payload: bytes) -> None:
-        """A private frame of the account; one without a key, a token or a listen key in it.
-
-        ``account`` is empty for one that cannot be read, or that is of none.
-        """
+        """A private frame of the account; one without a key, a token or a listen key in it."""
 
     def ready(self, account: str) -> None:
         """It is listened to from here on: what happened before must be asked for."""
