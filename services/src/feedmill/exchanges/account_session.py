@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from pydantic import SecretStr
 
-from feedmill.exchanges.account_base import Credentials, Mend, Rejection, SignedRequest
+from feedmill.exchanges.account_base import Credentials, Rejection, SignedRequest
 
 ACK_TIMEOUT = 15.0
 """Seconds for the answer to a log-on or a subscription."""
@@ -98,6 +98,7 @@ class VenueClock:
         self.offset_ms, self._asked_at = venue_ms - now_ms, now
 
     def trusted(self, now: float) -> bool:
+        """Who signs keeps this: by the time of the refusal another connection may have asked."""
         return now - self._asked_at < CLOCK_TRUSTED
 
 
@@ -167,7 +168,3 @@ class PrivateConnection(ABC):
 
     @abstractmethod
     def tick(self, now: float) -> list[Action]: ...
-
-    def clock_is_meant(self, why: Rejection, now: float) -> bool:
-        """Whether the venue's time is to be asked for before it is believed that the key is wrong."""
-        return why.mend is Mend.CLOCK and not self.place.clock.trusted(now)

@@ -35,6 +35,8 @@ from feedmill.exchanges.binance_spot import account as calls
 class _Asked:
     account: str
     deadline: float
+    timed: bool
+    """Signed by the venue's time."""
 
 
 class SpotConnection(PrivateConnection):
@@ -83,7 +85,7 @@ class SpotConnection(PrivateConnection):
 
     def _subscribe(self, account: str, now: float) -> Action:
         number = self.number()
-        self._asked[number] = _Asked(account, now + ACK_TIMEOUT)
+        self._asked[number] = _Asked(account, now + ACK_TIMEOUT, self.place.clock.trusted(now))
         message = calls.subscribe(self.wanted[account], number, self.place.venue_ms())
         return Send(message.payload, calls.CALL_WEIGHT)
 
@@ -106,7 +108,7 @@ class SpotConnection(PrivateConnection):
             # Of a request that was given up, or of none: every subscription that ends says so by itself.
             return Received([])
         if verdict.rejection is not None:
-            return Received(self._refused(asked.account, verdict.rejection, now))
+            return Received(self._refused(asked, verdict.rejection, now))
         if verdict.subscription is None:
             return Received([])
         self._given += 1
@@ -118,10 +120,13 @@ class SpotConnection(PrivateConnection):
     def _lost(self, account: str, cause: str, why: Rejection | None) -> list[Action]:
         return [Lost(account, cause, why)] if self.wanted.pop(account, None) is not None else []
 
-    def _refused(self, account: str, why: Rejection, now: float) -> list[Action]:
+    def _refused(self, asked: _Asked, why: Rejection, now: float) -> list[Action]:
+        account = asked.account
         if account not in self.wanted:
             return []
-        if self.clock_is_meant(why, now):
+        if why.mend is Mend.CLOCK and not asked.timed:
+            if self.place.clock.trusted(now):
+                return [self._subscribe(account, now)]
             self._waiting.append(account)
             return self._ask_time()
         if why.mend is Mend.RECONNECT:

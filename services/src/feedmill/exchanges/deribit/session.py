@@ -35,6 +35,8 @@ class DeribitConnection(PrivateConnection):
         self._logon = self._subscribe = self._time_call = 0
         """Numbers of the requests that are under way; 0 = none is."""
         self._ready = False
+        self._timed = False
+        """The log-on under way was signed by the venue's time."""
         self._deadline = NEVER
         self._renew_at = NEVER
         self._grant: Grant | None = None
@@ -60,11 +62,12 @@ class DeribitConnection(PrivateConnection):
 
     def _log_on(self, now: float) -> Action:
         self._logon, self._deadline = self.number(), now + ACK_TIMEOUT
+        self._timed = self.place.clock.trusted(now)
         credentials = self.wanted[self._account]
         return Send(calls.logon(credentials, self._logon, self.place.venue_ms(), self.place.nonce()).payload)
 
     def frame(self, payload: bytes, now: float) -> Received:
-        verdict = calls.classify(payload, clock_checked=self.place.clock.trusted(now))
+        verdict = calls.classify(payload, clock_checked=self._timed)
         if verdict.kind is FrameKind.DATA:
             return Received([], verdict.record, self._account if verdict.record else "")
         if verdict.kind is FrameKind.HEARTBEAT:
@@ -100,7 +103,9 @@ class DeribitConnection(PrivateConnection):
             return [Close("refused", why)]
         if number is None or number not in (self._logon, self._subscribe):
             return []
-        if not self._ready and number == self._logon and self.clock_is_meant(why, now):
+        if not self._ready and number == self._logon and why.mend is Mend.CLOCK:
+            if self.place.clock.trusted(now):
+                return [self._log_on(now)]
             self._time_call = self.number()
             request = calls.sign(self.place.rest, calls.TIME, self.wanted[self._account], 0, "")
             return [Call(self._time_call, request, calls.TIME.weight)]

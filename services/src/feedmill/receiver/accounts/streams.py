@@ -3,7 +3,7 @@
 All accounts share one connection to Redis; of each one append is under way, so the streams stay dense and ordered, and
 a burst of one holds up none. The script and the sessions are those of the receiver. There is no disk behind it: what
 does not fit in memory while Redis is away is shed and told (Shed), which is a gap, and accounts are reconciled by REST
-after a gap. A batch is held ``hold`` seconds after it was appended, for a server that comes back without its last second.
+after a gap. A batch is held ``hold`` seconds after its append, for a server that comes back without its last second.
 """
 
 from __future__ import annotations
