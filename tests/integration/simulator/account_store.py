@@ -73,6 +73,7 @@ class Store:
             last_order[symbol] = max(last_order.get(symbol, "0"), ident, key=int)
         return Known(
             opened, last_order, last_fill, {asset: held.total for asset, held in self.balances.items()},
+            {asset: (held.free, held.locked) for asset, held in self.balances.items() if held.free},
             {key: held for key, held in self.positions.items() if D(held.size)}, self.latest_ns // 1_000_000,
             max((each.venue_ns // 1_000_000 for each in self.changes.values()), default=0),
         )  # fmt: skip

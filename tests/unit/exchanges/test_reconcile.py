@@ -71,11 +71,11 @@ class Venue:
             self.ms += 1
         opened = [key for key, order in self.orders.items() if not order.terminal and key[0] == symbol]
         if what == 0 or not opened:
-            return [self._place(symbol, size)]
+            return [self._place(symbol, size), *self._locks(symbol)]
         key = opened[size % len(opened)]
         order = self.orders[key]
         if what == 1:
-            return [self._change(order, status="cancelled", terminal=True)]
+            return [self._change(order, status="cancelled", terminal=True), *self._locks(symbol)]
         left = int(order.size) - int(order.filled)
         if what == 2:
             return self._fill(order, min(size, left), self._id())
@@ -123,9 +123,21 @@ class Venue:
             events.append(self._position(order.symbol))
         return events
 
+    def _locks(self, symbol: str) -> list[AccountEvent]:
+        """On Spot what an order locks is told."""
+        return [self._balance(asset) for asset in self.instruments[symbol].assets] if self.instruments is SPOT else []
+
     def _balance(self, asset: str) -> Balance:
         at = self.ms * 1_000_000 if self.timed else 0
-        return Balance(asset, str(self.balances.get(asset, 1000)), "", "", "", at, 0)
+        total = self.balances.setdefault(asset, 1000)
+        if self.instruments is not SPOT:
+            return Balance(asset, str(total), "", "", "", at, 0)
+        locked = 0
+        for order in self.orders.values():
+            base, quote = self.instruments[order.symbol].assets
+            if not order.terminal and asset == (quote if order.side == 1 else base):
+                locked += (int(order.size) - int(order.filled)) * (5 if order.side == 1 else 1)
+        return Balance(asset, str(total), str(total - locked), str(locked), "", at, 0)
 
     def _position(self, symbol: str) -> Position:
         at = self.ms * 1_000_000 if self.timed else 0
@@ -136,11 +148,15 @@ class Venue:
     def serve(self, request: AccountRequest) -> list[AccountEvent]:
         params, kind = request.params, request.kind
         if kind == "balances":
-            return [self._balance(asset) for asset in self.balances]
+            return [
+                self._balance(asset)
+                for asset in sorted({*self.balances, *(a for i in self.instruments.values() for a in i.assets)})
+            ]
         if kind == "positions":
             return [self._position(symbol) for symbol, size in self.positions.items() if size]
         if kind == "open_orders":
-            return [order for order in self.orders.values() if not order.terminal]
+            symbols = self._asked(params)
+            return [order for order in self.orders.values() if not order.terminal and order.symbol in symbols]
         if kind in ("deposits", "withdrawals"):
             return []
         if kind == "order":
@@ -218,6 +234,7 @@ class Store:
             last_order[symbol] = max(last_order.get(symbol, "0"), ident, key=int)
         return Known(
             opened, last_order, last_fill, {asset: held.total for asset, held in self.balances.items()},
+            {asset: (held.free, held.locked) for asset, held in self.balances.items() if held.free},
             {key: held for key, held in self.positions.items() if held.size != "0"}, since_ms,
         )  # fmt: skip
 
@@ -362,24 +379,47 @@ def test_the_gap_closes_before_the_sweep(case: str) -> None:
     assert set(run.reconciled(8).instruments) == set(world.run._rest.scopes())
 
 
-def test_the_weights_of_a_small_spot_account() -> None:
-    """Stated, since a thousand accounts share one budget: 100 for the account, 40 a symbol with something in it."""
-    rest = SpotAccountRest(SPOT, Known(balances={"BTC": "1", "USDT": "5", "ETH": "2"}, since_ms=1), START_MS)
-    run = Reconciliation(rest, "g", 1, sweep=False)
-    told = {
-        "balances": [Balance("BTC", "1.0", "", "", "", 1, 0), Balance("USDT", "5", "", "", "", 1, 0)],
-        "open_orders": [],
-    }
+HELD = [Balance("BTC", "1.0", "0.60", "0.4", "", 1, 0), Balance("USDT", "5", "5", "0", "", 1, 0)]
+OPEN = OrderUpdate(
+    "BTC-USDT", "7", "", 2, "limit", "gtc", "", None, "5", "", "0.4", "0", "", "", "new", False, "", 1, 1, 0
+)
+
+
+@pytest.mark.parametrize(
+    ("opened", "told", "listed", "weight", "instruments"),
+    [
+        ({}, HELD, [], 20, []),
+        ({("BTC-USDT", "7"): {}}, HELD, [OPEN], 26, []),
+        ({("BTC-USDT", "7"): {}}, HELD, [], 66, ["BTC-USDT"]),
+        ({}, [HELD[0], Balance("USDT", "5", "4", "1", "", 1, 0)], [OPEN], 140, ["BTC-USDT"]),
+        (
+            {},
+            [Balance("BTC", "2", "1.6", "0.4", "", 1, 0), Balance("USDT", "4", "4", "0", "", 1, 0)],
+            [],
+            140,
+            ["BTC-USDT"],
+        ),
+        ({}, [HELD[0]], [], 100, []),
+    ],
+    ids=["nothing", "one open", "it vanished", "a new order", "a fill", "an asset is gone"],
+)
+def test_the_weights_of_a_small_spot_account(
+    opened: Any, told: list[Balance], listed: list[OrderUpdate], weight: int, instruments: list[str]
+) -> None:
+    """Stated, since a thousand accounts share one budget."""
+    known = Known(
+        open_orders=opened, last_order={"BTC-USDT": "7"}, balances={"BTC": "1", "USDT": "5", "ETH": "0"},
+        held={"BTC": ("0.6", "0.4"), "USDT": ("5.00", "0"), "ETH": ("0", "0")}, since_ms=1,
+    )  # fmt: skip
+    answers: dict[str, list[AccountEvent]] = {"balances": [*told], "open_orders": [*listed]}
+    ended = msgspec.structs.replace(OPEN, status="cancelled", terminal=True, venue_ns=2)
+    answers["orders"] = [ended]
+    run = Reconciliation(SpotAccountRest(SPOT, known, START_MS), "g", 1, sweep=False)
     while (asked := run.next(1000)) is not None:
-        run.answered(asked, told[asked.request.kind])
+        run.answered(asked, answers.get(asked.request.kind, []))
     assert run.stage is Stage.DONE
-    assert run.reconciled(1).weight == 100
-    told["balances"] = [Balance("BTC", "2", "", "", "", 1, 0), Balance("USDT", "4", "", "", "", 1, 0)]
-    run = Reconciliation(rest, "g", 1, sweep=False)
-    while (asked := run.next(1000)) is not None:
-        run.answered(asked, told.get(asked.request.kind, []))
     marker = run.reconciled(1)
-    assert (marker.weight, marker.instruments) == (140, ["BTC-USDT"])
+    assert (marker.weight, marker.instruments, marker.refused) == (weight, instruments, [])
 
 
 def test_fills_that_never_add_up_are_told_after_so_many_checks() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -38,6 +38,8 @@ class Known:
     """Symbol -> largest trade id that was seen (Binance)."""
     balances: Mapping[str, str] = field(default_factory=dict)
     """Asset -> total."""
+    held: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Asset -> free and locked (Spot)."""
     positions: Mapping[tuple[str, str], Position] = field(default_factory=dict)
     """(symbol, position side) -> those that are not flat."""
     since_ms: int = 0
@@ -61,9 +63,13 @@ class AccountRest(ABC):
     def first(self) -> list[AccountRequest]:
         """Of the whole account: balances, positions, open orders."""
 
+    def second(self, events: Sequence[AccountEvent]) -> list[AccountRequest]:
+        """More of the whole account, by what ``first`` brought."""
+        return []
+
     @abstractmethod
-    def urgent(self, events: Iterable[AccountEvent]) -> list[str]:
-        """The scopes in which something may be missing, by what ``first`` brought."""
+    def urgent(self, events: Sequence[AccountEvent]) -> list[str]:
+        """The scopes in which something may be missing, by what ``first`` and ``second`` brought."""
 
     @abstractmethod
     def scopes(self) -> list[str]:

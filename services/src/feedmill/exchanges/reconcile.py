@@ -75,6 +75,7 @@ class Reconciliation:
         self._flying: dict[int, Asked] = {}
         self._numbers = 0
         self._weight = 0
+        self._second = False
         self._told: list[AccountEvent] = []
         """What the first stage brought."""
         self._still_open: frozenset[OrderKey] = frozenset()
@@ -138,7 +139,7 @@ class Reconciliation:
         if self.stage is Stage.ACCOUNT:
             self._told += events
             if request.kind == "open_orders":
-                self._still_open = frozenset(order_key(each) for each in events if isinstance(each, OrderUpdate))
+                self._still_open |= {order_key(each) for each in events if isinstance(each, OrderUpdate)}
         made: list[AccountEvent] = []
         for event in events:
             if isinstance(event, OrderUpdate | Fill):
@@ -199,7 +200,10 @@ class Reconciliation:
     # -- stages
 
     def _advance(self) -> None:
-        if self.stage is Stage.ACCOUNT:
+        if self.stage is Stage.ACCOUNT and not self._second:
+            self._second = True
+            self._queue.extend((request, 1) for request in self._rest.second(self._told))
+        elif self.stage is Stage.ACCOUNT:
             self.stage = Stage.URGENT
             self._enter(self._rest.urgent(self._told))
             self._told = []

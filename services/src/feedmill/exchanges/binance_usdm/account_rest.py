@@ -6,7 +6,7 @@ one of those that were open, or one made since, which ``allOrders`` lists withou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from feedmill.exchanges.account_base import AccountEvent, AccountRequest
 from feedmill.exchanges.account_rest import BinanceAccountRest
@@ -33,12 +33,11 @@ class UsdmAccountRest(BinanceAccountRest):
             ),
         ]
 
-    def urgent(self, events: Iterable[AccountEvent]) -> list[str]:
-        told_events = list(events)
+    def urgent(self, events: Sequence[AccountEvent]) -> list[str]:
         symbols = dict.fromkeys(key[0] for key in self.known.open_orders)
         told = set()
         since = (self.known.since_ms - MARGIN_MS) * 1_000_000
-        for event in told_events:
+        for event in events:
             if isinstance(event, OrderUpdate) and (not event.terminal or event.venue_ns >= since):
                 symbols[event.symbol] = None
             elif isinstance(event, Position):
@@ -47,7 +46,7 @@ class UsdmAccountRest(BinanceAccountRest):
                 known = self.known.positions.get(key)
                 if canonical(event.size) != ("0" if known is None else canonical(known.size)):
                     symbols[event.symbol] = None
-        if sum(isinstance(event, OrderUpdate) for event in told_events) >= self.PAGE:
+        if sum(isinstance(event, OrderUpdate) for event in events) >= self.PAGE:
             # The list of what was made since may be longer than a page: wherever there was anything before, then.
             symbols |= dict.fromkeys(self.known.last_fill)
         symbols |= dict.fromkeys(symbol for symbol, side in self.known.positions if (symbol, side) not in told)

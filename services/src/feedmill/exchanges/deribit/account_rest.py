@@ -6,7 +6,7 @@ last fill, which is asked for again. What is recent (orders 30 minutes, fills 24
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from feedmill.exchanges.account_base import AccountEvent, AccountRequest
@@ -40,7 +40,7 @@ class DeribitAccountRest(AccountRest):
             _request("open_orders", "get_open_orders", {}),
         ]
 
-    def urgent(self, events: Iterable[AccountEvent]) -> list[str]:
+    def urgent(self, events: Sequence[AccountEvent]) -> list[str]:
         return list(CURRENCIES)
 
     def scopes(self) -> list[str]:
