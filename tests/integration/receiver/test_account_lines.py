@@ -91,7 +91,7 @@ def world(tmp_path: Path):
     """``async with world(SPOT, accounts=2) as it``: nothing is listened to yet."""
 
     @asynccontextmanager
-    async def start(name: str, accounts: int = 2, **limits: Any) -> AsyncIterator[World]:
+    async def start(name: str, accounts: int = 2, silence: float = 60.0, **limits: Any) -> AsyncIterator[World]:
         made = VenueConfig(name, limits=default_limits(name, **limits), rate=1, accounts=accounts, account_rate=0.0)
         async with Simulator(SimulatorConfig((made,), ledger=tmp_path / "ledger", id_base=1000)) as sim:
             heard = Heard()
@@ -99,7 +99,7 @@ def world(tmp_path: Path):
             assert venue.accounts is not None
             lines = AccountLines(
                 venue.accounts, *sim.endpoints[name], heard, weight=TokenBucket(5000, 100),
-                connects=TokenBucket(100, 100), silence=60.0, min_backoff=0.05, max_backoff=0.2,
+                connects=TokenBucket(100, 100), silence=silence, min_backoff=0.05, max_backoff=0.2,
                 log=get_logger(),
             )  # fmt: skip
             running = asyncio.create_task(lines.run())
@@ -238,3 +238,18 @@ async def test_a_venue_that_is_away_is_tried_again(world) -> None:
         it.sim.fault("rest_500", path="/fapi/v1/listenKey", count=3)
         await it.listen()
         assert it.heard.count("lost", it.accounts[0]) == 0, "it was not listened to yet"
+
+
+@pytest.mark.parametrize("name", [SPOT, USDM])
+async def test_a_connection_that_says_nothing_is_made_anew(world, tmp_path: Path, name: str) -> None:
+    """Not one that has nothing to say: the venue's pings show that it is there."""
+    async with world(name, accounts=1, silence=3.0, ping_interval=0.2) as it:
+        await it.listen()
+        (account,) = it.accounts
+        assert it.sim.fault("half_open", channel="Account", symbol=account, seconds=60) == 1
+        await it.heard.until(lambda: it.heard.count("ready", account) == 2)
+        assert it.heard.told[:3] == [("ready", account, ""), ("lost", account, "silent"), ("ready", account, "")]
+        it.sim.fault("clear")
+        await it.step(50)
+        wanted = ledger_fills(tmp_path, name, account)
+        await it.heard.until(lambda: set(it.fills(account)) == wanted)
