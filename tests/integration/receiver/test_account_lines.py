@@ -253,3 +253,17 @@ async def test_a_connection_that_says_nothing_is_made_anew(world, tmp_path: Path
         await it.step(50)
         wanted = ledger_fills(tmp_path, name, account)
         await it.heard.until(lambda: set(it.fills(account)) == wanted)
+
+
+@pytest.mark.parametrize("name", VENUES)
+@pytest.mark.parametrize("variant", ["cut", "json", "utf8"])
+async def test_a_frame_that_cannot_be_read_is_a_gap_and_not_kept(world, name: str, variant: str) -> None:
+    async with world(name, accounts=1) as it:
+        await it.listen()
+        (account,) = it.accounts
+        it.sim.fault("bad_bytes", channel="Account", symbol=account, count=1, variant=variant)
+        it.side.step(20)
+        await it.heard.until(lambda: it.heard.count("ready", account) == 2)
+        assert it.heard.told[1][:2] == ("lost", account)
+        assert it.heard.told[1][2] in ("unreadable", "closed")
+        it.fills(account)  # What was kept can be read.

@@ -388,3 +388,11 @@ def test_a_time_that_another_connection_asked_for_meanwhile_is_used_and_the_key_
     refusal = answer(sent(asked)["id"], status=400, error={"code": -1021, "msg": "m"})
     (subscribe,) = many.frame(refusal, 72.0).actions
     assert sent(subscribe)["method"] == "userDataStream.subscribe.signature"
+
+
+@pytest.mark.parametrize("kind", [SpotConnection, UsdmConnection, DeribitConnection])
+def test_a_frame_that_cannot_be_read_is_not_kept_and_ends_the_connection(kind: type[PrivateConnection]) -> None:
+    connection = made(kind, "a")
+    connection.start(0.0)
+    for torn in (payload("deribit/auth_answer")[:150], payload("spot/logon_answer")[:60], b"\xff\xfe", b""):
+        assert connection.frame(torn, 1.0) == Received([Close("unreadable")])

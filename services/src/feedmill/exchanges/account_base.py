@@ -118,6 +118,11 @@ class AccountVerdict:
     """The venue says that it tells no more of the account here: log on or subscribe anew, and reconcile."""
 
 
+UNREADABLE = AccountVerdict(FrameKind.DATA)
+"""A frame that nothing can be told of. It may be an event that is missing now, or the torn answer to a log-on: it is
+not recorded, and the connection is made anew, so that the account is reconciled."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccountRequest:
     """A REST request about an account, not signed yet. ``kind`` tells the mapper what the answer is."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from feedmill.exchanges.account_base import (
+    UNREADABLE,
     AccountRequest,
     AccountVerdict,
     Credentials,
@@ -32,7 +33,6 @@ SUBSCRIPTIONS_EVER = 65_535
 CONNECT_WEIGHT, CALL_WEIGHT = 2, 2
 """REST weight of a connection, and of each log-on or subscription: from the same budget as requests."""
 TIME = AccountRequest("time", "/api/v3/time", {}, 1, signed=False)
-_DATA = AccountVerdict(FrameKind.DATA, record=True)
 _encode = msgspec.json.encode
 
 
@@ -96,10 +96,7 @@ def unsubscribe(number: int, subscription: int) -> PrivateMessage:
 
 
 def classify(payload: bytes) -> AccountVerdict:
-    """Judge a frame. Never raises: what it cannot read is data (to be dead-lettered).
-
-    Answers are not recorded: that to a log-on holds the key.
-    """
+    """Judge a frame. Never raises. Answers are not recorded: that to a log-on holds the key."""
     try:
         frame = _frame.decode(payload)
         if frame.event is not None:
@@ -118,4 +115,4 @@ def classify(payload: bytes) -> AccountVerdict:
             return AccountVerdict(FrameKind.ACK, False, asked, subscription=_result.decode(frame.result).subscriptionId)
     except DECODE_ERRORS:
         pass
-    return _DATA
+    return UNREADABLE

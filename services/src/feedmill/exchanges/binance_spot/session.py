@@ -95,7 +95,6 @@ class SpotConnection(PrivateConnection):
             return Received([Close("shutdown")])
         if verdict.kind is FrameKind.DATA:
             if verdict.subscription is None:
-                # Whose it was cannot be told: each account of the connection may have missed something.
                 return Received([Close("unreadable")])
             # One before its acknowledgement is in what REST says then.
             account = self._of.get(verdict.subscription, "")

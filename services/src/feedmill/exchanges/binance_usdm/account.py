@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 from pydantic import SecretStr
 
-from feedmill.exchanges.account_base import AccountRequest, AccountVerdict, Grant
+from feedmill.exchanges.account_base import UNREADABLE, AccountRequest, AccountVerdict, Grant
 from feedmill.exchanges.base import FrameKind
 from feedmill.exchanges.reading import DECODE_ERRORS, map_error
 from feedmill.exchanges.urls import join
@@ -57,5 +57,5 @@ def classify(payload: bytes) -> AccountVerdict:
         if b"listenKey" in payload or _event.decode(payload).e == "listenKeyExpired":
             return _EXPIRED
     except DECODE_ERRORS:
-        pass
+        return UNREADABLE
     return _DATA

@@ -60,7 +60,9 @@ class UsdmConnection(PrivateConnection):
     def frame(self, payload: bytes, now: float) -> Received:
         verdict = calls.classify(payload)
         account = next(iter(self.wanted), "")
-        return Received([Close("expired")] if verdict.ended else [], verdict.record, account if verdict.record else "")
+        if verdict.record:
+            return Received([], True, account)
+        return Received([Close("expired" if verdict.ended else "unreadable")])
 
     def answered(self, number: int, status: int, headers: Mapping[str, str], body: bytes, now: float) -> list[Action]:
         if number != self._call:

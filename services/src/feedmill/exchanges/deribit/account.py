@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from feedmill.accounts.hygiene import Permissions, deribit_scope
 from feedmill.exchanges.account_base import (
+    UNREADABLE,
     AccountRequest,
     AccountVerdict,
     Credentials,
@@ -200,7 +201,7 @@ def classify(payload: bytes, *, clock_checked: bool = False) -> AccountVerdict:
     try:
         frame = _frame.decode(payload)
     except DECODE_ERRORS:
-        return _DATA
+        return UNREADABLE
     if frame.method == "heartbeat":
         return _TEST if frame.params is not None and frame.params.type == "test_request" else _HEARTBEAT
     if frame.method:
@@ -210,7 +211,7 @@ def classify(payload: bytes, *, clock_checked: bool = False) -> AccountVerdict:
         why = rejection(frame.error, clock_checked=clock_checked)
         return AccountVerdict(FrameKind.ERROR, False, asked, why, ended=why.mend is Mend.RECONNECT)
     if frame.result is UNSET:
-        return _DATA
+        return UNREADABLE
     if frame.id == "test":
         return _HEARTBEAT
     accepted = None

@@ -69,7 +69,7 @@ class DeribitConnection(PrivateConnection):
     def frame(self, payload: bytes, now: float) -> Received:
         verdict = calls.classify(payload, clock_checked=self._timed)
         if verdict.kind is FrameKind.DATA:
-            return Received([], verdict.record, self._account if verdict.record else "")
+            return Received([], True, self._account) if verdict.record else Received([Close("unreadable")])
         if verdict.kind is FrameKind.HEARTBEAT:
             return Received([Send(verdict.reply)] if verdict.reply is not None else [])
         if verdict.rejection is not None:
