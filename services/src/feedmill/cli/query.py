@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,13 +132,14 @@ def query(
     text = sys.stdin.read() if sql == "-" else sql
     shape = output if output is not Format.AUTO else (Format.TABLE if is_terminal() else Format.CSV)
     if config:
-        asyncio.run(_ask(pipeline_database(config, pipeline, secrets_dir), text, shape, limit, timeout))
+        asyncio.run(show(pipeline_database(config, pipeline, secrets_dir), text, shape, limit, timeout))
         return
     with database(data_dir) as (url, _):
-        asyncio.run(_ask(url, text, shape, limit, timeout))
+        asyncio.run(show(url, text, shape, limit, timeout))
 
 
-async def _ask(url: str, sql: str, shape: Format, limit: int, timeout: float) -> None:
+async def show(url: str, sql: str, shape: Format, limit: int, timeout: float, arguments: Sequence[Any] = ()) -> None:
+    """Print what a statement answers; it may change nothing. Raises QueryError."""
     from feedmill.shared import postgres
 
     try:
@@ -154,7 +155,7 @@ async def _ask(url: str, sql: str, shape: Format, limit: int, timeout: float) ->
                 typer.echo(statement.get_statusmsg())
                 return
             writer = _Writer(columns, shape, limit)
-            async for row in statement.cursor(prefetch=1000):
+            async for row in statement.cursor(*arguments, prefetch=1000):
                 if not writer.add(list(row.values())):
                     break
             writer.end()

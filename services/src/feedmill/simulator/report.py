@@ -80,6 +80,29 @@ class Candles:
         return not (self.wrong or self.missing or self.venue_wrong or self.disagree)
 
 
+ACCOUNT_KINDS = ("fills", "orders", "balances", "positions", "transfers")
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Accounts of one venue: fills and transfers each, of orders, balances and positions the last state."""
+
+    emitted: int = 0
+    """Accounts in the ledger."""
+    known: int = 0
+    """Those that the database has under that name: only they are compared."""
+    flows: dict[str, Flow] = field(default_factory=lambda: {kind: Flow() for kind in ACCOUNT_KINDS})
+    half_filled: int = 0
+    """Orders whose fills do not sum to what they say is filled."""
+    dead_letters: int = 0
+    gaps_open: int = 0
+    """Gaps of accounts that no reconciliation has closed yet."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.half_filled and all(flow.ok for flow in self.flows.values())
+
+
 @dataclass(slots=True)
 class VenueReport:
     venue: str
@@ -87,6 +110,7 @@ class VenueReport:
     tickers: Flow = field(default_factory=Flow)
     books: Books = field(default_factory=Books)
     candles: Candles = field(default_factory=Candles)
+    accounts: Accounts = field(default_factory=Accounts)
     causes: dict[str, int] = field(default_factory=dict)
     """Gap rows by channel and cause, e.g. ``Ticker disconnected``."""
     dead_letters: int = 0
@@ -97,7 +121,8 @@ class VenueReport:
 
     @property
     def ok(self) -> bool:
-        return self.trades.ok and self.tickers.ok and self.books.ok and self.candles.ok
+        parts = (self.trades, self.tickers, self.books, self.candles, self.accounts)
+        return all(part.ok for part in parts)
 
 
 @dataclass(slots=True)
@@ -148,7 +173,21 @@ def _rows(venue: VenueReport) -> list[Text]:
     own, wrong = candles.venue_emitted, candles.venue_wrong + candles.disagree
     lines.append(_line("venue candles", (own, candles.venue_stored, "", "", "", "", "", wrong)))
     lines.append(Text(f"{candles.complete:,} candles complete, {candles.agree:,} of them equal the venue's own"))
-    return lines
+    return lines + _account_rows(venue.accounts)
+
+
+def _account_rows(accounts: Accounts) -> list[Text]:
+    if not accounts.emitted:
+        return []
+    told = f"{accounts.known:,} of {accounts.emitted:,} accounts are in the database"
+    if not accounts.known:
+        return [Text(f"{told}: none compared")]
+    lines = [
+        _line(kind, (flow.emitted, flow.stored, flow.lost, flow.in_gaps, "", flow.doubled, flow.phantom, flow.wrong))
+        for kind, flow in accounts.flows.items()
+    ]
+    more = f", {accounts.gaps_open:,} of their gaps open" if accounts.gaps_open else ""
+    return [*lines, Text(f"{told}{more}")]
 
 
 def _line(label: str, cells: Sequence[int | str], style: str = "") -> Text:

@@ -2,7 +2,8 @@
 
 Numbered channels (trades): the table equals the ledger, apart from numbers that gap rows name, exactly. Other channels
 (tickers): what is missing lies inside a gap row. Books: every stored snapshot equals the book rebuilt from the ledger.
-Candles: equal to those recomputed from the stored trades, and never called complete when one is missing.
+Candles: equal to those recomputed from the stored trades, and never called complete when one is missing. Accounts: see
+``verify_accounts``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncpg
 from feedmill.simulator import verify_sql as sql
 from feedmill.simulator.ledger_reading import lines, plain, rows, ticker_lines, venues_in
 from feedmill.simulator.report import Flow, Report, VenueReport
+from feedmill.simulator.verify_accounts import compare_accounts
 from feedmill.simulator.verify_books import BookChecker, Stored
 
 _NOTES = 5
@@ -81,6 +83,10 @@ async def _venue(connection: asyncpg.Connection[Any], folder: Path, venue: str) 
                 part.gap_rows += count
     await _books(connection, report, folder)
     await _candles(connection, report)
+    try:
+        report.accounts = await compare_accounts(connection, folder, venue, report.notes)
+    except asyncpg.DataError as error:
+        raise VerifyError(f"the ledger's accounts cannot be read: {error}") from error
     report.dead_letters = await connection.fetchval(sql.DEAD_LETTERS)
     return report
 

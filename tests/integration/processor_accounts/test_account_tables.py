@@ -1,0 +1,103 @@
+"""feedmill balances, orders, fills: what is stored, filtered, as table and as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import asyncpg
+import pytest
+from account_stage import add_account
+from typer.testing import CliRunner
+
+from feedmill.cli.main import app
+from feedmill.processor.accounts.store import AccountStore, Batch
+from feedmill.shared.account_events import AccountBlock, Balance, Fill, OrderUpdate
+
+NOW = time.time_ns()
+HOUR = 3_600_000_000_000
+
+
+def order(number: int, symbol: str, status: str, at: int) -> OrderUpdate:
+    return OrderUpdate(
+        symbol, f"o{number}", f"c{number}", 1, "limit", "gtc", "", None, "100.50", "", "2", "0", "", "", status,
+        status != "new", "", at, at, at,
+    )  # fmt: skip
+
+
+def fill(number: int, symbol: str, at: int) -> Fill:
+    return Fill(symbol, str(number), f"o{number}", "", 2, "", "100.50", "1", "", "-0.01", "USDT", True, "", at, at)
+
+
+@pytest.fixture
+def ask(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    async def fill_tables() -> None:
+        db = await asyncpg.connect(migrated)
+        try:
+            await add_account(db, "main")
+            await add_account(db, "other")
+            for account in ("main", "other"):
+                store = AccountStore(f"default/{account}")
+                await store.load(db)
+                batch = Batch()
+                batch.add(
+                    (1, "c"),
+                    AccountBlock(
+                        orders=[order(1, "BTC-USDT", "new", NOW), order(2, "ETH-USDT", "filled", NOW - 5 * HOUR)],
+                        fills=[fill(1, "BTC-USDT", NOW), fill(2, "ETH-USDT", NOW - 5 * HOUR)],
+                        balances=[
+                            Balance("BTC", "1.50", "1", "0.50", "", NOW, NOW),
+                            Balance("ETH", "0", "0", "0", "", NOW, NOW),
+                        ],
+                    ),
+                )
+                batch.stand(1, "c", "1-0")
+                await store.commit(db, batch)
+        finally:
+            await db.close()
+
+    asyncio.run(fill_tables())
+    monkeypatch.setenv("DATABASE_URL", migrated)
+
+    def run(*arguments: str) -> list[dict[str, Any]]:
+        result = CliRunner().invoke(app, [*arguments, "-o", "json"])
+        assert result.exit_code == 0, result.output
+        return list(json.loads(result.stdout))
+
+    return run
+
+
+def test_what_is_stored_is_shown_and_filtered(ask: Any) -> None:
+    assert [(row["account"], row["asset"], row["total"], row["locked"]) for row in ask("balances")] == [
+        ("main", "BTC", "1.50", "0.50"), ("other", "BTC", "1.50", "0.50"),
+    ]  # fmt: skip
+    assert [row["asset"] for row in ask("balances", "--empty", "-a", "default/main")] == ["BTC", "ETH"]
+    assert len(ask("orders")) == 4
+    assert [(row["order_id"], row["price"], row["side"]) for row in ask("orders", "--open", "-a", "main")] == [
+        ("o1", "100.50", "buy")
+    ]
+    assert [row["symbol"] for row in ask("orders", "-a", "main", "--since", "1h")] == ["BTC-USDT"]
+    assert [row["symbol"] for row in ask("fills", "-a", "main")] == ["BTC-USDT", "ETH-USDT"], "latest first"
+    assert [(row["trade_id"], row["fee"], row["role"]) for row in ask("fills", "-a", "main", "-i", "ETH-USDT")] == [
+        ("2", "-0.01", "maker")
+    ]
+    assert [row["trade_id"] for row in ask("fills", "--order", "o2", "-a", "other")] == ["2"]
+    assert ask("fills", "-a", "nobody") == []
+    assert len(ask("fills", "-n", "3")) == 3
+
+
+def test_a_table_says_that_there_is_more(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = CliRunner().invoke(app, ["fills", "-n", "1", "-o", "table"])
+    assert result.exit_code == 0, result.output
+    assert "BTC-USDT" in result.stdout
+    assert "-0.01 USDT" in result.stdout
+    assert "--limit shows more" in result.stdout
+
+
+def test_a_duration_that_is_none_is_refused(ask: Any) -> None:
+    result = CliRunner().invoke(app, ["orders", "--since", "yesterday"])
+    assert result.exit_code == 2
+    assert "60s, 5m or 1h" in result.output
