@@ -135,7 +135,7 @@ class AccountGap(msgspec.Struct, array_like=True, gc=False):
 
     id: str
     cause: str
-    """first | disconnected | expired | session_lost | shed | redis_lost | shutdown | killed."""
+    """first | disconnected | expired | session_lost | shed | redis_lost | shutdown | killed | unreadable."""
     state: str
     """open | closed."""
     from_ns: int

@@ -120,6 +120,19 @@ class AccountStreams:
             detail = "" if why is None else str(why)[:200]
             stream.producer.record(control.Disconnected(stream.conn, cause, detail), stream.conn)
 
+    # -- answers of the desk
+
+    def answer(self, account: str, answer: control.RestAnswer, at_ns: int) -> None:
+        """Behind everything that was heard of the account before it."""
+        stream = self._streams.get(account)
+        if stream is not None:
+            stream.producer.answer(answer, at_ns)
+
+    def refused(self, account: str, record: control.RestFailed) -> None:
+        stream = self._streams.get(account)
+        if stream is not None:
+            stream.producer.record(record)
+
     # -- appending
 
     def pump(self, stream: _Stream) -> None:
