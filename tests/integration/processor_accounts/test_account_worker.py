@@ -161,6 +161,19 @@ async def test_a_fill_that_postgresql_refuses_becomes_a_dead_letter_and_costs_no
     ]
 
 
+async def test_an_account_that_the_database_does_not_know_waits_and_holds_no_other_up(world: World) -> None:
+    running = world.start()
+    running.worker.work_on((ONE, TWO, "default/stranger"))
+    await world.one.commit(fills=[fill(1)])
+    await world.stored(world.one)
+    assert await world.trades(ONE) == [1]
+    assert running.worker.figures.faults == 0
+    running.worker.work_on((TWO,))
+    await world.two.commit(fills=[fill(2)])
+    await world.stored(world.two)
+    assert await world.trades(TWO) == [2]
+
+
 async def test_commits_that_redis_forgot_are_an_open_gap_until_an_account_is_reconciled(world: World) -> None:
     running = world.start()
     await world.one.commit(fills=[fill(1)])

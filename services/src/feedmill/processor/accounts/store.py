@@ -48,7 +48,6 @@ class Batch:
     """Entries that could not be read."""
     loss: Loss | None = None
     """Commits that are gone before the first."""
-    count: int = 0
     n: int = 0
     commit_id: str = ""
     stream_id: str = ""
@@ -56,7 +55,6 @@ class Batch:
 
     def add(self, commit: tuple[int, str], block: AccountBlock) -> None:
         self.blocks.append((commit, block))
-        self.count += len(block)
 
     def stand(self, n: int, commit_id: str, stream_id: str) -> None:
         self.n, self.commit_id, self.stream_id = n, commit_id, stream_id
