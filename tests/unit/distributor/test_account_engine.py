@@ -240,8 +240,17 @@ def test_every_fill_once_whatever_happens(case: str, data: st.DataObject) -> Non
     world = World(case, data.draw(st.integers(0, 2)))
     for action in data.draw(st.lists(actions, max_size=8)):
         world.act(action)
-    if data.draw(st.booleans()):
+    if data.draw(st.integers(0, 3)):
         world.finish()
+        for action in data.draw(st.lists(actions, max_size=8)):
+            world.act(action)
+        if data.draw(st.booleans()):
+            world.cut((0, 0, 1, True))
+        else:
+            world.session()
+        for action in data.draw(st.lists(actions, max_size=20)):
+            world.act(action)
+        world.connect()
     for what, action in data.draw(moves):
         if what == "act":
             world.act(action)
@@ -317,6 +326,37 @@ def test_a_position_that_came_and_went_within_two_gaps_is_told_as_gone() -> None
     world.finish()
     assert order.symbol == "BTC-USDT"
     assert world.store.positions["BTC-USDT", ""].size == "0"
+
+
+@pytest.mark.parametrize("case", ["spot", "usdm"])
+def test_what_came_after_a_gap_does_not_hide_what_is_in_it_also_after_a_restart(case: str) -> None:
+    world = started(case)
+    world.cut((0, 0, 3, True))
+    order = next(reversed(world.venue.orders.values()))
+    world.venue._fill(order, 3, world.venue._id())
+    world.connect()
+    for _ in range(2):
+        world.act((3, 0, 2, True))
+    world.read(100)
+    world.commit()
+    world.load()
+    world.finish()
+    world.check()
+
+
+def test_an_answer_does_not_replace_what_the_stream_told_since_it_was_asked_for() -> None:
+    """Where the venue gives no times (Deribit)."""
+    world = started("deribit")
+    world.cut((0, 0, 1, True))
+    world.act((0, 0, 2, True))
+    world.connect()
+    world.read(100)
+    world.ask()
+    for at in range(len(world.flying)):
+        world.serve(at)
+    world.act((3, 0, 2, True))
+    world.finish()
+    world.check()
 
 
 def test_a_frame_that_cannot_be_read_is_kept_and_asked_for_once_in_a_while() -> None:
