@@ -152,7 +152,7 @@ class World:
     def load(self) -> None:
         self.lives += 1
         self.engine = Engine(
-            NAME, self.adapter, self.instruments, state.load(self.hash), str(self.lives), sweep_every=1e9,
+            NAME, self.adapter, self.instruments, state.load(self.hash), str(self.lives), look_every=1e9,
         )  # type: ignore[arg-type]  # fmt: skip
 
     def read(self, count: int) -> None:
@@ -423,6 +423,46 @@ def test_an_answer_that_was_lost_is_asked_for_again() -> None:
         world.read(1)
         world.engine.tick(world.at_ns, world.seconds, idle=True)
     world.finish()
+    world.check()
+
+
+def test_a_sweep_waits_until_it_may_but_the_gap_is_closed() -> None:
+    world = started("spot")
+    world.cut((0, 0, 1, True))
+    world.connect()
+    for _ in range(20):
+        world.read(100)
+        world.seconds += 4.0
+        world.engine.tick(world.at_ns, world.seconds, idle=False)
+        world.flying += [(command, request, None) for command, request in world.engine.asks(sweep=False)]
+        while world.flying:
+            world.answer(0)
+    world.commit()
+    assert world.engine.sweeping
+    assert world.engine.line.gap is None
+    assert world.engine.line.owed
+    world.finish()
+    world.check()
+
+
+def test_a_look_by_the_timer_finds_what_no_gap_told_of() -> None:
+    world = started()
+    world.venue.act(0, "BTC-USDT", 3, step=True)
+    world.finish()
+    assert world.store.orders != world.venue.orders
+    count = len(world.blocks)
+    world.engine._look_every = 3600.0
+    world.at_ns += 3601 * SECOND
+    world.ask()
+    assert world.flying
+    while world.flying:
+        while world.flying:
+            world.answer(0)
+        world.read(100)
+        world.ask()
+    world.commit()
+    assert [len(block.reconciled) for block in world.blocks[count:]] == [1]
+    assert world.blocks[-1].reconciled[0].gap_id == ""
     world.check()
 
 

@@ -88,7 +88,7 @@ class Engine:
         life: str,
         *,
         silence: float = 30.0,
-        sweep_every: float = 3600.0,
+        look_every: float = 3600.0,
     ) -> None:
         self.account = account
         self.pos, self.en, self.eid = found.pos, found.en, found.eid
@@ -98,7 +98,7 @@ class Engine:
         self._instruments = instruments
         self._mapper = venue.mapper({traded.native: symbol for symbol, traded in instruments.items()})
         self._life = life
-        self._silence, self._sweep_every = silence, sweep_every
+        self._silence, self._look_every = silence, look_every
         self._listening = Listening(self.line, self)
         self._out = AccountBlock(account=account)
         self._committed = found.pos
@@ -117,10 +117,6 @@ class Engine:
         self._heard: float | None = None
         self._at = ""
         """The place in the raw stream, for names of gaps."""
-
-    @property
-    def reconciling(self) -> bool:
-        return self._run is not None
 
     def learn(self, instruments: Mapping[str, Traded]) -> None:
         """A newer list of instruments; the next reconciliation goes by it."""
@@ -309,7 +305,9 @@ class Engine:
         self._told = False
         known = self.live.known(self.line) if self.base is None else self.live.above(self.base)
         rest = self._venue.reconcile(self._instruments, known, self._now_ns // MS)
-        self._run = Reconciliation(rest, self.line.gap.id if self.line.gap is not None else "", self._now_ns)
+        gap_id = self.line.gap.id if self.line.gap is not None else ""
+        # A look by the timer does without the sweep, which costs as much as the market has instruments.
+        self._run = Reconciliation(rest, gap_id, self._now_ns, sweep=self.line.owed)
 
     def _landed(self, command: str) -> Asked | None:
         self._handed.pop(command, None)
@@ -355,18 +353,24 @@ class Engine:
                 self._gap(msgspec.structs.replace(gap, state="closed", revision=gap.revision + 1))
         if run.stage is Stage.DONE:
             self._changed = True
-            self._out.reconciled.append(run.reconciled(self._now_ns))
-            self.line.owed, self.line.swept_ns = False, self._now_ns
+            if self.line.owed:
+                self._out.reconciled.append(run.reconciled(self._now_ns))
+            self.line.owed, self.line.looked_ns = False, self._now_ns
             self._base_touched = self._base_touched or self.base is not None
             self.base = None
             self._stop_run()
 
-    def asks(self) -> list[tuple[str, AccountRequest]]:
-        """Requests to make now, each under the name that its answer must carry."""
+    @property
+    def sweeping(self) -> bool:
+        """The gap is closed, what is left is the sweep."""
+        return self._run is not None and self._run.closed
+
+    def asks(self, *, sweep: bool = True) -> list[tuple[str, AccountRequest]]:
+        """Requests to make now, each under the name that its answer must carry. ``sweep``: also those of one."""
         found: list[tuple[str, AccountRequest]] = []
         if self._monotonic < self._not_before:
             return found
-        while self._run is not None and (asked := self._run.next(BUDGET)) is not None:
+        while self._run is not None and (sweep or not self.sweeping) and (asked := self._run.next(BUDGET)) is not None:
             command = f"{self._life}/{self._runs}/{asked.number}"
             self._flying[command] = asked
             found.append((command, asked.request))
@@ -398,7 +402,7 @@ class Engine:
                 if asked is not None:
                     self._rejected(asked, Rejection(Mend.RETRY, 0, "the answer did not come"))
         if self._run is None and line.conn and not line.silent and monotonic >= self._not_before:
-            due = now_ns - line.swept_ns > self._sweep_every * 1_000_000_000
+            due = now_ns - line.looked_ns > self._look_every * 1_000_000_000
             if line.gap is not None or line.owed or due:
                 self._begin()
 

@@ -2,7 +2,8 @@
 
 Each account has its own engine, order and commits, by compare-and-set with the script of the feeds. A commit that is
 refused, or a fault in one account, makes its engine anew from its checkpoint; a connection that fails, all of them.
-Requests run as tasks of their own and wait for the venue's budget there: no stream waits for REST.
+Requests run as tasks of their own and wait for the venue's budget there: no stream waits for REST. One account at a
+time sweeps: a sweep may take all of the budget for half an hour, and gaps are to be closed meanwhile.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class AccountDistributor:
         list_instruments: ListInstruments,
         *,
         silence: float = 30.0,
-        sweep_every: float = 3600.0,
+        look_every: float = 3600.0,
         block_ms: int = 100,
         log: Any,
     ) -> None:
@@ -88,10 +89,11 @@ class AccountDistributor:
         self._venue = venue
         self._ask = ask
         self._list = list_instruments
-        self._silence, self._sweep_every, self._block_ms = silence, sweep_every, block_ms
+        self._silence, self._look_every, self._block_ms = silence, look_every, block_ms
         self._log = log
         self._accounts: dict[str, _Account] = {}
         self._instruments: Mapping[str, Traded] = {}
+        self._sweeper: _Account | None = None
         self.figures = Figures()
 
     def work_on(self, accounts: set[str]) -> None:
@@ -194,7 +196,7 @@ class AccountDistributor:
         account.commit_id = found.id
         account.engine = Engine(
             account.name, self._venue, self._instruments, found, secrets.token_hex(4), silence=self._silence,
-            sweep_every=self._sweep_every,
+            look_every=self._look_every,
         )  # fmt: skip
         self.figures.reloads += 1
 
@@ -217,7 +219,7 @@ class AccountDistributor:
             for raw_id, fields in entries:
                 await self._entry(engine, raw_id.decode(), _payload(fields))
             engine.tick(now_ns(), monotonic(), idle=not entries)
-            for command, request in engine.asks():
+            for command, request in engine.asks(sweep=self._may_sweep(account)):
                 self._spawn(account, engine, command, request)
             if engine.moved:
                 await self._commit(wire, account, engine)
@@ -229,6 +231,13 @@ class AccountDistributor:
             account.again_at = monotonic() + REST
             self.figures.faults += 1
             self._log.exception("account.fault", account=account.name, retry_in=REST)
+
+    def _may_sweep(self, account: _Account) -> bool:
+        one = self._sweeper
+        if one is None or one.engine is None or not one.engine.sweeping:
+            engine = account.engine
+            one = self._sweeper = account if engine is not None and engine.sweeping else None
+        return one is account
 
     async def _entry(self, engine: Engine, raw_id: str, payload: bytes | None) -> None:
         try:

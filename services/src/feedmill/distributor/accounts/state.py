@@ -43,8 +43,8 @@ class Line(msgspec.Struct, array_like=True):
     """The open one: there is at most one, which grows."""
     owed: bool = False
     """The base is still to be swept by."""
-    swept_ns: int = 0
-    """When everything was last read."""
+    looked_ns: int = 0
+    """When a reconciliation last came to its end."""
     latest_ns: int = 0
     """Exchange time of the newest event."""
     moved_ns: int = 0
