@@ -27,9 +27,9 @@ from feedmill.shared.lease import sleep_or
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
 
-MAX_STREAMS = 256
+MAX_STREAMS = 64
 """Streams of one read."""
-MAX_ENTRIES = 8
+MAX_ENTRIES = 4
 """Batches of one stream in one read."""
 ANSWER = 10.0
 """Seconds after which a server that does not answer is away."""
