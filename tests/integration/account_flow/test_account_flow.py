@@ -113,7 +113,7 @@ class Flow:
                 await asyncio.sleep(0.01)
 
     async def listened(self) -> None:
-        await self.until(lambda: self.lines.ready == set(self.names))
+        await self.until(lambda: self.lines.ready >= set(self.names))
 
     async def blocks(self, account: str) -> list[AccountBlock]:
         """All commits of the account; that they are a chain is checked."""
@@ -147,7 +147,7 @@ class Flow:
                 await self.listened()
                 await self.streams.settled()
                 client = redis_asyncio.from_url(self.server.url)
-                done = not self.distributor.reconciling
+                done = self.distributor.reconciling.isdisjoint(self.names)
                 for name in self.names:
                     ref = account_ref(name)
                     last = await client.xrevrange(ref.raw, count=1)
@@ -155,7 +155,7 @@ class Flow:
                 await client.aclose()
                 gaps = [each for name in self.names for block in await self.blocks(name) for each in block.gaps]
                 last_of = {gap.id: gap.state for gap in gaps}
-                if done and set(last_of.values()) == {"closed"} and not self.distributor.reconciling:
+                if done and set(last_of.values()) == {"closed"}:
                     return
                 await asyncio.sleep(0.02)
 
@@ -250,6 +250,66 @@ async def test_a_distributor_killed_while_it_reconciles_begins_again_and_two_at_
         await flow.kill("second")
         await flow.settled()
         await flow.check()
+
+
+async def test_a_server_that_forgot_everything_gets_the_whole_account_again(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    async with flowing(DERIBIT, redis_server, tmp_path) as flow:
+        flow.start()
+        await flow.listened()
+        await flow.step(100)
+        await flow.settled()
+        client = redis_asyncio.from_url(redis_server.url)
+        await client.flushall()
+        await client.aclose()
+        await flow.step(30)
+        await flow.until(lambda: flow.distributor.figures.mismatches >= len(flow.names))
+        await flow.settled()
+        await flow.check()
+
+
+async def test_an_account_that_floods_and_one_that_is_refused_hold_no_other_up(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    async with flowing(USDM, redis_server, tmp_path) as flow:
+        wrong, good = flow.names
+        right = flow.credentials[wrong]
+        flow.credentials[wrong] = Credentials(right.api_key, SecretStr("PlantedSecret" * 4))
+        flow.start()
+        await flow.until(lambda: good not in flow.distributor.reconciling)
+        for at in range(3000):
+            flow.streams.frame(wrong, at + 1, b"flood %d" % at)
+        await flow.step(200)
+        flow.names = [good]
+        await flow.settled()
+        await flow.check()
+        await flow.until(lambda: flow.distributor.figures.letters == 3000)
+        text = repr(await flow.blocks(wrong))
+        assert "Planted" not in text
+        assert "flood 2999" in text
+
+
+async def test_an_instrument_that_was_not_listed_yet_is_looked_up(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    async with flowing(SPOT, redis_server, tmp_path) as flow:
+        whole, asked = flow._instruments, 0
+
+        async def listed() -> dict[str, Traded]:
+            nonlocal asked
+            asked += 1
+            found = await whole()
+            return found if asked > 1 else dict(list(found.items())[:1])
+
+        flow.distributor = AccountDistributor(
+            RedisUrl.parse(redis_server.url), flow.venue, flow.answers, listed, block_ms=20, log=get_logger()
+        )
+        flow.distributor.work_on(set(flow.names))
+        flow.start()
+        await flow.settled()
+        await flow.step(120)
+        await flow.settled()
+        await flow.check()
+        assert asked == 2
 
 
 async def test_it_stops_when_it_is_asked_to(redis_server: EmbeddedRedis, tmp_path: Path) -> None:

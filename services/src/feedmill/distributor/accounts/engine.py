@@ -43,7 +43,7 @@ ANSWER = 30.0
 """Seconds after an answer was handed to the raw stream until it is asked for again."""
 UNREADABLE_REST = 10.0
 """Seconds before the next reconciliation because of a frame that cannot be read."""
-FIRST_REST, MAX_REST = 1.0, 60.0
+FIRST_REST, MAX_REST = 1.0, 120.0
 ASLEEP = 5.0
 """Seconds between two ticks after which this process was silent, not the receiver."""
 _DETAIL = 300

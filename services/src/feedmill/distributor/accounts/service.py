@@ -36,6 +36,11 @@ ANSWER = 10.0
 REST = 5.0
 """Seconds an account is left alone after a fault."""
 
+LIST = 30.0
+"""Seconds that a list of instruments may take: the market's accounts wait for it."""
+RELIST = 60.0
+"""Seconds between two lists of instruments because of a symbol that is in none."""
+
 Ask = Callable[[str, str, AccountRequest], Awaitable[None]]
 """(account, command, request): carry it out and give the answer to the account's raw stream under that name."""
 ListInstruments = Callable[[], Awaitable[Mapping[str, Traded]]]
@@ -93,6 +98,8 @@ class AccountDistributor:
         self._log = log
         self._accounts: dict[str, _Account] = {}
         self._instruments: Mapping[str, Traded] = {}
+        self._relist_at = 0.0
+        self._relisting = asyncio.Lock()
         self._sweeper: _Account | None = None
         self.figures = Figures()
 
@@ -171,17 +178,17 @@ class AccountDistributor:
         if not ready or (not came and len(ready) > MAX_STREAMS):
             await sleep_or(stop, self._block_ms / 1000)
 
-    async def _renew_instruments(self) -> bool:
+    async def _renew_instruments(self) -> None:
         try:
-            found = await self._list()
+            async with asyncio.timeout(LIST):
+                found = await self._list()
         except Exception as error:
             self._log.warning("accounts.no_instruments", error=f"{type(error).__name__}: {error}"[:300])
-            return False
+            return
         self._instruments = found
         for account in self._accounts.values():
             if account.engine is not None:
                 account.engine.learn(found)
-        return True
 
     async def _load(self, wire: Wire, account: _Account) -> None:
         async with asyncio.timeout(ANSWER):
@@ -243,7 +250,10 @@ class AccountDistributor:
         try:
             engine.entry(raw_id, payload, now_ns(), monotonic())
         except Unlisted:
-            await self._renew_instruments()
+            async with self._relisting:  # Others wait for the list that is under way.
+                if monotonic() >= self._relist_at:
+                    await self._renew_instruments()
+                    self._relist_at = monotonic() + RELIST
             engine.entry(raw_id, payload, now_ns(), monotonic(), final=True)
 
     async def _commit(self, wire: Wire, account: _Account, engine: Engine) -> None:
