@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from feedmill.distributor.output import Taken
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.events import EventBlock
 from feedmill.shared.latency import Latencies, RecentLatency
-from feedmill.shared.metrics import LATENCY_BUCKETS
+from feedmill.shared.metrics import LATENCY_BUCKETS, Gauge
 
 frames = Counter("feedmill_distributor_frames_total", "Frames handled.")
 events = Counter("feedmill_distributor_events_total", "Events emitted.", ["type"])

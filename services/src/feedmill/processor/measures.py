@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from feedmill.processor.batch import Batch
 from feedmill.processor.store import Outcome
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.latency import Latencies
-from feedmill.shared.metrics import LATENCY_BUCKETS
+from feedmill.shared.metrics import LATENCY_BUCKETS, Gauge
 
 rows = Counter("feedmill_processor_rows_total", "Rows stored.", ["table"])
 duplicates = Counter("feedmill_processor_duplicates_total", "Rows that were there already.", ["table"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
+
+from feedmill.shared.metrics import Gauge
 
 P = "feedmill_receiver"
 
@@ -23,6 +25,10 @@ unconfirmed_bytes = Gauge(f"{P}_unconfirmed_bytes", "Bytes in memory, appended a
 unsent_bytes = Gauge(f"{P}_unsent_bytes", "Bytes of batches not yet sent, in memory and on disk.")
 buffered_bytes = Gauge(f"{P}_buffered_bytes", "Bytes held in memory.")
 budget_bytes = Gauge(f"{P}_budget_bytes", "Bytes that may be held in memory.")
+renewals = Counter(
+    f"{P}_renewals", "Connections replaced, new before old, by cause (planned, announced, moved) and result (ok, late)."
+    " Late: the old one ended first.", ["cause", "result"],
+)  # fmt: skip
 connects = Counter(f"{P}_connects", "Connection attempts, by result.", ["result"])
 reconnects = Counter(f"{P}_disconnects", "Connections that ended, by cause.", ["cause"])
 subscriptions = Gauge(f"{P}_subscriptions", "Topics, by state.", ["state"])

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from feedmill.exchanges.registry import UnknownVenue
 from feedmill.resources.collection import Key, Resources
@@ -24,6 +24,7 @@ from feedmill.resources.load import Texts, load_read, read_files
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared import log, postgres
 from feedmill.shared.config import ConfigError, resolve_urls
+from feedmill.shared.metrics import Gauge
 from feedmill.shared.redis import wire
 from feedmill.shared.redis.url import RedisUrl
 

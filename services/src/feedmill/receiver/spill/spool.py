@@ -90,7 +90,7 @@ class Spool:
     @property
     def oldest_seconds(self) -> float:
         """Age of the oldest segment, 0 without one."""
-        first = next((disk.extents[0] for disk in self.disks), None)
+        first = next((disk.extents[0] for disk in self.disks if disk.extents), None)
         return 0.0 if first is None else max(0.0, (now_ns() - first.head.created_ns) / SECOND)
 
     # life
