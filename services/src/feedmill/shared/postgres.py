@@ -7,7 +7,8 @@ import weakref
 from enum import Enum
 
 import asyncpg
-from pydantic import SecretStr
+
+from feedmill.shared.database_url import DatabaseUrl
 
 HEAD = "0001"
 """The migration this code was written for. Revisions are in text order; a later one is fine (expand, then contract)."""
@@ -78,29 +79,6 @@ def describe(error: BaseException) -> str:
     state = getattr(error, "sqlstate", None)
     text = str(error).splitlines()[0] if str(error) else ""
     return f"{type(error).__name__}{f' ({state})' if state else ''}: {text}"[:300]
-
-
-class DatabaseUrl:
-    """A database URL that never shows itself. Shared by all that connect: :meth:`become` changes it for all."""
-
-    __slots__ = ("_value", "life")
-
-    def __init__(self, value: str) -> None:
-        self._value = SecretStr(value)
-        self.life = 0
-        """How often it became another: a connection made in an earlier life is due to be made anew."""
-
-    def get(self) -> str:
-        """The URL with its password: never log it."""
-        return self._value.get_secret_value()
-
-    def become(self, value: str) -> None:
-        """Whoever connects from now on uses ``value``."""
-        self._value = SecretStr(value)
-        self.life += 1
-
-    def __repr__(self) -> str:
-        return "DatabaseUrl(**********)"
 
 
 Url = str | DatabaseUrl
