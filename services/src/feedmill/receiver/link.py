@@ -150,6 +150,8 @@ class Link:
     async def close(self, cause: str, detail: str = "") -> None:
         """End it from this side and wait until the record is written."""
         self.because(cause, detail)
+        if cause == "planned":
+            await self.connection.farewell()
         self.connection.close(graceful=cause in ("planned", "shutdown", "backpressure"))
         await self.connection.ended()
         if not self.over.is_set():

@@ -58,6 +58,8 @@ class ReceiverSettings:
     min_backoff: float = 0.5
     stable_after: float = 10.0
     silence_timeout: float | None = None
+    lifetime: float | None = None
+    """Connections are replaced before they are that old. None, or longer than the venue's limit = before its cut."""
     connect_timeout: float = 10.0
     ack_timeout: float = 10.0
     share: float = 0.5
@@ -82,7 +84,7 @@ class ReceiverSettings:
         spec = feed.spec
         receiver = spec.receiver
         breaker = pipeline.spec.redis.circuit_breaker
-        silence = receiver.reconnect.silence_timeout
+        silence, lifetime = receiver.reconnect.silence_timeout, receiver.reconnect.lifetime
         return cls(
             shard=ShardRef(feed.metadata.namespace, feed.metadata.name, shard),
             replica=replica,
@@ -101,6 +103,7 @@ class ReceiverSettings:
             max_backoff=receiver.reconnect.max_backoff.seconds,
             stable_after=receiver.reconnect.stable_after.seconds,
             silence_timeout=None if silence is None else silence.seconds,
+            lifetime=None if lifetime is None else lifetime.seconds,
             fleet=".".join(
                 (spec.exchange.name, spec.exchange.market, spec.exchange.environment.value, pipeline.spec.egress)
             ),

@@ -172,6 +172,9 @@ class Reconnect(Model):
     """Back-off starts anew once data has come for this long."""
     silence_timeout: Duration | None = None
     """A connection without any frame for this long counts as dead. Default: as fits the venue."""
+    lifetime: Duration | None = None
+    """A connection is replaced, new before old, after half to nearly all of this time. Default, and at most: the time
+    after which the venue ends it (Binance: 24h); where there is none (Deribit): never."""
 
 
 class Batching(Model):
