@@ -108,7 +108,16 @@ FAULTS = (
         "exchange-half-open", "nothing is read or answered either", exchanges.struck(kind="half_open"), _connects(1),
         QUIET,
     ),
-    Fault("exchange-24h-cut", "the end of the 24 hours", exchanges.struck(kind="cut"), _connects(1)),
+    Fault(
+        "exchange-24h-cut", "the end of the 24 hours, announced 3 s ahead", exchanges.struck(kind="cut", seconds=3.0),
+        lambda _: Promise(connects=1, gap_rows=False, catch_up=30.0),
+    ),
+    Fault("exchange-24h-cut-sudden", "the same, announced as it happens", exchanges.struck(kind="cut"), _connects(1)),
+    Fault(
+        "exchange-renewals", "connections replaced by plan, six of each venue", exchanges.renewals(6),
+        lambda _: Promise(connects=None, gap_rows=False, catch_up=30.0),
+        {"venues": ("binance/Spot", "binance/UsdM", "deribit/Derivatives"), "lifetime": "4s"},
+    ),
     Fault(
         "exchange-stall", "the network to it silent for 20 s", servers.stalled("exchange", 20.0), _connects(5),
         PROXIED | QUIET,

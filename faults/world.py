@@ -67,7 +67,7 @@ spec:
     replicas: {replicas}
     memory: {memory}
     spill: {{size: {spill}}}
-    reconnect: {{maxBackoff: 5s, silenceTimeout: {silence}}}
+    reconnect: {{maxBackoff: 5s, silenceTimeout: {silence}{lifetime}}}
 """
 
 
@@ -89,6 +89,8 @@ class Setup:
     """The receivers' budget."""
     spill: str = "1Gi"
     silence: str = "20s"
+    lifetime: str = ""
+    """Of the connections, before they are replaced; empty = as the exchanges have it."""
     redis: dict[str, str] | None = None
     """More lines of redis.conf."""
     proxied: bool = False
@@ -289,7 +291,7 @@ class World:
             text += _FEED.format(
                 name=feed_name(venue), exchange=exchange, market=market, stream=stream, rest=endpoint.rest,
                 symbols=", ".join(SYMBOLS[venue]), replicas=setup.replicas, memory=setup.memory, spill=setup.spill,
-                silence=setup.silence,
+                silence=setup.silence, lifetime=setup.lifetime and f", lifetime: {setup.lifetime}",
             )  # fmt: skip
         return text
 

@@ -247,6 +247,17 @@ async def test_cut_is_the_announced_end(simulate, connect) -> None:
         assert (await client.closed())[0] == 1001
 
 
+async def test_a_cut_leaves_the_time_it_announces(simulate, connect) -> None:
+    async with simulate(SPOT) as sim, connect(sim.endpoints[SPOT][0] + "/ws/btcusdt@trade") as client:
+        await client.read(5)
+        began = time.monotonic()
+        assert sim.fault("cut", seconds=0.5) == 1
+        await client.until(lambda got: got.get("e") == "serverShutdown")
+        assert (await client.next())["e"] == "trade", "data flow on until the cut"
+        assert (await client.closed())[0] == 1001
+        assert time.monotonic() - began >= 0.5
+
+
 async def test_rest_faults(simulate) -> None:
     async with simulate(SPOT) as sim, aiohttp.ClientSession() as session:
         url = sim.endpoints[SPOT][1] + "/api/v3/depth?symbol=BTCUSDT"

@@ -26,6 +26,7 @@ class Fault:
     ``count``: messages (topic kinds), connections (socket kinds) or requests (REST kinds) it hits; None = all there are
     now (socket kinds: those connected; with ``every`` and REST kinds: until ``clear``).
     ``every="subscribe"`` (socket kinds) strikes after each subscribe acknowledgement instead of at once.
+    ``cut`` announces where the venue does so, and ends the connection ``seconds`` later (None = at once).
     """
 
     kind: str

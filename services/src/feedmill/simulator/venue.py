@@ -324,7 +324,9 @@ class Venue(ABC):
             connection.set_mode(Mode.SLOW, fault.seconds, fault.delay)
         else:
             self.announce_cut(connection, False)
-            self.announce_cut(connection, True)
+            connection.doomed_at = connection.loop.time() + (fault.seconds or 0.0)
+            if not fault.seconds:
+                self.announce_cut(connection, True)
 
     @web.middleware
     async def _rest_faults(self, request: web.Request, handler: Any) -> web.StreamResponse:
