@@ -109,6 +109,17 @@ def test_commands_are_done_once_and_only_while_fresh() -> None:
     assert judge(command, now) == "do"
     assert judge(command, now) == "doubled"
     assert judge(Command("b", "book_snapshot", "S", "N", "Book", now - 31 * SECOND), now) == "stale"
+    issued_once_more = Command("a", "book_snapshot", "S", "N", "Book", now, living=["r0-1"])
+    assert judge(issued_once_more, now) == "do"
+    assert judge(issued_once_more, now) == "doubled"
+
+
+def test_what_was_asked_of_connections_before_this_process_began_is_no_concern_of_it() -> None:
+    judge = CommandFilter(30.0, since_ns=100 * SECOND).judge
+    before, now = 99 * SECOND, 101 * SECOND
+    assert judge(Command("a", "resubscribe", "S", "N", "Book", before), now) == "stale"
+    assert judge(Command("b", "resubscribe", "S", "N", "Book", now), now) == "do"
+    assert judge(Command("c", "trades", "S", "N", "Trades", before), now) == "do"
 
 
 class PlanFeed(Feed):

@@ -316,11 +316,18 @@ class BookTrack:
         """Ask for what is due."""
         if not self._due_ns or now_ns < self._due_ns or self.meta.status != SYNCING:
             return
-        kind = "book_snapshot" if self._rest else "resubscribe"
-        meta = self.meta
-        self._command = self.out.command(kind, meta.symbol, meta.native, CHANNEL, now_ns, self._reason[:200])
-        self._due_ns = now_ns + ANSWER_NS
+        self._ask("book_snapshot" if self._rest else "resubscribe", now_ns)
         self.resyncs += 1
+
+    def again(self, living: list[str], now_ns: int) -> None:
+        """Sessions began or ended: whichever had claimed the request may be gone."""
+        if self._command and self._rest and self.meta.status == SYNCING:
+            self._ask("book_snapshot", now_ns, self._command, living)
+
+    def _ask(self, kind: str, now_ns: int, again: str = "", living: list[str] | None = None) -> None:
+        meta, reason = self.meta, self._reason[:200]
+        self._command = self.out.command(kind, meta.symbol, meta.native, CHANNEL, now_ns, reason, again, living)
+        self._due_ns = now_ns + ANSWER_NS
 
     def failed(self, command: str, now_ns: int) -> None:
         """The receivers gave up on a command."""

@@ -222,6 +222,8 @@ class Engine:
                         self._expect(record.topics)
                     self._in_order = _ends_in_order(record)
                     self.sources.apply(batch.session, record, at_ns)
+                    if isinstance(record, control.Session | control.SessionEnd):
+                        self._ask_again()
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
                 self._letter(batch.session, batch.n, index, run.conn, at_ns, "internal_error", what, payload)
@@ -554,12 +556,20 @@ class Engine:
         if idle:
             if self._pending or self._unsettled:
                 self._expire(now_ns - self.settings.grace_ns)
-            self.sources.silence(self.settings.session_silence, monotonic, now_ns)
+            if self.sources.silence(self.settings.session_silence, monotonic, now_ns):
+                self._ask_again()
         for book in self.books.values():
             book.tick(now_ns)
         if not self.backfill.idle:
             # An answer may stand in what was not read yet: until then none is overdue.
             self.backfill.tick(now_ns, now_ns if idle else min(now_ns, id_of(self.pos)[0] * MS))
+
+    def _ask_again(self) -> None:
+        """Sessions began or ended: who had claimed a request may be gone."""
+        living = self.sources.living()
+        self.backfill.again(living, self._now_ns)
+        for book in self.books.values():
+            book.again(living, self._now_ns)
 
     def close_holes(self) -> None:
         """An orderly end: holes become gaps now, whoever comes next may close them."""

@@ -22,6 +22,8 @@ MAX_HOLES = 1000
 """Holes remembered per instrument; the oldest is forgotten beyond that (its gap row stays open)."""
 RENUMBERED_AFTER_NS = 300 * SECOND
 """A number that falls back although its exchange time is this much later: the venue counts anew."""
+MAY_COME = frozenset({"sequence", "redis_lost"})
+"""Causes of a hole that others may fill. Any other one says that no connection was there."""
 _LATE = int(Flag.LATE)
 
 
@@ -187,6 +189,11 @@ class TradeTrack(msgspec.Struct, array_like=True):
                 gaps.append(oldest.gap(shard, self.symbol, ""))
 
     def expire(self, before_ns: int, shard: str, gaps: list[Gap]) -> None:
-        """Holes found at or before ``before_ns`` (receive time) become gaps."""
-        due = [hole for hole in self.holes if hole.revision == 0 and hole.to_ns <= before_ns]
+        """Holes found at or before ``before_ns`` (receive time) become gaps, and at once those of a time when no
+        connection covered the instrument: there is nobody who may still fill them."""
+        due = [
+            hole
+            for hole in self.holes
+            if hole.revision == 0 and (hole.to_ns <= before_ns or hole.cause not in MAY_COME)
+        ]
         gaps.extend(hole.gap(shard, self.symbol, "") for hole in due)

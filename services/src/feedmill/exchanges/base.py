@@ -100,6 +100,8 @@ class VenueLimits:
     subscribes: float = 0.0
     """Subscribe requests at once, and each second, of all connections together; 0 = as many as messages."""
     subscribes_per_second: float = 0.0
+    weight_windows: bool = False
+    """Windows of weight begin with the clock (each minute of it), and every answer tells what was used in this one."""
 
 
 class Feed(ABC):

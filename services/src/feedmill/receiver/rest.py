@@ -2,7 +2,8 @@
 
 Every request draws on the venue's weight budget (its ``share``, corrected by what the venue's headers say; the fleet's
 where there is one), 429 and 418 stop all requests for as long as the venue asks, server errors are retried with
-back-off, and what is given up is told with a RestFailed record.
+back-off, and what is given up is told with a RestFailed record. What waits stands in two lanes (``lanes``), so that
+neither snapshots nor trades keep the other waiting for long.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from feedmill import __version__
 from feedmill.exchanges.base import Rest, RestRequest, TradeRange, VenueLimits
 from feedmill.receiver import metrics
 from feedmill.receiver.causes import host_of
+from feedmill.receiver.lanes import Lanes
 from feedmill.receiver.session import Producer
 from feedmill.shared import control
 from feedmill.shared.backoff import Backoff
@@ -27,10 +29,14 @@ from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.fleet import Fleet
 
 QUEUE = 1000
-WORKERS = 2
+WORKERS = 4
 ATTEMPTS = 5
-GIVE_UP = 60.0
-"""Seconds after which a command's request is given up, waiting for budget included: it was asked anew long since."""
+GIVE_UP = 150.0
+"""Seconds after which a command's request is given up, waiting for budget included: two windows of a venue's weight."""
+TOLD_SHARE = 0.8
+"""Of a weight that the venue counts by the clock's windows and tells in every answer: what others use is seen."""
+HEADROOM = 0.9
+"""Of the weight, everybody's use together, from which on nothing is asked for in a window."""
 NOT_OFFERED = 404
 PASSING = frozenset({403, 408, 418, 425, 429})
 """Statuses below 500 that say nothing against what was asked for."""
@@ -72,14 +78,10 @@ class RestDesk:
         self._timeout = timeout
         self._ssl = ssl_context
         self._log = log
-        self._queue: asyncio.Queue[Job] = asyncio.Queue(QUEUE)
+        self._lanes: Lanes[Job] = Lanes(QUEUE)
         self._pending: dict[tuple[str, ...], Job] = {}
         self._fleet = fleet
-        limit = max(1.0, limits.request_weight * share)
-        weight: Budget = TokenBucket.within(limit, limits.request_window)
-        if fleet is not None:
-            weight = fleet.within("weight", limit, limits.request_window)
-        self._buckets: dict[str, Budget] = {"weight": weight}
+        self._buckets: dict[str, Budget] = {"weight": _weight(limits, share, fleet)}
         self.problem = ""
 
     def move(self, rest: Rest) -> None:
@@ -117,16 +119,14 @@ class RestDesk:
             held.command = command or held.command
             held.asked = job.asked
             return
-        try:
-            self._queue.put_nowait(job)
-        except asyncio.QueueFull:
+        if not self._lanes.put(job, request.weight, yields=request.kind == "trades"):
             self._give_up(job, f"{QUEUE} REST requests wait already")
             return
         self._pending[job.key] = job
 
     async def run(self) -> None:
         """Work until cancelled."""
-        connector = aiohttp.TCPConnector(limit=4, ssl=self._ssl if self._ssl is not None else True)
+        connector = aiohttp.TCPConnector(limit=WORKERS, ssl=self._ssl if self._ssl is not None else True)
         async with (
             aiohttp.ClientSession(
                 connector=connector,
@@ -140,7 +140,7 @@ class RestDesk:
 
     async def _work(self, session: aiohttp.ClientSession) -> None:
         while True:
-            job = await self._queue.get()
+            job = await self._lanes.get()
             try:
                 await self._serve(session, job)
             finally:
@@ -175,7 +175,7 @@ class RestDesk:
     async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: Budget) -> tuple[bool, str, int]:
         """(final?, why not, HTTP status or 0): ``(True, "", 200)`` is an answer in the stream."""
         request = job.request
-        sent = now_ns()
+        sent, began = now_ns(), monotonic()
         try:
             async with session.get(request.url, params=dict(request.params)) as answer:
                 body = await answer.content.read(MAX_BODY + 1)
@@ -192,7 +192,7 @@ class RestDesk:
             return True, f"the answer is larger than {MAX_BODY} bytes", 0
         limits = self._rest.read_limits(status, headers, body)
         if limits.used_weight is not None and request.bucket == "weight":
-            bucket.correct(self._limits.request_weight * 0.9 - limits.used_weight)
+            bucket.correct(self._limits.request_weight * HEADROOM - limits.used_weight, monotonic() - began)
         metrics.rest_requests.labels(request.kind, str(status)).inc()
         if 200 <= status < 300:
             self.problem = ""
@@ -224,3 +224,14 @@ class RestDesk:
         metrics.rest_requests.labels(job.request.kind, "given_up").inc()
         self._log.warning("rest.given_up", kind=job.request.kind, symbol=job.request.symbol, reason=reason[:200])
         self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200], status))
+
+
+def _weight(limits: VenueLimits, share: float, fleet: Fleet | None) -> Budget:
+    """The budget of the venue's request weight."""
+    if fleet is not None and limits.weight_windows:
+        doubtful = (HEADROOM - TOLD_SHARE) * limits.request_weight
+        return fleet.windows("weight", limits.request_weight * TOLD_SHARE, limits.request_window, doubtful)
+    limit = max(1.0, limits.request_weight * share)
+    if fleet is not None:
+        return fleet.within("weight", limit, limits.request_window)
+    return TokenBucket.within(limit, limits.request_window)

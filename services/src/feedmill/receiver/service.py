@@ -102,7 +102,7 @@ class Receiver:
             ssl_context=settings.ssl_context, fleet=self.fleet, log=log,
         )  # fmt: skip
         self.commands = CommandReader(
-            redis_url, settings.shard, self.breaker, self.handle, replica=settings.replica,
+            redis_url, settings.shard, self.breaker, self.handle, session=lambda: self.producer.id,
             max_age=settings.command_max_age, well=lambda: not self.desk.problem, log=log,
         )  # fmt: skip
         self._asked: set[asyncio.Task[None]] = set()
