@@ -31,6 +31,7 @@ FULL = list(yaml.safe_load_all((ROOT / "examples" / "full-pipeline.yaml").read_t
 
 FEED_DEFAULTS = {
     "metadata.namespace": "default",
+    "spec.instruments.select.maxInstruments": 500,
     "spec.exchange.environment": "Production",
     "spec.channels[].depth": 20,
     "spec.channels[].sampleInterval": "1s",

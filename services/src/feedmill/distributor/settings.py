@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from feedmill.distributor.books import BookSettings
@@ -49,8 +49,13 @@ class DistributorSettings:
     """Share of Redis' maxmemory above which nothing is added to the events stream while processors are behind."""
 
     @classmethod
-    def from_resources(cls, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int) -> DistributorSettings:
-        """Raises PlanError, UnknownVenue or ValueError for what the manifest cannot mean."""
+    def from_resources(
+        cls, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int, symbols: Sequence[str] | None = None
+    ) -> DistributorSettings:
+        """``symbols``: of the feed, where the manifest does not list them; None = not known yet.
+
+        Raises PlanError, UnknownVenue or ValueError for what the manifest cannot mean.
+        """
         spec = feed.spec
         venue = get_venue(spec.exchange.name, spec.exchange.market)
         reference = ShardRef(*feed.key, shard)
@@ -60,7 +65,9 @@ class DistributorSettings:
         if book is not None:
             slot = int(book.sample_interval.seconds * SECOND)
             books = BookSettings(str(reference), venue.book_rules, book.depth, slot)
-        subscriptions = shard_subscriptions(feed, shard)
+        subscriptions = shard_subscriptions(feed, shard, symbols=symbols)
+        wanted = frozenset((each.channel.value, each.symbol, each.interval) for each in subscriptions)
+        known = symbols is not None or spec.instruments.symbols is not None
         return cls(
             shard=reference,
             exchange=spec.exchange.name,
@@ -70,7 +77,7 @@ class DistributorSettings:
             arbitration=venue.arbitration,
             grace_ns=int(spec.distributor.gap_grace.seconds * SECOND),
             image_interval=spec.distributor.image_interval.seconds,
-            wanted=frozenset((each.channel.value, each.symbol, each.interval) for each in subscriptions),
+            wanted=wanted if known else None,
             trades_page=venue.trades_page,
             linger=LINGER[spec.receiver.batching.mode],
             breaker_failures=breaker.failure_threshold,

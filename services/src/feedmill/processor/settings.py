@@ -8,7 +8,7 @@ from typing import Any
 
 from feedmill.exchanges.base import Arbitration, ChannelName
 from feedmill.exchanges.registry import get_venue
-from feedmill.plan import PlanError, shard_subscriptions, shards_of
+from feedmill.plan import shard_subscriptions, shards_of
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.types import BatchingMode
@@ -135,10 +135,7 @@ def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
     channels = frozenset(channel.name.value for channel in feed.spec.channels)
     made = []
     for ref in shards_of(feed):
-        try:
-            natives = {item.symbol: item.native for item in shard_subscriptions(feed, ref.shard)}
-        except PlanError:
-            natives = {}
+        natives = {item.symbol: item.native for item in shard_subscriptions(feed, ref.shard)}
         linger = LINGER[feed.spec.receiver.batching.mode]
         page = venue.trades_page if dense else 0
         made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger, page))

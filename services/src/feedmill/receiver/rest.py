@@ -51,10 +51,16 @@ class Job:
     command: str
     asked: float = field(default_factory=monotonic)
     """Monotonic time."""
+    taken: asyncio.Future[bytes] | None = None
+    """Who waits for the body here; None = it goes into the stream."""
 
     @property
     def key(self) -> tuple[str, ...]:
         return (self.request.kind, self.request.symbol, self.request.url, *sorted(self.request.params.values()))
+
+
+class RestUnanswered(Exception):
+    """What was asked for by :meth:`RestDesk.fetch` could not be had; the message says why."""
 
 
 class RestDesk:
@@ -112,12 +118,19 @@ class RestDesk:
         for request in self._rest.instruments(natives):
             self.ask(request, command)
 
-    def ask(self, request: RestRequest, command: str) -> None:
-        job = Job(request, command)
+    async def fetch(self, request: RestRequest) -> bytes:
+        """The body of an answer, for this process alone. Raises RestUnanswered."""
+        taken: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.ask(request, "", taken)
+        return await taken
+
+    def ask(self, request: RestRequest, command: str, taken: asyncio.Future[bytes] | None = None) -> None:
+        job = Job(request, command, taken=taken)
         held = self._pending.get(job.key)
         if held is not None:
             held.command = command or held.command
             held.asked = job.asked
+            held.taken = taken or held.taken
             return
         if not self._lanes.put(job, request.weight, yields=request.kind == "trades"):
             self._give_up(job, f"{QUEUE} REST requests wait already")
@@ -196,6 +209,10 @@ class RestDesk:
         metrics.rest_requests.labels(request.kind, str(status)).inc()
         if 200 <= status < 300:
             self.problem = ""
+            if job.taken is not None:
+                if not job.taken.done():
+                    job.taken.set_result(body)
+                return True, "", status
             self._producer.answer(
                 control.RestAnswer(job.command, request.kind, request.symbol, request.native, status, sent, body), at
             )
@@ -223,6 +240,10 @@ class RestDesk:
     def _give_up(self, job: Job, reason: str, status: int = 0) -> None:
         metrics.rest_requests.labels(job.request.kind, "given_up").inc()
         self._log.warning("rest.given_up", kind=job.request.kind, symbol=job.request.symbol, reason=reason[:200])
+        if job.taken is not None:
+            if not job.taken.done():
+                job.taken.set_exception(RestUnanswered(reason[:200]))
+            return
         self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200], status))
 
 

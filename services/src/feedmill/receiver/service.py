@@ -201,9 +201,9 @@ class Receiver:
             self.appender.report()
 
     async def _metadata(self) -> None:
-        natives = sorted({subscription.native for subscription in self.settings.subscriptions})
         while True:
             if natives:
+            natives = sorted({subscription.native for subscription in self.settings.subscriptions})
                 self.desk.instruments(natives, "")
             await asyncio.sleep(self.settings.instruments_interval)
 

@@ -13,8 +13,9 @@ from feedmill.simulator.topics import Topic
 TOPIC_KINDS = ("drop", "double", "swap", "bad_bytes", "bad_price")
 SOCKET_KINDS = ("close", "abort", "silence", "half_open", "slow", "cut")
 REST_KINDS = ("rest_429", "rest_418", "rest_500", "latency")
+LISTING_KINDS = ("list", "expire")
 OTHER_KINDS = ("skew", "forget", "clear")
-KINDS = TOPIC_KINDS + SOCKET_KINDS + REST_KINDS + OTHER_KINDS
+KINDS = TOPIC_KINDS + SOCKET_KINDS + REST_KINDS + LISTING_KINDS + OTHER_KINDS
 VARIANTS = ("cut", "json", "utf8")
 CHANNELS = ("Trades", "Ticker", "Book", "Candles")
 
@@ -35,7 +36,8 @@ class Fault:
     count: int | None = None
     every: str = ""
     seconds: float | None = None
-    """How long silence, half_open and slow last (None = until the connection ends), how far skew and latency go."""
+    """How long silence, half_open and slow last (None = until the connection ends), how far skew and latency go, in how
+    many an instrument that is listed expires (None = as its name says)."""
     code: int = 1000
     reason: str = ""
     variant: str = "cut"
@@ -63,6 +65,8 @@ class Fault:
             raise ConfigError(f"fault count {self.count} is too small: give at least 1, or leave it out")
         if self.kind in ("skew", "latency") and self.seconds is None:
             raise ConfigError(f"fault {self.kind} needs seconds")
+        if self.kind in LISTING_KINDS and not self.symbol:
+            raise ConfigError(f"fault {self.kind} needs a symbol")
 
     def matches(self, topic: Topic) -> bool:
         return self.symbol in ("", topic.symbol, topic.native) and self.channel in ("", topic.channel)

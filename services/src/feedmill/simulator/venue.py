@@ -43,6 +43,12 @@ class Source(Protocol):
     def forget(self, symbol: str) -> int:
         """REST no longer has the trades sent so far, of ``symbol`` or of all; answers of how many instruments."""
 
+    def list_new(self, symbol: str, expiry_ms: int) -> int:
+        """The venue lists one more instrument; answers how many are new."""
+
+    def expire(self, symbol: str) -> int:
+        """An instrument ends; answers how many did."""
+
 
 class Venue(ABC):
     """One venue. ``stop_emitting`` ends the flow of messages; the server answers on."""
@@ -280,6 +286,13 @@ class Venue(ABC):
         if fault.kind == "forget":
             self.log_fault("forget", fault.symbol, "Trades", "")
             return self.source.forget(fault.symbol)
+        if fault.kind == "list":
+            expiry_ms = 0 if fault.seconds is None else self.matching_ms() + int(fault.seconds * 1000)
+            self.log_fault("list", fault.symbol, "", f"expires {expiry_ms or 'as its name says'}")
+            return self.source.list_new(fault.symbol, expiry_ms)
+        if fault.kind == "expire":
+            self.log_fault("expire", fault.symbol, "", "")
+            return self.source.expire(fault.symbol)
         if fault.kind in TOPIC_KINDS:
             hit = [topic for topic in self.source.topics.values() if topic.started and fault.matches(topic)]
             for topic in hit:
