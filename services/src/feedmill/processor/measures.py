@@ -37,6 +37,7 @@ lost_commits = Counter(
     "feedmill_processor_lost_commits_total",
     "Commits gone from a stream before they were stored (a wiped server: 1).",
 )
+given_up = Counter("feedmill_processor_given_up_gaps_total", "Gaps of lost commits that REST requests did not close.")
 moved = Counter("feedmill_processor_moved_total", "Batches given up because the position was moved by another process.")
 shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
 server_up = Gauge("feedmill_processor_server_up", "1 when the server answered last time.", ["server"])

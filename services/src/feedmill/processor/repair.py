@@ -18,6 +18,7 @@ import asyncpg
 
 from feedmill.exchanges.base import ChannelName
 from feedmill.processor import losses_sql as sql
+from feedmill.processor import measures
 from feedmill.processor.losses import OWN
 from feedmill.processor.settings import ShardSettings
 from feedmill.shared import postgres
@@ -128,6 +129,7 @@ class Repairer:
         asked.again = monotonic() + WAIT * 2.0 ** (asked.times - 1)
         self._log.info("repair.asked", gap=row["id"], from_id=command.from_id, to_id=command.to_id, time=asked.times)
         if asked.times == ATTEMPTS:
+            measures.given_up.inc()
             self._log.warning(
                 "gap.not_offered", gap=row["id"], effect="unless it comes still, the gap stays open",
                 remedy="the venue no longer gives these trades: load them from an archive, or accept the gap",
