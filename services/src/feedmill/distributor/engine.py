@@ -90,7 +90,7 @@ class Engine:
         """Books whose image goes with the next commit."""
         self._expect(self.sources.refs())
         if settings.wanted is not None:
-            self._forget_unwanted(settings.wanted)
+            self._forget_unwanted(settings.wanted, ended=settings.selected)
         for symbol, book in self.books.items():
             book.restore(_image(images.get(symbol)))
         self._handlers: dict[type, Callable[[Any, str], None]] = {
@@ -416,20 +416,25 @@ class Engine:
         self.out.duplicates += 1
         return True
 
-    def _forget_unwanted(self, wanted: frozenset[TopicKey]) -> None:
+    def _forget_unwanted(self, wanted: frozenset[TopicKey], *, ended: bool) -> None:
         """What neither the manifest wants nor a connection brings: it would wait for what never comes."""
         known = {(ChannelName.TRADES.value, symbol, "") for symbol in self._trades}
         known |= {(ChannelName.TICKER.value, symbol, "") for symbol in self._tickers}
         known |= {(ChannelName.CANDLES.value, symbol, interval) for symbol, interval in self._candles}
         known |= {(ChannelName.BOOK.value, symbol, "") for symbol in self.books}
         known |= {(channel, symbol, "") for channel, _, symbol in (key.partition("/") for key in self._unseen.awaited)}
-        for key in known - wanted - self.sources.covered():
-            self._forget(key)
+        for key in sorted(known - wanted - self.sources.covered()):
+            self._forget(key, ended=ended)
 
-    def _forget(self, key: TopicKey) -> None:
-        """Drop what is known of a topic, so that it begins anew when it is wanted again; what owes a gap is kept."""
+    def _forget(self, key: TopicKey, *, ended: bool) -> None:
+        """Drop what is known of a topic, so that it begins anew when it is wanted again.
+
+        What owes a gap is kept for that, unless it is known to have ``ended``: then the gap ends too.
+        """
         channel, symbol, interval = key
         self._unseen.forget(channel, symbol)
+        if ended:
+            self._end_gap(channel, symbol)
         if channel == ChannelName.TRADES:
             if (trades := self._trades.get(symbol)) is not None:
                 if trades.waiting:
@@ -450,7 +455,7 @@ class Engine:
                 del self._tickers[symbol]
         elif channel == ChannelName.CANDLES:
             candles = self._candles.get((symbol, interval))
-            if candles is not None and not candles.cause:
+            if candles is not None and (ended or not candles.cause):
                 self._delete(f"c:{symbol}/{interval}")
                 del self._candles[symbol, interval]
         elif (book := self.books.get(symbol)) is not None:
@@ -462,6 +467,19 @@ class Engine:
                 book.rest()
 
     def _delete(self, field: str) -> None:
+    def _end_gap(self, channel: str, symbol: str) -> None:
+        """The instrument was delisted, or is wanted no longer: a gap without an end has it now."""
+        at_ns = self._now_ns or id_of(self.pos)[0] * MS
+        gap = self._unseen.ended(channel, symbol, at_ns)
+        if channel == ChannelName.TRADES and (trades := self._trades.get(symbol)) is not None:
+            gap = trades.ended(self.shard, at_ns) or gap
+        elif channel == ChannelName.TICKER and (ticker := self._tickers.get(symbol)) is not None:
+            gap = ticker.gaps.close(-1, at_ns, "") or gap
+        elif channel == ChannelName.BOOK and (book := self.books.get(symbol)) is not None:
+            gap = book.meta.gaps.close(-1, at_ns, "") or gap
+        if gap is not None:
+            self.out.gap(gap)
+
         self._touched.pop(field, None)
         self._deleted.add(field)
 
@@ -484,7 +502,7 @@ class Engine:
         if cause == REMOVED:
             if not others:
                 self._retired.add(key_of(topic))
-                self._forget(key_of(topic))
+                self._forget(key_of(topic), ended=True)
                 return
             cause = "disconnected"  # The others are about to end it too, but they bring it still.
         if topic.channel == ChannelName.BOOK:

@@ -40,6 +40,8 @@ class DistributorSettings:
     linger: float = LINGER[BatchingMode.ADAPTIVE]
     wanted: frozenset[TopicKey] | None = None
     """What the manifest asks for; None = not known, nothing is forgotten for it."""
+    selected: bool = False
+    """``wanted`` is what the receivers follow too (the record of a selection), so what is not in it has ended."""
     trades_page: int = 0
     """Trades that one REST request brings at most; 0 = gaps are not filled by REST."""
     breaker_failures: int = 5
@@ -78,6 +80,7 @@ class DistributorSettings:
             grace_ns=int(spec.distributor.gap_grace.seconds * SECOND),
             image_interval=spec.distributor.image_interval.seconds,
             wanted=wanted if known else None,
+            selected=symbols is not None and spec.instruments.symbols is None,
             trades_page=venue.trades_page,
             linger=LINGER[spec.receiver.batching.mode],
             breaker_failures=breaker.failure_threshold,

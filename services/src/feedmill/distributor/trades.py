@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from feedmill.distributor.gaps import CLOSED, LATE, OPEN, cut, joined, within, without
+from feedmill.distributor.gaps import CLOSED, LATE, OPEN, cut, joined, new_gap, within, without
 from feedmill.shared.clock import SECOND
 from feedmill.shared.events import Flag, Gap, Trade
 
@@ -108,6 +108,15 @@ class TradeTrack(msgspec.Struct, array_like=True):
     def owes(self) -> bool:
         """Whether the next trade will tell a gap: no connection covered the instrument after the last one."""
         return self.cause_after == self.last.id
+
+    def ended(self, shard: str, at_ns: int) -> Gap | None:
+        """No trade follows any more; answers the row of what may be missing after the last one."""
+        if not self.owes:
+            return None
+        gap = new_gap(shard, self.symbol, CHANNEL, self.cause, self.last.id + 1, self.last.receive_ns, at_ns)
+        gap.state, gap.to_ns = CLOSED, at_ns
+        self.cause, self.cause_after = "", -1
+        return gap
 
     def interrupted(self, cause: str) -> None:
         """No connection covers the instrument any more, or what did has lost something."""
