@@ -56,6 +56,7 @@ PIPELINE_DEFAULTS = {
     "spec.redis.managed.memory": "1Gi",
     "spec.redis.circuitBreaker.failureThreshold": 5,
     "spec.redis.circuitBreaker.resetTimeout": "30s",
+    "spec.redis.confirm.replicas": 0,
     "spec.postgres.managed.storage": "20Gi",
     "spec.postgres.circuitBreaker.failureThreshold": 5,
     "spec.postgres.circuitBreaker.resetTimeout": "30s",

@@ -164,6 +164,7 @@ class Receiver:
         if self.spool is not None:
             self.spool.resize(settings.spill_size)
         self.breaker.limit(settings.breaker_failures, settings.breaker_reset)
+        self.confirmer.replicas = settings.confirm_replicas
         if rest is not None:
             self.desk.move(rest)
         if self.fleet is not None and settings.fleet:
@@ -202,8 +203,8 @@ class Receiver:
 
     async def _metadata(self) -> None:
         while True:
-            if natives:
             natives = sorted({subscription.native for subscription in self.settings.subscriptions})
+            if natives:
                 self.desk.instruments(natives, "")
             await asyncio.sleep(self.settings.instruments_interval)
 

@@ -47,6 +47,7 @@ class ReceiverSettings:
     breaker_reset: float = 30.0
     append_deadline: float = 5.0
     confirm_replicas: int = 0
+    """Replicas that must have a batch on disk before it is let go."""
     confirm_hold: float = 2.0
     """How long a batch that the server calls on disk is held all the same, unless much is held."""
     pause_limit: float = 30.0
@@ -100,6 +101,7 @@ class ReceiverSettings:
             spill_size=receiver.spill.size.bytes,
             breaker_failures=breaker.failure_threshold,
             breaker_reset=breaker.reset_timeout.seconds,
+            confirm_replicas=pipeline.spec.redis.confirm.replicas,
             max_backoff=receiver.reconnect.max_backoff.seconds,
             stable_after=receiver.reconnect.stable_after.seconds,
             silence_timeout=None if silence is None else silence.seconds,

@@ -132,7 +132,8 @@ def redis(receiver: Receiver) -> Mapping[str, Any]:
         "confirms": {None: "unknown", True: "WAITAOF", False: "append-only file is off: acknowledged = confirmed"}[
             confirmer.aof
         ],
-        "confirmProblem": confirmer.problem,
+        "confirmProblem": confirmer.problem or confirmer.short_of_replicas,
+        "confirmReplicas": {"wanted": confirmer.replicas, "seen": confirmer.replicas_seen},
     }
 
 
