@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from feedmill.distributor.books import OTHERS
 from feedmill.shared import control
 
 LEVELS = ([("10", "1")], [("11", "1")])
@@ -349,3 +350,21 @@ def test_a_poisoned_change_kept_of_another_connection_breaks_the_book_only(kit: 
     out = desk.out()
     assert gaps(out) == [("open", "book", 7, -1)]
     assert desk.track.meta.source == f"{desk.feeders[1].session}/1"
+
+
+@pytest.mark.parametrize("rules", ["dense", "pu", "inband"])
+def test_a_connection_far_ahead_counts_before_what_is_kept_of_it_is_dropped(kit: Any, rules: str) -> None:
+    """The one that counted lags: its end, while it does, costs nothing."""
+    desk = Desk(kit, rules, 2)
+    if rules == "inband":
+        desk.send(0, desk.snapshot(5)).send(1, desk.snapshot(5))
+    else:
+        desk.answer(5)
+    last = 5 + 3 * OTHERS
+    desk.send(0, desk.change(6)).send(1, *(desk.change(seq) for seq in range(6, last + 1)))
+    assert desk.seq == last
+    desk.send(0, desk.change(7), desk.change(8)).close(0).send(1, desk.change(last + 1))
+    out = desk.out()
+    assert desk.seq == last + 1
+    assert not out.events.gaps
+    assert [delta.seq for delta in out.deltas.deltas if not delta.image] == list(range(6, last + 2))

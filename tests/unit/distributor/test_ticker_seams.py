@@ -337,3 +337,16 @@ def test_too_many_of_one_that_does_not_count_are_given_up_and_told(kit: Any) -> 
     assert out.tickers == [7, 100 + held_module.MOST + 1, 100 + held_module.MOST + 2]
     (row,) = out.rows().values()
     assert (row.from_seq, row.to_seq, row.cause) == (1, 10 + held_module.MOST + 1, "disconnected")
+
+
+def test_one_that_is_far_ahead_and_has_missed_nothing_counts_from_then_on(kit: Any) -> None:
+    """The one that counted lags: its end, while it does, costs nothing."""
+    host, (slow, quick) = begin(kit, "slow", "quick", rules="inband")
+    host.feed(slow.open(kit.T0, kit.topic("Ticker")), slow.frames(kit.T0, kit.ticker(7, 1 * MS)))
+    host.feed(quick.open(kit.T0 + 1, kit.topic("Ticker")), quick.frames(kit.T0 + 1, kit.ticker(7, 1 * MS)))
+    many = [kit.ticker(100 + n, (10 + n) * MS) for n in range(3 * held_module.MOST)]
+    host.feed(quick.frames(kit.T0 + 2, *many), slow.frames(kit.T0 + 3, *many[:9]), slow.close(kit.T0 + 4, "aborted"))
+    out = host.commit()
+    assert out.tickers == [7, *range(100, 100 + 3 * held_module.MOST)]
+    assert not out.events.gaps
+    assert not host.engine._tickers[kit.SYMBOL].held.kept

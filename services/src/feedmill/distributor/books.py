@@ -145,6 +145,14 @@ class BookTrack:
         self._feed(follows, other, now_ns)
         return True
 
+    def _leads(self, source: str, now_ns: int) -> bool:
+        """Whether another source counts from now on: it is ahead by as much as is kept, so the one that did lags."""
+        kept, book = self._others.get(source, ()), self.book
+        if len(kept) < OTHERS or book is None or not self.valid:
+            return False
+        relation = _relate(self.settings.rules, book.seq, kept[0], fresh=book.fresh)
+        return relation is Chain.APPLY and self._go_on_with(source, now_ns)
+
     def _following(self, book: Book, updates: Iterable[BookUpdate]) -> list[BookUpdate] | None:
         """The changes among ``updates`` that lead on from the book; None when something is missing between."""
         seq, fresh, rules = book.seq, book.fresh, self.settings.rules
@@ -185,7 +193,7 @@ class BookTrack:
     def update(self, update: BookUpdate, source: str, now_ns: int) -> None:
         """A message of the stream. Raises ValueError when its levels cannot be read (the book is broken then)."""
         meta = self.meta
-        if source != meta.source:
+        if source != meta.source and not self._leads(source, now_ns):
             rebuilds = meta.status == SYNCING and update.snapshot and update.seq >= meta.last_seq
             if meta.source and not rebuilds:
                 self._others.setdefault(source, deque(maxlen=OTHERS)).append(update)

@@ -322,7 +322,8 @@ class Engine:
                 if track.source and self.sources.is_live(track.source):
                     self.out.duplicates += 1
                     if track.is_news(ticker):
-                        track.held.show(source, ticker)
+                        if track.held.show(source, ticker):
+                            self._ticker_taken_over(track, source, None)
                         self._touched["k:" + symbol] = track
                     elif track.held.known(source):
                         self._touched["k:" + symbol] = track
