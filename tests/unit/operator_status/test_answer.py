@@ -57,6 +57,20 @@ def test_a_receiver() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("section", "selected"),
+    [
+        ({"selecting": True, "instruments": 37}, 37),
+        ({"selecting": True, "instruments": None}, None),
+        ({"selecting": False, "instruments": 2}, None),
+        ({"selecting": True, "instruments": "many"}, None),
+        ("none", None),
+    ],
+)
+def test_how_many_were_selected(section: Any, selected: int | None) -> None:
+    assert read_answer(receiver() | {"selection": section}).selected == selected
+
+
 def test_a_processor() -> None:
     assert read_answer(PROCESSOR) == Answer(
         ready=True,

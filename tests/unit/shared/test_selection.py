@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from feedmill.exchanges.base import Listed, Listing, MapError
 from feedmill.exchanges.registry import get_venue
-from feedmill.plan import shard_of
+from feedmill.plan import plan, shard_of
 from feedmill.resources.feed import Select
+from feedmill.resources.load import load_texts
 from feedmill.shared.clock import SECOND
 from feedmill.shared.selection.pick import (
     Chosen,
@@ -271,3 +273,21 @@ def test_versions_rise(version: str, now_ns: int) -> None:
     assert after.isdigit()
     if version.isascii() and version.isdigit():
         assert int(after) > int(version)
+
+
+def test_the_example() -> None:
+    text = (Path(__file__).parents[3] / "examples" / "deribit-options.yaml").read_text("utf-8")
+    resources = load_texts({"deribit-options.yaml": text}, local=True)
+    (feed,) = resources.feeds.values()
+    select = feed.spec.instruments.select
+    assert select is not None
+    wanted = Criteria.of(select)
+    assert (wanted.most, wanted.every) == (500, 60)
+    found = choose(
+        wanted, listed("deribit/Derivatives"), NOW, frozenset(), get_venue("deribit", "Derivatives").to_native
+    )
+    assert [each.symbol for each in found] == ["BTC-27NOV26-80000-C"]
+    assert sorted(each.shard for each in plan(resources) if each.role == "receiver" and each.shard is not None) == [
+        0,
+        1,
+    ]

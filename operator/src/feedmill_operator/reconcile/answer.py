@@ -75,6 +75,8 @@ class Answer:
     lag: str | None = None
     connections: tuple[Connection, ...] = ()
     rejected: tuple[str, ...] = ()
+    selected: int | None = None
+    """Instruments of the whole feed that `instruments.select` came to; None = it lists them, or has no list yet."""
 
 
 def read_answer(document: Mapping[str, Any]) -> Answer:
@@ -99,6 +101,7 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
         lag=lag_bucket(_number(_map(document.get("lag")).get("seconds"))) if knows_lag else None,
         connections=tuple(_connection(name, _map(item)) for name, item in sorted(connections.items())[:MOST]),
         rejected=tuple(sorted(_rejected(connections.values())))[:MOST],
+        selected=_selected(_map(document.get("selection"))),
     )
 
 
@@ -138,6 +141,11 @@ def _connection(name: str, section: Mapping[str, Any]) -> Connection:
         fresh=fresh,
         age=age,
     )
+
+
+def _selected(section: Mapping[str, Any]) -> int | None:
+    found = section.get("instruments")
+    return found if section.get("selecting") is True and isinstance(found, int) else None
 
 
 def _rejected(connections: Iterable[Any]) -> set[str]:

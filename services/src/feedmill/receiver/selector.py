@@ -57,8 +57,15 @@ class Selector:
         self.lease = Lease(redis_url, lease_key(follower.key), name=name, log=log)
         self._kept: Record | None = None
         """The last one this process knows of, for a Redis that lost it."""
-        self.problem = ""
+
+    @property
+    def problem(self) -> str:
         """Why the list is not up to date; empty = it is, or another receiver reads it."""
+        return self._follower.unread
+
+    @problem.setter
+    def problem(self, why: str) -> None:
+        self._follower.unread = why[:300]
 
     def document(self) -> dict[str, Any]:
         """The section ``selector`` of ``/health``."""
@@ -143,9 +150,9 @@ class Selector:
         return wait if at is None else min(wait, max(0.0, (at + AFTER_EXPIRY_NS - now_ns()) / SECOND))
 
     def _trouble(self, why: str, criteria: Criteria) -> float:
-        if why != self.problem:
-            self.problem = why
-            self._log.warning("selection.not_read", reason=why[:300], effect="the last list stays in force")
+        before, self.problem = self.problem, why
+        if self.problem != before:
+            self._log.warning("selection.not_read", reason=self.problem, effect="the last list stays in force")
         return min(AGAIN, criteria.every)
 
     async def _list(self, criteria: Criteria) -> list[Listed]:

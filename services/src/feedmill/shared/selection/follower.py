@@ -47,6 +47,8 @@ class Follower:
         """What is worked on; None = not known yet."""
         self.error = ""
         """Why the newest list is not followed."""
+        self.unread = ""
+        """Why the venue's list is not read, where this process reads it."""
         self.moved = asyncio.Event()
         """Set, and replaced by another, when a newer manifest is taken up."""
         health.detail("selection", self.document)
@@ -71,8 +73,8 @@ class Follower:
     def selected(self) -> tuple[bool, str]:
         if self.symbols is not None:
             return True, ""
-        why = f"Redis: {self._link.error}" if self._link.error else "the venue's list of instruments was not read yet"
-        return False, f"spec.instruments.select: no list of instruments: {why}"
+        why = f"Redis: {self._link.error}" if self._link.error else self.unread or "the venue's was not read yet"
+        return False, f"no list of instruments: {why}"
 
     def document(self) -> dict[str, Any]:
         """The section ``selection`` of ``/health``; ``instruments`` is of the whole feed."""
