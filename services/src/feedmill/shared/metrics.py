@@ -10,7 +10,7 @@ from collections.abc import Callable
 import prometheus_client
 from prometheus_client import Counter, Histogram
 
-from feedmill.shared.log import get_logger
+from feedmill.shared import log
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """Seconds."""
@@ -34,10 +34,12 @@ class Gauge(prometheus_client.Gauge):
             cause = (self._name, type(error).__name__)
             if cause not in _told:
                 _told.add(cause)
-                get_logger().exception("metrics.gauge_failed", gauge=self._name)
+                log.get_logger().exception("metrics.gauge_failed", gauge=self._name)
             return math.nan
 
 
+dropped_lines = Gauge("feedmill_process_dropped_log_lines", "Log lines dropped since nobody read the ones before.")
+dropped_lines.set_function(lambda: log.dropped_lines)
 loop_lag = Histogram(
     "feedmill_process_loop_lag_seconds",
     "How late a timer of the event loop fired.",
