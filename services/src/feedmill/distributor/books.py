@@ -30,6 +30,9 @@ ANSWER_NS = 10 * SECOND
 """A command without an answer for this long is issued anew."""
 RENUMBERED_NS = 60 * SECOND
 """A number that falls back although its exchange time is this much later: the venue counts anew."""
+FIRST_NS = 1 * SECOND
+"""A snapshot is asked for with the first change after the subscription, or so long after it: one that is asked for
+before may be older than that change, and a connection that ends as soon as it is subscribed costs no weight."""
 RETRY_NS = 200 * MS
 MAX_RETRY_NS = 60 * SECOND
 
@@ -276,6 +279,8 @@ class BookTrack:
         except ValueError:
             self._clear_buffer()  # Only a snapshot that is newer than this change is of use.
             raise
+        if self._rest and self._reason == "subscribed" and not self._command:
+            self._due_ns = min(self._due_ns, now_ns)
         self._buffer.append(update)
         self._buffered_levels += len(update.bids) + len(update.asks)
         if len(self._buffer) > MAX_BUFFERED or self._buffered_levels > MAX_BUFFERED_LEVELS:
@@ -315,7 +320,8 @@ class BookTrack:
         # In-band: the snapshot comes by itself after a subscription; after a break it must be asked for. Where one
         # connection unsubscribed at our command, the others are about to do so too.
         first_comes_by_itself = not self._rest and reason in ("subscribed", "data", "unsubscribed")
-        self._ask_at(now_ns + (ANSWER_NS if first_comes_by_itself else 0), reason)
+        wait = ANSWER_NS if first_comes_by_itself else FIRST_NS if reason == "subscribed" else 0
+        self._ask_at(now_ns + wait, reason)
 
     def _ask_at(self, due_ns: int, reason: str) -> None:
         self._due_ns, self._reason, self._command = due_ns, reason, ""
