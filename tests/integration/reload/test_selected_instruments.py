@@ -107,6 +107,30 @@ async def test_spot_pairs_of_one_quote(start_bed: Any, kit: Any) -> None:
     assert not {"NEW-BTC", "ETH-BTC", "BTC-EUR"} & (await bed.stored("trades")).keys()
 
 
+async def test_another_receiver_reads_the_list_when_one_is_killed(start_bed: Any, kit: Any) -> None:
+    venue = "deribit/Derivatives"
+    feed = kit.Wanted(venue, [], select=OPTIONS)
+    bed = await start_bed(feed)
+    where = ("--feed", "default/one", "--shard", "0")
+    second = await bed.start("receiver-second", "receiver", *where, "--replica", "r1")
+    await until_selected(bed, kit, 4, *ROLES, "receiver-second")
+    reading = [name for name in ("receiver-one", "receiver-second") if (await bed.health(name))["selector"]["reads"]]
+    assert len(reading) == 1
+    killed = bed.services.pop(reading[0])
+    left = "receiver-second" if killed is not second else "receiver-one"
+    killed.process.kill()
+    await killed.process.wait()
+    assert await strike(bed, venue, kind="list", symbol="BTC-24DEC27-70000-C") == 1
+    await until_selected(bed, kit, 5, left, "distributor-one")
+    assert (await bed.health(left))["selector"]["reads"]
+    await bed.until_emitted(1000)
+    report = await bed.settled()
+    (found,) = report.venues
+    assert report.ok, bed.explain(report)
+    assert found.trades.emitted == found.trades.stored > 0, bed.explain(report)
+    assert "BTC-24DEC27-70000-C" in await bed.stored("trades")
+
+
 async def test_a_selection_changes_and_becomes_a_list(start_bed: Any, kit: Any) -> None:
     venue = "deribit/Derivatives"
     feed = kit.Wanted(venue, ["BTC-PERPETUAL"])

@@ -67,6 +67,8 @@ class ShardSettings:
     """Seconds."""
     trades_page: int = 0
     """Trades that one REST request by number gives; 0 = there is no such request."""
+    selected_of: int = 0
+    """Shards of a feed that selects its instruments, so that ``natives`` is empty; 0 = it lists them."""
 
     @property
     def venue(self) -> str:
@@ -138,7 +140,10 @@ def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
         natives = {item.symbol: item.native for item in shard_subscriptions(feed, ref.shard)}
         linger = LINGER[feed.spec.receiver.batching.mode]
         page = venue.trades_page if dense else 0
-        made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger, page))
+        selected_of = feed.spec.receiver.shards if feed.spec.instruments.symbols is None else 0
+        made.append(
+            ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger, page, selected_of)
+        )
     return made
 
 

@@ -197,3 +197,7 @@ INSTRUMENTS = "SELECT id, symbol FROM instruments WHERE exchange = $1 AND market
 NEW_INSTRUMENT = """
 INSERT INTO instruments (exchange, market, symbol, native) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
 """
+EXPIRED = """
+SELECT DISTINCT instrument_id AS id FROM instrument_versions
+WHERE instrument_id = ANY($1::int[]) AND valid_to IS NULL AND expiry <= now()
+"""

@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from feedmill import __version__
+from feedmill.plan import shard_of
 from feedmill.processor import statements, writer
 from feedmill.processor.batch import Batch
 from feedmill.processor.isolate import Unit, isolate
@@ -156,6 +157,16 @@ class Store:
         self._set_windows()
 
     def _set_windows(self, around: int | None = None) -> None:
+    async def _live_ids(self) -> dict[str, int]:
+        """Those of :meth:`own_ids` that may have more to come, where it is not known which are this shard's: what its
+        symbol puts here and has not expired."""
+        own, shards = self.own_ids(), self.shard.selected_of
+        if not shards:
+            return own
+        expired = {row["id"] for row in await self.connection.fetch(statements.EXPIRED, list(own.values()))}
+        number = self.shard.ref.shard
+        return {symbol: i for symbol, i in own.items() if i not in expired and shard_of(symbol, shards) == number}
+
         """Remember the run of days that holds the day last seen (a replay of old days, or today)."""
         today = self._clock() // DAY_NS
         runs = []
@@ -285,7 +296,7 @@ class Store:
     async def _open_losses(self, batch: Batch) -> Change | None:
         if batch.loss is None:
             return None
-        return await self.losses.open(batch.loss, batch.entries[0].commit_id, self._clock(), self.own_ids())
+        return await self.losses.open(batch.loss, batch.entries[0].commit_id, self._clock(), await self._live_ids())
 
     async def _commit_all(self, rows: Rows, step: Move, stored: Stored) -> None:
         if not await writer.commit_busy(self.connection, rows, step, stored):
