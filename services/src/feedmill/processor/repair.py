@@ -19,8 +19,8 @@ import asyncpg
 from feedmill.exchanges.base import ChannelName
 from feedmill.processor import losses_sql as sql
 from feedmill.processor import measures
-from feedmill.processor.losses import OWN
 from feedmill.processor.settings import ShardSettings
+from feedmill.processor.statements import OWN
 from feedmill.shared import postgres
 from feedmill.shared.breaker import Breaker, BreakerOpen
 from feedmill.shared.clock import monotonic, now_ns
