@@ -23,7 +23,7 @@ from faults.watch import Watch
 from feedmill.local.demo.simulation import Simulation, emitted
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from feedmill.local.embedded.files import private_folder
-from feedmill.local.embedded.server import descendants
+from feedmill.local.embedded.server import EmbeddedServer, descendants
 from feedmill.local.manager import ServiceManager, redis_pool
 from feedmill.local.notices import is_flowing
 from feedmill.local.positions import Positions, PositionsAway
@@ -93,6 +93,8 @@ class Setup:
     """Of the connections, before they are replaced; empty = as the exchanges have it."""
     redis: dict[str, str] | None = None
     """More lines of redis.conf."""
+    restart_cap: float = 30.0
+    """Seconds that a service which ended waits at most until it is started again."""
     proxied: bool = False
     """Services reach Redis, PostgreSQL and the exchanges through proxies."""
 
@@ -131,11 +133,13 @@ class World:
         self.manager: ServiceManager
         self.watch: Watch
         self.http: aiohttp.ClientSession
-        self.servers: list[EmbeddedRedis] = []
+        self.servers: list[EmbeddedServer] = []
         """More than the first ones, to be stopped at the end."""
         self.mounts: list[Path] = []
         self.log: list[str] = []
         """What was done, with its time."""
+        self.say: Callable[[str], None] = lambda _: None
+        """Progress, for people."""
         self.repaired = 0.0
         """Seconds from the end of the flow until all was well."""
         self._began = asyncio.get_running_loop().time()
@@ -166,6 +170,11 @@ class World:
 
     async def emitted(self) -> int:
         return sum(map(emitted, (await self.stats()).values()))
+
+    async def refused(self) -> int:
+        """Connects that an exchange refused."""
+        every = [found["connects"] for found in (await self.stats()).values()]
+        return sum(sum(found.values()) - found.get("accepted", 0) for found in every)
 
     async def connects(self) -> int:
         """Connections that the exchanges have seen, refused ones included."""
@@ -212,6 +221,9 @@ class World:
             return list(await connection.fetch(statement, *values, timeout=60.0))
         finally:
             await connection.close(timeout=5.0)
+
+    async def open_gaps(self) -> int:
+        return int((await self.rows("SELECT count(*) FROM gaps WHERE state = 'open'"))[0][0])
 
     async def age(self) -> float:
         """Seconds since the newest stored trade of the instrument that is furthest behind; inf = cannot be told."""
@@ -348,11 +360,12 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
             config=[world.manifest],
             data_dir=folder,
             servers=LocalServers(folder, {"REDIS_URL": redis_url, "DATABASE_URL": database_url}),
+            restart_cap=setup.restart_cap,
         )
         stack.push_async_callback(world.manager.close)
         world.http = await stack.enter_async_context(aiohttp.ClientSession())
         await world.manager.start()
         await until(world.flowing, 60.0, "flowing")
-        world.watch = Watch(world.manager)
+        world.watch = Watch(world.manager, world.http)
         await stack.enter_async_context(world.watch)
         yield world

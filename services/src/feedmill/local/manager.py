@@ -67,6 +67,7 @@ class ServiceManager:
         echo: Echo | None = None,
         log_level: str = "info",
         grace: float = 25.0,
+        restart_cap: float = 30.0,
         drain_timeout: float = 60.0,
         stall_timeout: float = 15.0,
         command_of: CommandOf | None = None,
@@ -87,6 +88,7 @@ class ServiceManager:
         self._echo = echo
         self._log_level = log_level
         self._grace = grace
+        self._restart_cap = restart_cap
         self._drain_timeout = drain_timeout
         self._stall_timeout = stall_timeout
         self._command_of = command_of or self._command
@@ -245,6 +247,8 @@ class ServiceManager:
                 port_file=port_file,
                 role=load.role,
                 grace=self._grace,
+                backoff_base=min(0.5, self._restart_cap),
+                backoff_cap=self._restart_cap,
             )
             self._services[name] = (load, ServiceProcess(spec, echo=self._echo))
 
