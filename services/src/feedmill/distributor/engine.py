@@ -433,9 +433,9 @@ class Engine:
         What owes a gap is kept for that, unless it is known to have ``ended``: then the gap ends too.
         """
         channel, symbol, interval = key
-        self._unseen.forget(channel, symbol)
         if ended:
             self._end_gap(channel, symbol)
+        self._unseen.forget(channel, symbol)
         if channel == ChannelName.TRADES:
             if (trades := self._trades.get(symbol)) is not None:
                 if trades.waiting:
@@ -467,7 +467,6 @@ class Engine:
             else:
                 book.rest()
 
-    def _delete(self, field: str) -> None:
     def _end_gap(self, channel: str, symbol: str) -> None:
         """The instrument was delisted, or is wanted no longer: a gap without an end has it now."""
         at_ns = self._now_ns or id_of(self.pos)[0] * MS
@@ -481,6 +480,7 @@ class Engine:
         if gap is not None:
             self.out.gap(gap)
 
+    def _delete(self, field: str) -> None:
         self._touched.pop(field, None)
         self._deleted.add(field)
 
