@@ -150,8 +150,8 @@ class BookTrack:
 
     def _leads(self, source: str, now_ns: int) -> bool:
         """Whether another source counts from now on: it is ahead by as much as is kept, so the one that did lags."""
-        kept, book = self._others.get(source, ()), self.book
-        if len(kept) < OTHERS or book is None or not self.valid:
+        kept, book = self._others.get(source), self.book
+        if kept is None or len(kept) < OTHERS or book is None or not self.valid:
             return False
         relation = _relate(self.settings.rules, book.seq, kept[0], fresh=book.fresh)
         return relation is Chain.APPLY and self._go_on_with(source, now_ns)
