@@ -28,6 +28,7 @@ filling = Gauge("feedmill_distributor_backfill_pages", "Pages of trades asked fo
 books = Gauge("feedmill_distributor_books", "Books by state.", ["state"])
 lag_seconds = Gauge("feedmill_distributor_lag_seconds", "Age of the oldest raw entry not dispatched yet.")
 held_back = Gauge("feedmill_distributor_held_back", "1 while Redis is too full to add events.")
+redis_memory = Gauge("feedmill_distributor_redis_memory_ratio", "Share of maxmemory that Redis uses, 0 without one.")
 sessions = Gauge("feedmill_distributor_sessions", "Receiver sessions known.")
 receive_to_commit = Histogram(
     "feedmill_distributor_receive_to_dispatch_seconds",
