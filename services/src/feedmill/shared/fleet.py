@@ -172,6 +172,7 @@ class FleetBudget:
         except AWAY:
             return await self._try_alone(amount)
         if not taken:
+            await asyncio.sleep(min(wait, STEP))
             return False
         if wait > 0:
             try:

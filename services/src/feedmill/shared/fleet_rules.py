@@ -70,6 +70,8 @@ local taken, wait = 1, 0
 if op == 'take' then
   if blocked > now then
     taken = 0
+  elseif since >= 0 and index == here and used + amount > capacity then
+    taken, wait = 0, 100000
   else
     if used > 0 and used + amount > capacity then
       index, used, since = index + 1, 0, -1
@@ -111,7 +113,8 @@ seconds), us to keep away from where two windows meet, and of give: the window i
 the request was sent.
 
 -> as BUCKET, and the number of the window that was taken from. ``lost``: the server may have forgotten what was spent
-in this window; no more than ``amount`` is left of it until an answer of the venue (``left``) tells what it counted.
+in this window; no more than ``amount`` is left of it until an answer of the venue (``left``) tells what it counted. Who
+wants more is told to ask again (0, and us to wait): the next window is not for what this one may still have.
 """
 
 
