@@ -143,6 +143,7 @@ FAULTS = (
     Fault("message-double", "messages sent twice", exchanges.repeated("double", 20), _nothing),
     Fault("message-swap", "messages change places", exchanges.repeated("swap", 20), _connects(0)),
     Fault("message-bad-bytes", "messages that cannot be read", exchanges.bad_bytes(10), _nothing),
+    Fault("message-unknown-fields", "messages with fields more", exchanges.repeated("unknown_fields", 50), _nothing),
     # Limits
     Fault(
         "spill-full", "Redis away for 30 s with room for 1 MiB of it", servers.redis_away(30.0), _away(30),

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis.asyncio as redis_asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from feedmill.shared.events import EventBlock, Flag, decode_events
@@ -85,7 +87,8 @@ class Order:
     async def _follow(self, shard: ShardRef, judge: Judge) -> None:
         last: bytes | str = "0-0"
         while True:
-            connection: Any = redis_asyncio.Redis.from_url(self._url())
+            # Its own retries would wait for seconds, and what is stored meanwhile is trimmed.
+            connection: Any = redis_asyncio.Redis.from_url(self._url(), retry=Retry(NoBackoff(), 0))
             with contextlib.suppress(RedisError, OSError):
                 try:
                     while True:
@@ -96,7 +99,7 @@ class Order:
                             await asyncio.sleep(0)
                 finally:
                     await connection.aclose()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._follow(shard, judge)) for shard, judge in self._judges.items()]

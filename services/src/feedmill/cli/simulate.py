@@ -45,8 +45,8 @@ Break something while it runs (each fault is written to the ledger):
     http://127.0.0.1:PORT/_sim/fault
   curl -d '{"kind": "rest_429", "count": 5}' http://127.0.0.1:PORT/_sim/fault
 
-Kinds: close, abort, silence, half_open, slow, cut, drop, double, swap, bad_bytes, bad_price, rest_429, rest_418,
-rest_500, latency, skew, clear. Counts: curl http://127.0.0.1:PORT/_sim/stats.
+Kinds: close, abort, silence, half_open, slow, cut, drop, double, swap, bad_bytes, bad_price, unknown_fields,
+rest_429, rest_418, rest_500, latency, skew, clear. Counts: curl http://127.0.0.1:PORT/_sim/stats.
 Before feedmill verify, end the flow and complete the ledger: curl -X POST http://127.0.0.1:PORT/_sim/stop.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 from feedmill.simulator.config import ConfigError
 from feedmill.simulator.topics import Topic
 
-TOPIC_KINDS = ("drop", "double", "swap", "bad_bytes", "bad_price")
+TOPIC_KINDS = ("drop", "double", "swap", "bad_bytes", "bad_price", "unknown_fields")
 SOCKET_KINDS = ("close", "abort", "silence", "half_open", "slow", "cut")
 REST_KINDS = ("rest_429", "rest_418", "rest_500", "latency")
 LISTING_KINDS = ("list", "expire")
@@ -156,7 +157,23 @@ class BadBytes(Rule):
         return [payload, bad]
 
 
-_RULES: dict[str, type[Rule]] = {"drop": Drop, "double": Double, "swap": Swap, "bad_bytes": BadBytes}
+class UnknownFields(Rule):
+    """Every object of the message has one more field, as when a venue adds some."""
+
+    def apply(self, topic: Topic, payload: bytes) -> list[bytes]:
+        # The generators write no braces in texts, and no empty objects in data.
+        more = re.sub(rb"(?<!\{)\}", b',"added":{"deep":[1,null,"x"]}}', payload)
+        self.note(topic, more)
+        return [more]
+
+
+_RULES: dict[str, type[Rule]] = {
+    "drop": Drop,
+    "double": Double,
+    "swap": Swap,
+    "bad_bytes": BadBytes,
+    "unknown_fields": UnknownFields,
+}
 
 
 @dataclass(slots=True)
