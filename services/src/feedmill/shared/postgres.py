@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import weakref
 from enum import Enum
 
@@ -79,6 +80,22 @@ def describe(error: BaseException) -> str:
     state = getattr(error, "sqlstate", None)
     text = str(error).splitlines()[0] if str(error) else ""
     return f"{type(error).__name__}{f' ({state})' if state else ''}: {text}"[:300]
+
+
+_REMEDIES = {
+    "25006": "the server is read-only (a standby, or default_transaction_read_only): let the URL lead to the primary",
+    "53300": "all connections are taken: raise max_connections, or end what holds them (pg_stat_activity)",
+    "53100": "its disk is full: make room",
+    "28P01": "the password in the Secret is not the user's: correct it, running processes take it up",
+    "3D000": "the database of the URL does not exist: create it, or correct the URL",
+}
+
+
+def remedy_of(text: str) -> str:
+    """What to do about an error as :func:`describe` tells it."""
+    state = re.search(r" \(([0-9A-Z]{5})\): ", text)
+    known = _REMEDIES.get(state[1]) if state else None
+    return known or "check that it runs, its URL, and what lies between"
 
 
 Url = str | DatabaseUrl
