@@ -58,7 +58,7 @@ spec:
   instruments: {{symbols: [{symbols}]}}
   channels: [{channels}]
   receiver: {{replicas: {replicas}, reconnect: {{maxBackoff: {backoff}{lifetime}}}}}
-  distributor: {{gapGrace: 1s, imageInterval: 2s}}
+  distributor: {{gapGrace: {grace}, imageInterval: 2s}}
 """
 _CHANNEL = {"Book": "{name: Book, depth: 20, sampleInterval: 1s}", "Candles": "{name: Candles, interval: 1m}"}
 
@@ -286,6 +286,7 @@ def manifest(
     backoff: str = "2s",
     lifetime: str = "",
     replicas: int = 1,
+    grace: str = "1s",
 ) -> str:
     """A pipeline and one feed a venue."""
     text = _PIPELINE
@@ -294,7 +295,7 @@ def manifest(
         endpoint = simulation.endpoints[venue]
         text += _FEED.format(
             name=feed_name(venue), exchange=exchange, market=market, stream=endpoint.stream, rest=endpoint.rest,
-            symbols=", ".join(SYMBOLS[venue]), backoff=backoff, replicas=replicas,
+            symbols=", ".join(SYMBOLS[venue]), backoff=backoff, replicas=replicas, grace=grace,
             lifetime=lifetime and f", lifetime: {lifetime}",
             channels=", ".join(_CHANNEL.get(name, f"{{name: {name}}}") for name in channels),
         )  # fmt: skip
@@ -323,6 +324,7 @@ async def start_bed(
             backoff: str = "2s",
             lifetime: str = "",
             replicas: int = 1,
+            grace: str = "1s",
             flowing: bool = True,
         ) -> Bed:
             """``rate``: messages a second of each venue. ``arguments``: more of ``feedmill simulate``."""
@@ -334,7 +336,7 @@ async def start_bed(
             await simulation.start()
             stack.push_async_callback(simulation.stop)
             path = tmp_path / "feeds.yaml"
-            path.write_text(manifest(simulation, venues, channels, backoff, lifetime, replicas))
+            path.write_text(manifest(simulation, venues, channels, backoff, lifetime, replicas, grace))
             environ = {"REDIS_URL": redis_server.url, "DATABASE_URL": database_url}
 
             def make_manager() -> ServiceManager:
