@@ -1,11 +1,10 @@
 """Each link of the chain of limits (docs/limits.md) at its bound, with small bounds and real parts: events stream, raw
-stream, spill, memory; Redis that refuses; PostgreSQL that is read-only, has no connection left, or is locked."""
+stream, spill, memory; Redis that refuses; PostgreSQL that is read-only, or locked."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -125,38 +124,6 @@ async def read_only(bed: Any) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def no_connection_left(bed: Any) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        url = bed.postgres.url_for("postgres")
-        admin = await asyncpg.connect(url)
-        stack.push_async_callback(admin.close)
-        while True:
-            try:
-                taken = await asyncpg.connect(url)
-            except asyncpg.TooManyConnectionsError:
-                break
-            stack.push_async_callback(taken.close)
-        name = bed.database_url.rpartition("/")[2].partition("?")[0]
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
-        stop = asyncio.Event()
-
-        async def take() -> None:
-            """Those that the processor had, too, and again when it was the first to come back."""
-            while not stop.is_set():
-                try:
-                    stack.push_async_callback((await asyncpg.connect(url)).close)
-                except (asyncpg.PostgresError, OSError):
-                    await admin.execute(others, name)
-
-        task = asyncio.create_task(take())
-        try:
-            yield
-        finally:
-            stop.set()
-            await task
-
-
-@asynccontextmanager
 async def locked(bed: Any) -> AsyncIterator[None]:
     connection = await asyncpg.connect(bed.database_url)
     try:
@@ -171,10 +138,9 @@ async def locked(bed: Any) -> AsyncIterator[None]:
     ("trouble", "told_of", "remedy"),
     [
         (read_only, "read-only", "the primary"),
-        (no_connection_left, "too many clients", "max_connections"),
         (locked, "", ""),
     ],
-    ids=["read-only", "no-connection-left", "locked"],
+    ids=["read-only", "locked"],
 )
 async def test_postgres_that_does_not_serve(
     start_bed: Any, kit: Any, trouble: Callable[[Any], AbstractAsyncContextManager[None]], told_of: str, remedy: str
