@@ -5,22 +5,22 @@ Follows the streams while faults go on, beside the processors: they trim what is
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import redis.asyncio as redis_asyncio
-from redis.asyncio.retry import Retry
+import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from feedmill.shared.events import EventBlock, Flag, decode_events
 from feedmill.shared.keys import ShardRef
 
-COUNT = 20
-BLOCK = 500
+COUNT = 100
+BLOCK = 200
 """Milliseconds."""
 _NAMED = 5
 
@@ -65,12 +65,16 @@ class Judge:
 
 
 class Order:
-    """Reads from ``async with`` to its end. ``url``: of the Redis of the moment."""
+    """Reads from ``with`` to its end, in threads: a world beside this one that is compared holds the event loop.
+
+    ``url``: of the Redis of the moment.
+    """
 
     def __init__(self, url: Callable[[], str], shards: Sequence[ShardRef]) -> None:
         self._url = url
         self._judges = {shard: Judge(shard) for shard in shards}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._threads: list[threading.Thread] = []
+        self._end = threading.Event()
 
     @property
     def checked(self) -> int:
@@ -84,30 +88,26 @@ class Order:
                 found.append(f"order not judged: {judge.unseen} commits of {shard} unseen, {judge.commits} seen")
         return found
 
-    async def _follow(self, shard: ShardRef, judge: Judge) -> None:
+    def _follow(self, shard: ShardRef, judge: Judge) -> None:
         last: bytes | str = "0-0"
-        while True:
+        while not self._end.is_set():
             # Its own retries would wait for seconds, and what is stored meanwhile is trimmed.
-            connection: Any = redis_asyncio.Redis.from_url(self._url(), retry=Retry(NoBackoff(), 0))
-            with contextlib.suppress(RedisError, OSError):
-                try:
-                    while True:
-                        found = await connection.xread({shard.events: last}, count=COUNT, block=BLOCK)
-                        for entry, fields in found[0][1] if found else ():
-                            last = entry
-                            judge.take(int(fields[b"n"]), decode_events(fields.get(b"e", b"")))
-                            await asyncio.sleep(0)
-                finally:
-                    await connection.aclose()
-            await asyncio.sleep(0.02)
+            connection: Any = redis.Redis.from_url(self._url(), retry=Retry(NoBackoff(), 0))
+            with contextlib.suppress(RedisError, OSError), contextlib.closing(connection):
+                while not self._end.is_set():
+                    found = connection.xread({shard.events: last}, count=COUNT, block=BLOCK)
+                    for entry, fields in found[0][1] if found else ():
+                        last = entry
+                        judge.take(int(fields[b"n"]), decode_events(fields.get(b"e", b"")))
+            self._end.wait(0.02)
 
-    async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._follow(shard, judge)) for shard, judge in self._judges.items()]
+    def __enter__(self) -> Self:
+        self._threads = [threading.Thread(target=self._follow, args=item, daemon=True) for item in self._judges.items()]
+        for thread in self._threads:
+            thread.start()
         return self
 
-    async def __aexit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(2.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,10 +34,10 @@ async def run(
         say("starting")
         async with made(folder, replace(setup, rate=rate, **fault.setup)) as made_world:
             world = made_world
-            async with AsyncExitStack() as stack:
+            with ExitStack() as stack:
                 order = Order(lambda: made_world.redis.url, world.manager.shards)
                 if fault.ordered:
-                    await stack.enter_async_context(order)
+                    stack.enter_context(order)
                 promise = await _strike(world, fault, scale, flow, found, promise, say)
             if fault.ordered:
                 found.disorder = order.breaches()
