@@ -26,4 +26,3 @@ def build_feed(inputs: FeedInputs) -> list[Manifest]:
     for shard in shards:
         made += receiver(shard, inputs)
     return made
-
