@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from faults import exchanges, postgres, sentinel, servers, services
+from faults import exchanges, postgres, rotation, sentinel, servers, services
 from faults.judge import Promise
 from faults.world import World
 
@@ -98,6 +98,9 @@ FAULTS = (
         "poison-row", "a row that it refuses, driven again once it does not", servers.poison_row, _away(3),
         finish=servers.poison_redriven,
     ),
+    # Secrets
+    Fault("secret-redis", "its password rotates, twice", rotation.of_redis, _away(3), rotation.SETUP),
+    Fault("secret-postgres", "its password rotates, twice", rotation.of_postgres, _away(3), rotation.SETUP),
     # Services
     Fault("receiver-kill", "kill -9, five times at any moment", services.killed("receiver", 5), _connects(5)),
     Fault("distributor-kill", "kill -9, five times at any moment", services.killed("distributor", 5), _nothing),

@@ -28,9 +28,11 @@ class Promise:
     """Whether trades may stay missing, each in a gap row: nobody saw them and the exchange offers them no more."""
     peak: int = 150 * MIB
     """Bytes of memory that no service exceeds."""
-    grown: int = 24 * MIB
-    """Bytes that a service may have more at the end than before the fault: it is flat but for what the allocator
-    keeps of the work of catching up. That nothing grows for ever is what the soak shows."""
+    grown: int = 40 * MIB
+    """Bytes that a service may have more at the end than before the first fault of its life: what the allocator keeps
+    of the work of catching up. Measured: a distributor goes from 68 to 98 MiB in its first outage of 30 s with a killed
+    receiver at 10,000/s, and is at 99, 97 and 97 after three more of them. That nothing grows for ever is what the soak
+    shows."""
 
 
 @dataclass(slots=True)

@@ -97,6 +97,8 @@ class Setup:
     """Seconds that a service which ended waits at most until it is started again."""
     proxied: bool = False
     """Services reach Redis, PostgreSQL and the exchanges through proxies."""
+    environ: Callable[[World], Awaitable[dict[str, str]]] | None = None
+    """What tells the services where Redis and PostgreSQL are, when it is not their own URLs."""
 
 
 def feed_name(venue: str) -> str:
@@ -136,6 +138,10 @@ class World:
         self.servers: list[EmbeddedServer] = []
         """More than the first ones, to be stopped at the end."""
         self.mounts: list[Path] = []
+        self.passwords: dict[str, str] = {}
+        """Of the services at Redis and PostgreSQL, where these rotate."""
+        self.changed = ""
+        """When the services last took one up."""
         self.log: list[str] = []
         """What was done, with its time."""
         self.say: Callable[[str], None] = lambda _: None
@@ -353,13 +359,16 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
                 stack.push_async_callback(proxy.stop)
             redis_url = redis_url.replace(f":{world.redis.port}/", f":{world.proxies['redis'].port}/")
             database_url = database_url.replace(f":{world.postgres.port}/", f":{world.proxies['postgres'].port}/")
+        environ = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
+        if setup.environ is not None:
+            environ = await setup.environ(world)
         stack.push_async_callback(_put_away, world)
         world.manifest.write_text(world.manifest_text())
         world.manager = ServiceManager(
             plan(load_files([world.manifest], local=True)),
             config=[world.manifest],
             data_dir=folder,
-            servers=LocalServers(folder, {"REDIS_URL": redis_url, "DATABASE_URL": database_url}),
+            servers=LocalServers(folder, environ),
             restart_cap=setup.restart_cap,
         )
         stack.push_async_callback(world.manager.close)

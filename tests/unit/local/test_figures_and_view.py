@@ -53,7 +53,7 @@ def processor(rows: int, lag: float) -> dict[str, Any]:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Collector:
-    found = Collector([FEED], "postgresql://u:p@127.0.0.1:1/none")
+    found = Collector([FEED], lambda: "postgresql://u:p@127.0.0.1:1/none")
     # The database is asked every few seconds; here it has just been.
     found._asked = time.monotonic() + 3600
     return found

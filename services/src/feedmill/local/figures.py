@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +83,8 @@ class Collector:
     """Keeps what is needed between looks. ``close`` it."""
 
     feeds: Sequence[ExchangeFeed]
-    database_url: str = field(repr=False)
+    database_url: Callable[[], str] = field(repr=False)
+    """As it is when a connection is made."""
     _rates: dict[str, _Rate] = field(default_factory=dict)
     _gaps: dict[str, tuple[int, int]] | None = None
     _letters: dict[str, int] | None = None
@@ -145,7 +146,7 @@ class Collector:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await postgres.connect(
-                    self.database_url, name="feedmill-view", timeout=1.0, command_timeout=2.0
+                    self.database_url(), name="feedmill-view", timeout=1.0, command_timeout=2.0
                 )
             gaps = await self._connection.fetch(_PER_SHARD)
             letters = await self._connection.fetch(_LETTERS)

@@ -198,9 +198,9 @@ class ServiceManager:
         await self.servers.start()
         self.redis = redis_pool(self.servers.redis_url)
         await self._reach_redis(self.redis)
-        environment = {**self._environ, **self.servers.environment()}
-        for name in ("REDIS_URL_FILE", "DATABASE_URL_FILE"):
-            environment.pop(name, None)
+        urls = ("REDIS_URL", "REDIS_URL_FILE", "DATABASE_URL", "DATABASE_URL_FILE")
+        environment = {name: value for name, value in self._environ.items() if name not in urls}
+        environment |= self.servers.environment()
         if self._migrate:
             self._tell("bringing the schema up to date")
             await migrate(environment, self.log_dir / "migrate.log")
@@ -300,6 +300,10 @@ class ServiceManager:
             cpu = self._cpu.read(item.pid)
             before = self._usage.get(name, (None, None))[1]
             self._usage[name] = (rss_bytes(item.pid), before if cpu is None else cpu)
+        await asyncio.to_thread(self.servers.follow)
+        if self.redis is not None and (url := RedisUrl.parse(self.servers.redis_url)) != self.redis.url:
+            self.redis.url.become(url)
+            await self.redis.client.connection_pool.disconnect(inuse_connections=False)
         self._server_status = await asyncio.to_thread(self.servers.status)
 
     # stop

@@ -334,9 +334,7 @@ class Reloader:
 
     async def run(self) -> None:
         """Look once a second until cancelled."""
-        if not self._origin.follow:
-            return
-        looks: list[Callable[[], Awaitable[None]]] = [self._config_look]
+        looks: list[Callable[[], Awaitable[None]]] = [self._config_look] if self._origin.follow else []
         if self.secrets.from_files:
             looks.append(self.secrets.look)
         async with asyncio.TaskGroup() as group:
