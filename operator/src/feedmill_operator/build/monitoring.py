@@ -133,6 +133,13 @@ ALERTS = (
         "The spill of receiver {{ $labels.pod }} is nearly full, or its disk refuses: soon frames are shed.",
     ),
     Alert(
+        "FeedmillTopicSilent",
+        f"sum by (namespace, pod, channel) (feedmill_receiver_silent_topics{_PODS}) > 0",
+        "10m",
+        "warning",
+        "Receiver {{ $labels.pod }} has no data of some {{ $labels.channel }} for far longer than is usual of them.",
+    ),
+    Alert(
         "FeedmillShedding",
         _rose("feedmill_receiver_shed_frames_total", 5),
         "0m",

@@ -46,6 +46,8 @@ class Connection:
     """Data came lately; None = it is too young to say."""
     age: str = ""
     """Since when not, where not."""
+    silent: tuple[str, ...] = ()
+    """Topics silent far beyond their own usual, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +125,13 @@ def _connection(name: str, section: Mapping[str, Any]) -> Connection:
     opened, last = _number(section.get("openSeconds")), _number(section.get("lastDataSeconds"))
     fresh: bool | None = None
     age = ""
+    # A connection of quiet instruments only is judged by what is usual of it.
+    limit = max(FRESH, _number(section.get("freshSeconds")) or FRESH)
     if opened is not None:
         silent = opened if last is None else last
-        if last is not None and last < FRESH:
+        if last is not None and last < limit:
             fresh = True
-        elif silent >= FRESH:
+        elif silent >= limit:
             fresh, age = False, age_bucket(silent)
     elif failure:
         fresh = False
@@ -140,7 +144,15 @@ def _connection(name: str, section: Mapping[str, Any]) -> Connection:
         last_end=_text(section.get("lastEnd")) if failure or fresh is False else "",
         fresh=fresh,
         age=age,
+        silent=tuple(sorted(_silent(section))),
     )
+
+
+def _silent(section: Mapping[str, Any]) -> Iterable[str]:
+    found = section.get("silent")
+    for each in found if isinstance(found, list) else ():
+        if topic := _text(_map(each).get("topic")):
+            yield topic[:128]
 
 
 def _selected(section: Mapping[str, Any]) -> int | None:

@@ -83,6 +83,8 @@ class Connection(WSListener):
         self._max_message = max_message
         self._abandoned = False
         self._held = False
+        self.holds = 0
+        """How often reading was held."""
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._descriptor = -1
@@ -296,6 +298,7 @@ class Connection(WSListener):
         if held == self._held:
             return
         self._held = held
+        self.holds += held
         self.last_frame = time.monotonic()
         self._apply()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from feedmill.exchanges.base import Feed
 from feedmill.receiver import metrics
+from feedmill.receiver.attention import Attention
 from feedmill.receiver.causes import ConnectFailure, explain
 from feedmill.receiver.flow import CAUSE as BACKPRESSURE
 from feedmill.receiver.flow import Flow
@@ -72,6 +73,7 @@ class Keeper:
         self._flow = flow
         self._next_number = next_number
         self._log = log.bind(socket=plan.name)
+        self._attention = Attention(self._log)
         self._random = random_source or random.Random()
         self.backoff = Backoff(settings.min_backoff, settings.max_backoff, random_source=self._random)
         self._state = "waiting"
@@ -157,8 +159,9 @@ class Keeper:
         await self._connects.take()
         self._state = "connecting"
         link = Link(
-            self._next_number(), self.plan, self._feed, self._producer, self._settings, self._log, self._subscribes
-        )
+            self._next_number(), self.plan, self._feed, self._producer, self._settings, self._log, self._attention,
+            self._subscribes,
+        )  # fmt: skip
         try:
             await link.open()
         except Exception as error:
