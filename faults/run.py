@@ -32,7 +32,8 @@ async def run(
     world: World | None = None
     try:
         say("starting")
-        async with made(folder, replace(setup, rate=rate, **fault.setup)) as made_world:
+        memory = {"memory": f"{max(2, round(setup.rate / 1250))}Mi"} if fault.tight else {}
+        async with made(folder, replace(setup, rate=rate, **fault.setup, **memory)) as made_world:
             world = made_world
             with ExitStack() as stack:
                 order = Order(lambda: made_world.redis.url, world.manager.shards)

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis.asyncio as redis_asyncio
 
+from feedmill.exchanges.base import RestRequest
 from feedmill.shared import control
 from feedmill.shared.clock import now_ns
 from feedmill.shared.keys import ShardRef
@@ -205,3 +206,23 @@ async def test_a_429_of_one_holds_back_all(venue: Any, launch: Any, redis_server
     second.receiver.desk.snapshot("BTC-USDT", "BTCUSDT", "c1")
     await kit.until(lambda: len(venue.rest_calls) > calls)
     assert loop.time() - began >= 1.3
+
+
+async def test_trades_of_the_past_wait_for_memory(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
+    """A full memory sheds what comes now; answers of the past must not be the reason."""
+    running = launch()
+    await ready(kit, running)
+    receiver = running.receiver
+    held = int(0.6 * receiver.budget.limit)
+    receiver.budget.add(held)
+    calls = len(venue.rest_calls)
+    receiver.desk.ask(RestRequest("trades", f"{venue.rest_url}/instruments", {"symbols": "PAST"}, 1), "past")
+    receiver.desk.ask(RestRequest("book_snapshot", f"{venue.rest_url}/depth", {"symbol": "NOW"}, 1), "now")
+    await kit.until(lambda: any("NOW" in call for call in venue.rest_calls[calls:]))
+    await kit.until(lambda: receiver.desk.waiting == 1)
+    assert not any("PAST" in call for call in venue.rest_calls[calls:])
+    receiver.budget.release(held)
+    await kit.until(lambda: any("PAST" in call for call in venue.rest_calls[calls:]))
+    await running.stop()
+    raw = await kit.read_raw(redis_server.url)
+    assert {"past", "now"} <= {answer.command for answer in raw.answers()}

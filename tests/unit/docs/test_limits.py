@@ -54,6 +54,7 @@ OTHERS = {
     "one message of a venue": size(int(str(DEFAULTS["max_message"]))),
     "receiver without a spill": "all of `receiver.memory`",
     "REST requests of a receiver that wait": f"{rest.QUEUE}",
+    "trades of the past that are asked for": f"while at most {percent(rest.ROOM_SHARE)} of memory is held",
     "one REST answer": size(rest.MAX_BODY),
     "commands a receiver remembers": f"{commands.REMEMBERED}",
     "pages of backfill": (

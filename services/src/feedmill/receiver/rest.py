@@ -40,6 +40,9 @@ HEADROOM = 0.9
 NOT_OFFERED = 404
 PASSING = frozenset({403, 408, 418, 425, 429})
 """Statuses below 500 that say nothing against what was asked for."""
+ROOM_SHARE = 0.5
+"""Of the memory budget: while more is held, no trades of the past are asked for."""
+ROOM_LOOK = 0.1
 MAX_BODY = 64 * 1024 * 1024
 OTHER_BUDGET = (5.0, 0.1)
 """Capacity and rate of budgets a venue names but VenueLimits does not describe (the strictest documented one)."""
@@ -170,6 +173,8 @@ class RestDesk:
                 break
             try:
                 async with asyncio.timeout(left if job.command else None):
+                    if job.request.kind == "trades":
+                        await self._room()
                     await bucket.take(job.request.weight)
             except TimeoutError:
                 reason = reason or "no budget in time"
@@ -184,6 +189,12 @@ class RestDesk:
             await asyncio.sleep(backoff.next())
         if reason:
             self._give_up(job, reason, status if 400 <= status < 500 and status not in PASSING else 0)
+
+    async def _room(self) -> None:
+        """What is past must not take the memory that what comes now needs: answers wait in it for Redis, too."""
+        budget = self._producer.budget
+        while budget.used > ROOM_SHARE * budget.limit:  # noqa: ASYNC110 - nobody tells of it, and it is rare
+            await asyncio.sleep(ROOM_LOOK)
 
     async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: Budget) -> tuple[bool, str, int]:
         """(final?, why not, HTTP status or 0): ``(True, "", 200)`` is an answer in the stream."""
