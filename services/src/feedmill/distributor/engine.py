@@ -39,6 +39,8 @@ ASLEEP = 5.0
 """Seconds between two ticks after which this process, not the receivers, was silent."""
 IN_ORDER = frozenset({"closed", "planned", "shutdown"})
 """Causes of a disconnection after which nothing can have been under way unnoticed."""
+ASK_SINGLY = 10
+"""Of so many new instruments each one's metadata is asked for by itself, of more by one request for all."""
 _DETAIL = 300
 _EVER = 2**63 - 1
 
@@ -353,11 +355,20 @@ class Engine:
 
     # what the manifest wants
     def _expect(self, topics: Iterable[TopicRef]) -> None:
-        """Receivers name what they ask for before it comes: their manifest may be newer than the one known here."""
+        """Receivers name what they ask for before it comes: their manifest may be newer than the one known here.
+
+        Their requests for metadata may have been answered before that, and nobody knew then whose it was: ask again.
+        """
+        new: dict[str, str] = {}
         for topic in topics:
+            if topic.symbol not in self._natives:
+                new[topic.symbol] = topic.native
             self._mapper.learn(topic.native, topic.symbol)
             self._natives[topic.symbol] = topic.native
             self._retired.discard(key_of(topic))
+        single = new.items() if len(new) <= ASK_SINGLY else [("", "")]
+        for symbol, native in single:
+            self.out.command("instruments", symbol, native, "", self._now_ns, "metadata of what is new here")
 
     def _is_retired(self, channel: ChannelName, symbol: str, interval: str = "") -> bool:
         if (channel.value, symbol, interval) not in self._retired:
