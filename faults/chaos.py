@@ -89,6 +89,8 @@ async def run(
             say("catching up")
             found.catch_up = await world.catch_up(300.0)
             await asyncio.sleep(5.0)
+            # The last fault may show only now: of a loss at the very end of the flow no later trade would tell.
+            await world.catch_up(300.0)
             found.connects, found.connects_most = await world.connects() - before, promise.connects
             await world.watch.look_at_lag()
             say("comparing")
