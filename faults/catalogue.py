@@ -67,14 +67,14 @@ QUIET = {"silence": "5s"}
 
 FAULTS = (
     # Redis
-    Fault("redis-restart", "restarted in order", servers.redis_away(0.0), _away(3), ordered=True),
-    Fault("redis-away-3s", "stopped for 3 s", servers.redis_away(3.0), _away(3), ordered=True),
-    Fault("redis-away-60s", "stopped for 60 s", servers.redis_away(60.0), _away(60), ordered=True),
+    Fault("redis-restart", "restarted in order", servers.away("redis", 0.0), _away(3), ordered=True),
+    Fault("redis-away-3s", "stopped for 3 s", servers.away("redis", 3.0), _away(3), ordered=True),
+    Fault("redis-away-60s", "stopped for 60 s", servers.away("redis", 60.0), _away(60), ordered=True),
     Fault(
         "redis-away-receiver-killed", "stopped for 60 s, the receiver killed in the middle",
         servers.redis_away_and_receiver_killed(60.0), _away(60, connects=1), ordered=True,
     ),
-    Fault("redis-kill", "kill -9, three times", servers.redis_killed(3), _away(3)),
+    Fault("redis-kill", "kill -9, three times", servers.killed("redis", 3), _away(3)),
     Fault("redis-aof-cut", "kill -9, and the end of its log is gone, three times", servers.redis_cut(3), _away(3)),
     Fault("redis-full", "maxmemory reached for 30 s", servers.redis_full(30.0), _away(30)),
     Fault("redis-flushed", "FLUSHALL: every stream gone", servers.redis_flushed, _away(3)),
@@ -87,9 +87,9 @@ FAULTS = (
     Fault("redis-stall", "the network to it silent for 20 s", servers.stalled("redis", 20.0), _away(20), PROXIED),
     Fault("redis-slow", "every answer 50 ms late for 20 s", servers.slowed("redis", 20.0), _away(20), PROXIED),
     # PostgreSQL
-    Fault("postgres-restart", "restarted in order", servers.postgres_away(0.0), _away(3)),
-    Fault("postgres-away-300s", "stopped for 5 min", servers.postgres_away(300.0), _away(300)),
-    Fault("postgres-kill", "kill -9, three times", servers.postgres_killed(3), _away(3)),
+    Fault("postgres-restart", "restarted in order", servers.away("postgres", 0.0), _away(3)),
+    Fault("postgres-away-300s", "stopped for 5 min", servers.away("postgres", 300.0), _away(300)),
+    Fault("postgres-kill", "kill -9, three times", servers.killed("postgres", 3), _away(3)),
     Fault("postgres-read-only", "read-only for 20 s", servers.postgres_read_only(20.0), _away(20)),
     Fault("postgres-standby", "failover to a standby, read-only for 5 s", postgres.failover(5.0), _away(5), PROXIED),
     Fault("postgres-full-up", "no connection to be had for 20 s", postgres.full_up(20.0), _away(20)),
@@ -151,7 +151,7 @@ FAULTS = (
     Fault("message-unknown-fields", "messages with fields more", exchanges.repeated("unknown_fields", 50), _nothing),
     # Limits
     Fault(
-        "spill-full", "Redis away for 30 s with room for 1 MiB of it", servers.redis_away(30.0), _away(30),
+        "spill-full", "Redis away for 30 s with room for 1 MiB of it", servers.away("redis", 30.0), _away(30),
         {"spill": "1Mi"}, tight=True, finish=servers.was_shed,
     ),
     Fault(

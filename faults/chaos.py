@@ -131,7 +131,7 @@ async def _do(world: World, step: Step) -> None:
 
 
 async def _server(world: World, step: Step) -> None:
-    server = world.redis if step.target == "redis" else world.postgres
+    server = world.server(step.target)
     if step.what == "kill":
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(step.hold)

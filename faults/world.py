@@ -157,9 +157,13 @@ class World:
     def manifest(self) -> Path:
         return self.folder / "feeds.yaml"
 
+    def server(self, name: str) -> EmbeddedServer:
+        """``redis`` or ``postgres``: the one that serves now."""
+        return self.redis if name == "redis" else self.postgres
+
     def signal_server(self, name: str, number: int) -> None:
         """To Redis or PostgreSQL with all its helper processes."""
-        server = self.redis if name == "redis" else self.postgres
+        server = self.server(name)
         if server.pid is not None:
             for pid in (server.pid, *descendants(server.pid)):
                 with contextlib.suppress(ProcessLookupError):

@@ -300,11 +300,15 @@ class ServiceManager:
             cpu = self._cpu.read(item.pid)
             before = self._usage.get(name, (None, None))[1]
             self._usage[name] = (rss_bytes(item.pid), before if cpu is None else cpu)
+        if self.servers.from_files:
+            await self._follow_urls()
+        self._server_status = await asyncio.to_thread(self.servers.status)
+
+    async def _follow_urls(self) -> None:
         await asyncio.to_thread(self.servers.follow)
         if self.redis is not None and (url := RedisUrl.parse(self.servers.redis_url)) != self.redis.url:
             self.redis.url.become(url)
             await self.redis.client.connection_pool.disconnect(inuse_connections=False)
-        self._server_status = await asyncio.to_thread(self.servers.status)
 
     # stop
     async def stop(self, *, before_servers: Hook | None = None) -> DrainReport:

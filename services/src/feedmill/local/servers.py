@@ -60,6 +60,11 @@ class LocalServers:
         if database_url is not None:
             config.check_database_url(database_url)
 
+    @property
+    def from_files(self) -> bool:
+        """Whether a URL can change."""
+        return any(self._environ.get(f"{name}_FILE") for name in ("REDIS_URL", "DATABASE_URL"))
+
     def follow(self) -> None:
         """Read again the files that name URLs (blocking). What cannot be read or used is not taken up."""
         with contextlib.suppress(config.ConfigError, ValueError):
