@@ -35,6 +35,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the market, of moments, of the random mode (1)")
     parser.add_argument("--venue", action="append", choices=sorted(SYMBOLS), help="default binance/Spot; repeat")
     parser.add_argument("--only", metavar="NAME", action="append", help="one fault, or all that begin so; repeat")
+    parser.add_argument("--from", dest="begin", metavar="NAME", help="this fault and all that follow: go on with a run")
+    parser.add_argument("--at-once", type=int, default=1, help="faults side by side, each in a world of its own (1)")
     parser.add_argument("--short", action="store_true", help="few faults, little of them: what make test runs")
     parser.add_argument("--random", action="store_true", help="faults in random order, some at once, by --seed")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the random mode (10)")
@@ -89,14 +91,22 @@ class Runner:
     async def faults(self, wanted: Sequence[Fault]) -> None:
         print(table.line(table.HEADINGS), flush=True)
         scale = Scale(self.options.scale, self.options.rate)
-        for number, fault in enumerate(wanted, 1):
+        places = asyncio.Semaphore(self.options.at_once)
+
+        async def one(number: int, fault: Fault) -> None:
             head = f"[{number}/{len(wanted)}] {fault.name} ({fault.what})"
             folder = self.root / fault.name
+            async with places:
+                found, broken = await run(
+                    fault, self.setup, scale, self.options.seconds, folder, lambda text: self.say(f"{head}: {text}")
+                )
+            self.add(found, broken, folder)
 
-            def say(text: str, head: str = head) -> None:
-                self.say(f"{head}: {text}")
-
-            self.add(*await run(fault, self.setup, scale, self.options.seconds, folder, say), folder)
+        async with asyncio.TaskGroup() as group:
+            for number, fault in enumerate(wanted, 1):
+                group.create_task(one(number, fault))
+        order = [fault.name for fault in wanted]
+        self.rows.sort(key=lambda row: order.index(row[0].name))
 
     async def chaos(self) -> None:
         options = self.options
@@ -114,6 +124,8 @@ def command(options: argparse.Namespace) -> str:
     words += [f"RATE={options.rate:g}", f"SECONDS={options.seconds:g}", f"SEED={options.seed}"]
     more = [f"--only {name}" for name in options.only or ()]
     more += [f"--venue {name}" for name in options.venue or ()]
+    more += [f"--from {options.begin}"] if options.begin else []
+    more += [f"--at-once {options.at_once}"] if options.at_once != 1 and not options.short else []
     more += [f"--scale {options.scale:g}"] if options.scale != 1 else []
     more += ["--short"] if options.short else []
     more += [f"--random --minutes {options.minutes:g}"] if options.random else []
@@ -127,7 +139,8 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     if options.short:
         options.rate, options.seconds, options.scale = min(options.rate, 1000.0), 1.0, min(options.scale, 0.2)
-    wanted = chosen(options.only or (list(SHORT) if options.short else None))
+        options.at_once = len(SHORT)
+    wanted = chosen(options.only or (list(SHORT) if options.short else None), options.begin)
     root = Path(tempfile.mkdtemp(prefix="feedmill-faults-"))
     runner = Runner(options, root)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
@@ -138,8 +151,9 @@ def main(given: Sequence[str] | None = None) -> int:
     if not kept:
         root.rmdir()
     failed = [found.name for found, broken in runner.rows if broken]
+    print(f"\n{table.totals([found for found, _ in runner.rows])}")
     print(
-        f"\n{len(runner.rows) - len(failed)} of {len(runner.rows)} hold"
+        f"{len(runner.rows) - len(failed)} of {len(runner.rows)} hold"
         + (f"; not: {', '.join(failed)}" if failed else "")
     )
     return 1 if failed else 0

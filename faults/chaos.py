@@ -89,11 +89,15 @@ async def run(
             say("catching up")
             found.catch_up = await world.catch_up(300.0)
             await asyncio.sleep(5.0)
-            found.connects = await world.connects() - before
+            # The last fault may show only now: of a loss at the very end of the flow no later trade would tell.
+            await world.catch_up(300.0)
+            found.connects, found.connects_most = await world.connects() - before, promise.connects
+            await world.watch.look_at_lag()
             say("comparing")
             found.report = await world.settled(120.0)
             found.repaired = world.repaired
-            found.peak = world.watch.peak_of_roles()
+            found.open_gaps = await world.open_gaps()
+            found.peak, found.lag = world.watch.of_roles(world.watch.peak), world.watch.lag_ms()
             sent = sum(stats["faults"].get("bad_bytes", 0) for stats in (await world.stats()).values())
             letters = max((venue.dead_letters for venue in found.report.venues), default=0)
             # A bad message is sent to whoever listens: to two receivers, to one, to none.
@@ -127,7 +131,7 @@ async def _do(world: World, step: Step) -> None:
 
 
 async def _server(world: World, step: Step) -> None:
-    server = world.redis if step.target == "redis" else world.postgres
+    server = world.server(step.target)
     if step.what == "kill":
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(step.hold)

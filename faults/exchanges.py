@@ -44,6 +44,25 @@ def storm(count: int) -> Act:
     return act
 
 
+def renewals(count: int) -> Act:
+    """Receivers replace connections by themselves, that many of each venue."""
+
+    async def act(world: World, _: Scale) -> None:
+        async def accepted() -> dict[str, int]:
+            return {venue: int(found["connects"].get("accepted", 0)) for venue, found in (await world.stats()).items()}
+
+        before = await accepted()
+
+        async def renewed() -> bool:
+            now = await accepted()
+            return all(now[venue] >= before[venue] + count for venue in before)
+
+        await until(renewed, 120.0, f"renewed {count} times")
+        world.note(f"{count} connections of each venue renewed")
+
+    return act
+
+
 def dropped(count: int) -> Act:
     """What numbers show. A quote left out is seen by nobody."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from faults.catalogue import Fault, Scale
 from faults.judge import Measured, Promise, breaches
+from faults.order import Order
 from faults.world import FaultError, Setup, World, made
 from feedmill.local.embedded import EmbeddedError
 from feedmill.local.errors import ManagerError
@@ -30,8 +32,17 @@ async def run(
     world: World | None = None
     try:
         say("starting")
-        async with made(folder, replace(setup, rate=rate, **fault.setup)) as world:
-            promise = await _strike(world, fault, scale, flow, found, promise, say)
+        memory = {"memory": f"{max(2, round(setup.rate / 1250))}Mi"} if fault.tight else {}
+        async with made(folder, replace(setup, rate=rate, **fault.setup, **memory)) as made_world:
+            world = made_world
+            with ExitStack() as stack:
+                order = Order(lambda: made_world.redis.url, world.manager.shards)
+                if fault.ordered:
+                    stack.enter_context(order)
+                promise = await _strike(world, fault, scale, flow, found, promise, say)
+            if fault.ordered:
+                found.disorder = order.breaches()
+                world.note(f"order of {order.checked:,} trades and quotes in the stream compared")
     except (FaultError, ManagerError, EmbeddedError, OSError, ExceptionGroup) as error:
         found.failed = f"{type(error).__name__}: {error}" if not isinstance(error, FaultError) else str(error)
     if world is not None:
@@ -46,7 +57,9 @@ async def _strike(
     if not fault.blast:
         await world.catch_up(60.0)
         await asyncio.sleep(flow)
+        found.before = world.watch.of_roles(world.watch.now)
     before = await world.connects()
+    world.say = say
     say("fault")
     letters = await fault.act(world, scale)
     if letters is not None:
@@ -62,7 +75,10 @@ async def _strike(
     else:
         found.catch_up = await world.catch_up(patience)
         await asyncio.sleep(flow)
-    found.connects = await world.connects() - before
+    found.connects, found.connects_most = await world.connects() - before, promise.connects
+    found.refused = await world.refused()
+    await world.watch.look_at_lag()
+    found.after = world.watch.of_roles(world.watch.now)
     say("comparing")
     if fault.finish is not None:
         await world.simulation.end_of_flow()
@@ -70,5 +86,6 @@ async def _strike(
         await fault.finish(world)
     found.report = await world.settled(REPAIRED)
     found.repaired = world.repaired
-    found.peak = world.watch.peak_of_roles()
+    found.open_gaps = await world.open_gaps()
+    found.peak, found.lag = world.watch.of_roles(world.watch.peak), world.watch.lag_ms()
     return promise

@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
 BETWEEN = (0.5, 2.0)
 """Seconds of flow between two strokes of one fault."""
+TITLE = {"redis": "Redis", "postgres": "PostgreSQL"}
 
 
 def client(world: World) -> Any:
     return redis_asyncio.Redis.from_url(world.redis.url)
 
 
-def redis_away(full: float) -> Act:
+def away(name: str, full: float) -> Act:
     async def act(world: World, scale: Scale) -> None:
-        world.note("Redis stops")
-        await asyncio.to_thread(world.redis.stop)
+        server = world.server(name)
+        world.note(f"{TITLE[name]} stops")
+        await asyncio.to_thread(server.stop)
         await asyncio.sleep(scale.seconds(full))
-        await asyncio.to_thread(world.redis.start)
-        world.note("Redis is back")
+        await asyncio.to_thread(server.start)
+        world.note(f"{TITLE[name]} is back")
 
     return act
 
@@ -51,13 +53,14 @@ def redis_away_and_receiver_killed(full: float) -> Act:
     return act
 
 
-def redis_killed(times: int) -> Act:
+def killed(name: str, times: int) -> Act:
     async def act(world: World, scale: Scale) -> None:
+        server = world.server(name)
         for _ in range(times):
-            world.note("kill -9 Redis")
-            await asyncio.to_thread(world.redis.kill)
+            world.note(f"kill -9 {TITLE[name]}")
+            await asyncio.to_thread(server.kill)
             await asyncio.sleep(world.dice.uniform(0.0, scale.seconds(3.0)))
-            await asyncio.to_thread(world.redis.start)
+            await asyncio.to_thread(server.start)
             await asyncio.sleep(world.dice.uniform(*BETWEEN))
 
     return act
@@ -180,29 +183,6 @@ def slowed(name: str, full: float) -> Act:
     return act
 
 
-def postgres_away(full: float) -> Act:
-    async def act(world: World, scale: Scale) -> None:
-        world.note("PostgreSQL stops")
-        await asyncio.to_thread(world.postgres.stop)
-        await asyncio.sleep(scale.seconds(full))
-        await asyncio.to_thread(world.postgres.start)
-        world.note("PostgreSQL is back")
-
-    return act
-
-
-def postgres_killed(times: int) -> Act:
-    async def act(world: World, scale: Scale) -> None:
-        for _ in range(times):
-            world.note("kill -9 PostgreSQL")
-            await asyncio.to_thread(world.postgres.kill)
-            await asyncio.sleep(world.dice.uniform(0.0, scale.seconds(3.0)))
-            await asyncio.to_thread(world.postgres.start)
-            await asyncio.sleep(world.dice.uniform(*BETWEEN))
-
-    return act
-
-
 async def _execute(world: World, *statements: str) -> None:
     connection = await asyncpg.connect(world.postgres.url)
     try:
@@ -287,7 +267,7 @@ def disk_full(full: float, mib: int) -> Act:
         await world.kill(service)
         await world.catch_up(60.0)
         world.note(f"{mib} MiB of disk are left")
-        await redis_away(full)(world, scale)
+        await away("redis", full)(world, scale)
         if (left := service.pid) is None or service.restarts > 1:
             raise FaultError(f"the receiver did not live through it (pid {left}, {service.restarts} restarts)")
 

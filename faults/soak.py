@@ -107,7 +107,7 @@ async def soak(options: argparse.Namespace, folder: Path) -> int:
         restarts = {name: world.manager.service(name).restarts for name in memory}
         print("comparing with the ledger", flush=True)
         found = Measured("soak", report=await world.settled(300.0))
-        found.peak = world.watch.peak_of_roles()
+        found.peak = world.watch.of_roles(world.watch.peak)
     broken = breaches(found, Promise(gap_rows=False)) + growing(memory, measured)
     broken += [f"{name} was restarted {count} times" for name, count in restarts.items() if count]
     print(f"\n{found.total('emitted'):,} trades and quotes emitted, {found.total('stored'):,} stored\n")

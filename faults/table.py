@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from faults.judge import MIB, ROLES, Measured
 
 HEADINGS = (
-    "fault", "emitted", "stored", "lost", "doubled", "in gaps t+q", "gap rows", "letters", "caught up", "repaired",
-    "connects", "peak MiB r/d/p/m", "holds",
+    "fault", "emitted", "stored", "lost", "doubled", "in gaps t+q", "gap rows (open)", "letters", "caught up",
+    "repaired", "connects/most", "peak MiB r/d/p/m", "grown r/d/p/m", "lag ms r/d/p/m", "holds",
 )  # fmt: skip
 
 
@@ -17,22 +17,38 @@ def cells(found: Measured, broken: Sequence[str]) -> tuple[str, ...]:
     if found.report is None:
         return (found.name, *["-"] * (len(HEADINGS) - 2), verdict)
     letters = max((venue.dead_letters for venue in found.report.venues), default=0)
-    peak = "/".join(f"{found.peak[role] / MIB:.0f}" if role in found.peak else "-" for role in ROLES)
+    peak = {role: f"{size / MIB:.0f}" for role, size in found.peak.items()}
+    grown = {
+        role: f"{(size - found.before[role]) / MIB:+.0f}" for role, size in found.after.items() if role in found.before
+    }
+    lag = {role: str(late) for role, late in found.lag.items()}
     return (
         found.name,
         *(f"{found.total(what):,}" for what in ("emitted", "stored", "lost", "doubled")),
         "+".join(str(count) for count in found.in_gaps),
-        f"{found.gap_rows:,}",
+        f"{found.gap_rows:,} ({found.open_gaps:,})",
         str(letters),
         "-" if found.catch_up is None else f"{found.catch_up:.1f} s",
         "-" if found.repaired is None else f"{found.repaired:.0f} s",
-        f"+{found.connects}",
-        peak,
+        f"{found.connects}/{'any' if found.connects_most is None else found.connects_most}",
+        *("/".join(values.get(role, "-") for role in ROLES) for values in (peak, grown, lag)),
         verdict,
     )
 
 
-WIDTHS = (27, 11, 11, 7, 8, 13, 9, 8, 10, 9, 9, 17, 6)
+def totals(rows: Sequence[Measured]) -> str:
+    """All rows in one line."""
+    counts = (f"{sum(found.total(what) for found in rows):,} {what}" for what in ("emitted", "lost", "doubled"))
+    trades, quotes = (sum(found.in_gaps[place] for found in rows) for place in (0, 1))
+    peak = max((size for found in rows for size in found.peak.values()), default=0)
+    return (
+        f"all together: {', '.join(counts)}, in gap rows {trades:,} trades and {quotes:,} quotes,"
+        f" {sum(found.connects for found in rows):,} connects, {sum(found.refused for found in rows):,} refused,"
+        f" at most {peak / MIB:.0f} MiB; {sum(found.seconds for found in rows) / 60:.0f} min of runs"
+    )
+
+
+WIDTHS = (27, 11, 11, 7, 8, 13, 16, 8, 10, 9, 14, 17, 15, 19, 6)
 
 
 def line(values: Sequence[str]) -> str:

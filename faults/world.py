@@ -23,7 +23,7 @@ from faults.watch import Watch
 from feedmill.local.demo.simulation import Simulation, emitted
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from feedmill.local.embedded.files import private_folder
-from feedmill.local.embedded.server import descendants
+from feedmill.local.embedded.server import EmbeddedServer, descendants
 from feedmill.local.manager import ServiceManager, redis_pool
 from feedmill.local.notices import is_flowing
 from feedmill.local.positions import Positions, PositionsAway
@@ -67,7 +67,7 @@ spec:
     replicas: {replicas}
     memory: {memory}
     spill: {{size: {spill}}}
-    reconnect: {{maxBackoff: 5s, silenceTimeout: {silence}}}
+    reconnect: {{maxBackoff: 5s, silenceTimeout: {silence}{lifetime}}}
 """
 
 
@@ -89,10 +89,16 @@ class Setup:
     """The receivers' budget."""
     spill: str = "1Gi"
     silence: str = "20s"
+    lifetime: str = ""
+    """Of the connections, before they are replaced; empty = as the exchanges have it."""
     redis: dict[str, str] | None = None
     """More lines of redis.conf."""
+    restart_cap: float = 30.0
+    """Seconds that a service which ended waits at most until it is started again."""
     proxied: bool = False
     """Services reach Redis, PostgreSQL and the exchanges through proxies."""
+    environ: Callable[[World], Awaitable[dict[str, str]]] | None = None
+    """What tells the services where Redis and PostgreSQL are, when it is not their own URLs."""
 
 
 def feed_name(venue: str) -> str:
@@ -129,11 +135,17 @@ class World:
         self.manager: ServiceManager
         self.watch: Watch
         self.http: aiohttp.ClientSession
-        self.servers: list[EmbeddedRedis] = []
+        self.servers: list[EmbeddedServer] = []
         """More than the first ones, to be stopped at the end."""
         self.mounts: list[Path] = []
+        self.passwords: dict[str, str] = {}
+        """Of the services at Redis and PostgreSQL, where these rotate."""
+        self.changed = ""
+        """When the services last took one up."""
         self.log: list[str] = []
         """What was done, with its time."""
+        self.say: Callable[[str], None] = lambda _: None
+        """Progress, for people."""
         self.repaired = 0.0
         """Seconds from the end of the flow until all was well."""
         self._began = asyncio.get_running_loop().time()
@@ -145,9 +157,13 @@ class World:
     def manifest(self) -> Path:
         return self.folder / "feeds.yaml"
 
+    def server(self, name: str) -> EmbeddedServer:
+        """``redis`` or ``postgres``: the one that serves now."""
+        return self.redis if name == "redis" else self.postgres
+
     def signal_server(self, name: str, number: int) -> None:
         """To Redis or PostgreSQL with all its helper processes."""
-        server = self.redis if name == "redis" else self.postgres
+        server = self.server(name)
         if server.pid is not None:
             for pid in (server.pid, *descendants(server.pid)):
                 with contextlib.suppress(ProcessLookupError):
@@ -164,6 +180,11 @@ class World:
 
     async def emitted(self) -> int:
         return sum(map(emitted, (await self.stats()).values()))
+
+    async def refused(self) -> int:
+        """Connects that an exchange refused."""
+        every = [found["connects"] for found in (await self.stats()).values()]
+        return sum(sum(found.values()) - found.get("accepted", 0) for found in every)
 
     async def connects(self) -> int:
         """Connections that the exchanges have seen, refused ones included."""
@@ -210,6 +231,9 @@ class World:
             return list(await connection.fetch(statement, *values, timeout=60.0))
         finally:
             await connection.close(timeout=5.0)
+
+    async def open_gaps(self) -> int:
+        return int((await self.rows("SELECT count(*) FROM gaps WHERE state = 'open'"))[0][0])
 
     async def age(self) -> float:
         """Seconds since the newest stored trade of the instrument that is furthest behind; inf = cannot be told."""
@@ -289,7 +313,7 @@ class World:
             text += _FEED.format(
                 name=feed_name(venue), exchange=exchange, market=market, stream=stream, rest=endpoint.rest,
                 symbols=", ".join(SYMBOLS[venue]), replicas=setup.replicas, memory=setup.memory, spill=setup.spill,
-                silence=setup.silence,
+                silence=setup.silence, lifetime=setup.lifetime and f", lifetime: {setup.lifetime}",
             )  # fmt: skip
         return text
 
@@ -339,18 +363,22 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
                 stack.push_async_callback(proxy.stop)
             redis_url = redis_url.replace(f":{world.redis.port}/", f":{world.proxies['redis'].port}/")
             database_url = database_url.replace(f":{world.postgres.port}/", f":{world.proxies['postgres'].port}/")
+        environ = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
+        if setup.environ is not None:
+            environ = await setup.environ(world)
         stack.push_async_callback(_put_away, world)
         world.manifest.write_text(world.manifest_text())
         world.manager = ServiceManager(
             plan(load_files([world.manifest], local=True)),
             config=[world.manifest],
             data_dir=folder,
-            servers=LocalServers(folder, {"REDIS_URL": redis_url, "DATABASE_URL": database_url}),
+            servers=LocalServers(folder, environ),
+            restart_cap=setup.restart_cap,
         )
         stack.push_async_callback(world.manager.close)
         world.http = await stack.enter_async_context(aiohttp.ClientSession())
         await world.manager.start()
         await until(world.flowing, 60.0, "flowing")
-        world.watch = Watch(world.manager)
+        world.watch = Watch(world.manager, world.http)
         await stack.enter_async_context(world.watch)
         yield world

@@ -88,6 +88,9 @@ CASES = [
                                      "tls": {"caSecretRef": {"name": "x", "key": "ca"}}}}),
         )
     ),
+    Case("FeedPipeline", "a managed Redis has no replicas that could confirm",
+         {"spec.redis": {"managed": {}, "confirm": {"replicas": 1}}},
+         {"spec.redis": {"urlSecretRef": {"name": "x", "key": "url"}, "confirm": {"replicas": 1}}}),
     Case("FeedPipeline", "1m must be among the intervals", {"spec.candles.intervals": ["5m", "1h"]},
          {"spec.candles.intervals": ["5m", "1m"]}),
     Case("FeedPipeline", "name where to send to (telegram)", {"spec.notifications": {}},

@@ -29,7 +29,14 @@ PARTS: dict[str, list[dict[str, Any]]] = {
         {"spec.channels": [{"name": "Candles", "interval": "1m"}], "spec.distributor": _LIKE_THE_RECEIVER},
         {
             "spec.instruments": {
-                "select": {"types": ["Option"], "base": ["BTC"], "quote": ["USD"], "expiresWithin": "30d"}
+                "select": {
+                    "types": ["Option"],
+                    "base": ["BTC"],
+                    "quote": ["USD"],
+                    "expiresWithin": "30d",
+                    "maxInstruments": 100,
+                    "refreshInterval": "2m",
+                }
             },
             "spec.receiver.reconnect.silenceTimeout": "10s",
         },

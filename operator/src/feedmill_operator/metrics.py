@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
+
+from feedmill.shared.metrics import Gauge
 
 api_requests = Counter(
     "feedmill_operator_api_requests_total",

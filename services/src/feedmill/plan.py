@@ -55,8 +55,8 @@ def shards_of(feed: ExchangeFeed) -> list[ShardRef]:
 def shard_symbols(feed: ExchangeFeed, shard: int, symbols: Sequence[str] | None = None) -> list[str]:
     """Symbols of one shard in the manifest's order.
 
-    ``symbols``: what ``instruments.select`` came to, when somebody resolved it. Raises PlanError without it for a feed
-    that lists no symbols, and for a shard that the feed does not have.
+    ``symbols``: what ``instruments.select`` came to; without it a feed that lists no symbols has none. Raises PlanError
+    for a shard that the feed does not have.
     """
     shards = feed.spec.receiver.shards
     if not 0 <= shard < shards:
@@ -65,9 +65,7 @@ def shard_symbols(feed: ExchangeFeed, shard: int, symbols: Sequence[str] | None 
             f"feed {show_key(feed.key)} has no shard {shard}: there is {last} (spec.receiver.shards: {shards})"
         )
     listed = feed.spec.instruments.symbols if symbols is None else symbols
-    if listed is None:
-        raise PlanError(f"feed {show_key(feed.key)}: select is not supported yet: list the instruments in symbols")
-    return [symbol for symbol in listed if shard_of(symbol, shards) == shard]
+    return [symbol for symbol in listed or () if shard_of(symbol, shards) == shard]
 
 
 def shard_subscriptions(
@@ -144,7 +142,8 @@ def _of_pipeline(pipeline: FeedPipeline) -> list[Workload]:
     return [Workload("maintenance", f"{key[1]}-maintenance", ("run", "maintenance", *args), key), *processors]
 
 
-def _working_shards(feed: ExchangeFeed) -> list[int]:
+def working_shards(feed: ExchangeFeed) -> list[int]:
+    """The shards that some instrument falls into, or may fall into."""
     if feed.spec.instruments.symbols is None:
         return list(range(feed.spec.receiver.shards))
     return [shard for shard in range(feed.spec.receiver.shards) if shard_symbols(feed, shard)]
@@ -154,7 +153,7 @@ def _shard_workloads(feed: ExchangeFeed, role: str, replicas: int, *, names_repl
     namespace, name = feed.key
     pipeline = (namespace, feed.spec.pipeline_ref.name)
     made: list[Workload] = []
-    for shard in _working_shards(feed):
+    for shard in working_shards(feed):
         for number in range(replicas):
             args = ["run", role, "--feed", show_key(feed.key), "--shard", str(shard)]
             if names_replica:

@@ -57,8 +57,8 @@ spec:
     endpoints: {{stream: "{stream}", rest: "{rest}"}}
   instruments: {{symbols: [{symbols}]}}
   channels: [{channels}]
-  receiver: {{reconnect: {{maxBackoff: {backoff}}}}}
-  distributor: {{gapGrace: 1s, imageInterval: 2s}}
+  receiver: {{replicas: {replicas}, reconnect: {{maxBackoff: {backoff}{lifetime}}}}}
+  distributor: {{gapGrace: {grace}, imageInterval: 2s}}
 """
 _CHANNEL = {"Book": "{name: Book, depth: 20, sampleInterval: 1s}", "Candles": "{name: Candles, interval: 1m}"}
 
@@ -280,7 +280,13 @@ def _is_trouble(line: str) -> bool:
 
 
 def manifest(
-    simulation: Simulation, venues: Sequence[str], channels: Sequence[str] = CHANNELS, backoff: str = "2s"
+    simulation: Simulation,
+    venues: Sequence[str],
+    channels: Sequence[str] = CHANNELS,
+    backoff: str = "2s",
+    lifetime: str = "",
+    replicas: int = 1,
+    grace: str = "1s",
 ) -> str:
     """A pipeline and one feed a venue."""
     text = _PIPELINE
@@ -289,7 +295,8 @@ def manifest(
         endpoint = simulation.endpoints[venue]
         text += _FEED.format(
             name=feed_name(venue), exchange=exchange, market=market, stream=endpoint.stream, rest=endpoint.rest,
-            symbols=", ".join(SYMBOLS[venue]), backoff=backoff,
+            symbols=", ".join(SYMBOLS[venue]), backoff=backoff, replicas=replicas, grace=grace,
+            lifetime=lifetime and f", lifetime: {lifetime}",
             channels=", ".join(_CHANNEL.get(name, f"{{name: {name}}}") for name in channels),
         )  # fmt: skip
     return text
@@ -315,6 +322,9 @@ async def start_bed(
             channels: Sequence[str] = CHANNELS,
             arguments: Sequence[str] = (),
             backoff: str = "2s",
+            lifetime: str = "",
+            replicas: int = 1,
+            grace: str = "1s",
             flowing: bool = True,
         ) -> Bed:
             """``rate``: messages a second of each venue. ``arguments``: more of ``feedmill simulate``."""
@@ -326,7 +336,7 @@ async def start_bed(
             await simulation.start()
             stack.push_async_callback(simulation.stop)
             path = tmp_path / "feeds.yaml"
-            path.write_text(manifest(simulation, venues, channels, backoff))
+            path.write_text(manifest(simulation, venues, channels, backoff, lifetime, replicas, grace))
             environ = {"REDIS_URL": redis_server.url, "DATABASE_URL": database_url}
 
             def make_manager() -> ServiceManager:

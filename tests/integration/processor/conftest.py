@@ -66,7 +66,8 @@ class Distributor:
 
 def shard_settings(ref: ShardRef = REF, *, dense: bool = True, market: str = "Spot", **more: Any) -> ShardSettings:
     comparable = more.pop("comparable", {})
-    return ShardSettings(ref, "binance", market, VenueRules(dense, comparable), linger=0.0, **more)
+    rules = more.pop("rules", VenueRules(dense, comparable))
+    return ShardSettings(ref, "binance", market, rules, linger=0.0, **more)
 
 
 class Run:

@@ -13,10 +13,10 @@ from feedmill.general import maintenance
 from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared import partitions, postgres
+from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.health import Health
 from feedmill.shared.log import get_logger
 from feedmill.shared.partitions import BOOKS, DAY_NS, TICKERS, TRADES
-from feedmill.shared.postgres import DatabaseUrl
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.service import ServiceContext
 

@@ -171,6 +171,21 @@ async def test_where_ids_are_not_dense_open_gaps_decide(bench: Bench) -> None:
     await until_completes(bench, {0: (False, 1), 1: (True, 1), 2: (True, 1), 3: (False, 1), **after})
 
 
+async def test_a_gap_found_later_takes_the_proof_back_from_empty_ones(bench: Bench) -> None:
+    distributor = bench.distributor()
+    await distributor.commit(trades=[at(10, 0), at(20, 1), at(30, 6), at(40, 7), at(50, 10), at(60, 11)])
+    bench.start(shard_settings(dense=False))
+    proven = {minute: (True, int(minute in (1, 6, 7, 10))) for minute in range(1, 11)}
+    ends = {0: (False, 1), 11: (False, 1)}
+    await until_completes(bench, proven | ends)
+    # In minute 4: the empty ones from there on have their price from trades that may not be the last ones.
+    await distributor.commit(gaps=[gap("open", 4.2, 4.6)])
+    doubtful = {4: (False, 0), 5: (False, 0)}
+    await until_completes(bench, proven | ends | doubtful)
+    await distributor.commit(gaps=[gap("closed", 4.2, 4.6, revision=2)])
+    await until_completes(bench, proven | ends)
+
+
 def stated(minute: int, close: str, trades: int, *, closed: bool = True, later: int = 0, raw: Any = (-1, -1)) -> Candle:
     """The venue's candle; ``later``: ns after which it said so once more."""
     ns = BASE + minute * MINUTE

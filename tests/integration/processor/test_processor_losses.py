@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from feedmill.processor.losses import MARGIN_NS, OWN
+from feedmill.processor.losses import MARGIN_NS
 from feedmill.processor.settings import ShardSettings, VenueRules
+from feedmill.processor.statements import OWN
 from feedmill.shared.clock import MS, SECOND, now_ns
 from feedmill.shared.events import BookSnapshot, Flag, Gap, Ticker
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from feedmill.processor import repair
+from feedmill.processor import measures, repair
 from feedmill.shared.control import Command, decode_command
 from feedmill.shared.events import Flag
 
@@ -59,6 +59,7 @@ async def test_a_page_at_a_time_until_nothing_is_missing(bench: Bench, monkeypat
 async def test_what_does_not_come_is_asked_for_a_few_times(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair, "WAIT", 0.02)
     distributor = bench.distributor()
+    counted = measures.given_up._value.get()
     run = await lose(bench, distributor)
     found = await until_asked(distributor, repair.ATTEMPTS)
     assert {(command.from_id, command.to_id) for command in found} == {(101, 110)}
@@ -66,4 +67,5 @@ async def test_what_does_not_come_is_asked_for_a_few_times(bench: Bench, monkeyp
     await bench.until(lambda: all(row.times == repair.ATTEMPTS for row in before._asked.values()))
     await asyncio.sleep(20 * 0.05)
     assert len(await asked(distributor)) == repair.ATTEMPTS
+    assert measures.given_up._value.get() == counted + 1
     assert await bench.value("SELECT count(*) FROM gaps WHERE channel = 'Trades' AND state = 'open'") == 1

@@ -139,7 +139,10 @@ async def test_each_account_gets_its_own_events_and_no_secret_is_kept(world, tmp
 
 # Deribit's token ends without a word; its renewal shows it (test_private_connections).
 ENDS = [
-    (name, fault) for name in VENUES for fault in ("abort", "close", "expire") if (name, fault) != (DERIBIT, "expire")
+    (name, fault)
+    for name in VENUES
+    for fault in ("abort", "close", "expire_session")
+    if (name, fault) != (DERIBIT, "expire_session")
 ]
 
 
@@ -149,13 +152,13 @@ async def test_what_ends_is_told_and_begins_anew(world, tmp_path: Path, name: st
         await it.listen()
         first, second = it.accounts
         assert it.sim.fault(
-            fault, **({"symbol": first} if fault == "expire" else {"channel": "Account", "symbol": first})
+            fault, **({"symbol": first} if fault == "expire_session" else {"channel": "Account", "symbol": first})
         )
         await it.heard.until(lambda: it.heard.count("ready", first) == 2)
         assert [each[0] for each in it.heard.told if each[1] == first] == ["ready", "lost", "ready"]
         cause = next(each[2] for each in it.heard.told if each[:2] == ("lost", first))
-        assert cause == ("expired" if fault == "expire" else "closed")
-        if fault == "expire" or name != SPOT:
+        assert cause == ("expired" if fault == "expire_session" else "closed")
+        if fault == "expire_session" or name != SPOT:
             assert it.heard.count("lost", second) == 0
         await it.heard.until(lambda: it.lines.ready == set(it.accounts))
         before = {account: len(it.fills(account)) for account in it.accounts}

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import serve
 
+from feedmill.receiver import link as link_module
+from feedmill.receiver import usual
 from feedmill.shared import control
 
 
@@ -239,3 +241,44 @@ async def test_cancellation_while_the_server_does_not_answer(launch: Any, kit: A
         keeper = running.receiver.supervisor.keepers[0]
         await kit.until(lambda: keeper.state == "connecting")
         await running.cancel()
+
+
+async def test_a_topic_that_falls_silent_is_told_and_asked_for_anew(
+    venue: Any, launch: Any, redis_server: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The venue has lost one subscription of two, and keeps the connection."""
+    for module in (usual, link_module):
+        monkeypatch.setattr(module, "EVERY", 0.05)
+    monkeypatch.setattr(usual, "SLEPT", 5.0)  # A busy machine is no stopped one.
+    monkeypatch.setattr(usual, "FEW", 5)
+    monkeypatch.setattr(usual, "FLOOR", 0.5)
+    running = launch()
+    await running.ready()
+    (keeper,) = running.receiver.supervisor.keepers
+    flowing = {"btcusdt@trades", "ethusdt@trades"}
+
+    async def publish() -> None:
+        while True:
+            for name in sorted(flowing & next(iter(venue.subscribed.values()))):
+                await venue.publish(1, name)
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(publish())
+        attention = keeper.link.attention
+        await kit.until(lambda: attention._usual.limit(b"ethusdt@trades") is not None)
+        assert attention.document()["silentTopics"] == 0
+        asked = len(venue.requests)
+        next(iter(venue.subscribed.values())).discard("ethusdt@trades")
+        # It is unsubscribed and subscribed again, and so heard again; the connection stays.
+        await kit.until(lambda: venue.requests[asked:])
+        await kit.until(lambda: len(venue.requests) >= asked + 2)
+        await kit.until(lambda: attention.document()["silentTopics"] == 0)
+        task.cancel()
+    assert [set(request) - {"id"} for request in venue.requests[asked : asked + 2]] == [{"unsub"}, {"sub"}]
+    assert all(request.get("sub", request.get("unsub")) == ["ethusdt@trades"] for request in venue.requests[asked:])
+    assert venue.connects == 1
+    await running.stop()
+    raw = await kit.read_raw(redis_server.url)
+    assert raw.data() == venue.sent
+    assert [gone.topics[0].topic for gone in raw.controls(control.Unsubscribed)][:1] == ["ethusdt@trades"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis.asyncio as redis_asyncio
 
+from feedmill.exchanges.base import RestRequest
 from feedmill.shared import control
 from feedmill.shared.clock import now_ns
 from feedmill.shared.keys import ShardRef
@@ -46,6 +47,57 @@ async def test_one_replica_carries_out_a_command(venue: Any, launch: Any, redis_
     answered = [answer.command for answer in raw.answers() if answer.kind == "book_snapshot"]
     assert sorted(answered) == sorted(command.id for command in snapshots)
     assert len([call for call in venue.rest_calls if call.startswith("/depth")]) == 20
+
+
+def snapshot(name: str, *, living: list[str] | None = None) -> control.Command:
+    return control.Command(name, "book_snapshot", "BTC-USDT", name, "Book", now_ns(), living=living)
+
+
+async def test_what_a_session_had_claimed_that_lives_no_more_is_taken_over(
+    venue: Any, launch: Any, redis_server: Any, kit: Any
+) -> None:
+    running = launch()
+    await ready(kit, running)
+    client = redis_asyncio.Redis.from_url(redis_server.url)
+    for name, holder in (("left", "r1-dead"), ("working", "r1-alive"), ("taken", "r1-dead")):
+        await client.set(kit.shard.key(f"commands:claimed:{name}"), holder)
+    mine = running.receiver.producer.id
+    again = [snapshot(name, living=[mine, "r1-alive"]) for name in ("working", "taken", "new")]
+    # The last one was claimed by this session a moment ago: it works on it.
+    once_more = snapshot("new", living=[mine])
+    await ask(redis_server.url, kit.shard, snapshot("left"), *again, once_more, snapshot("end"))
+
+    async def answered() -> list[str]:
+        raw = await kit.read_raw(redis_server.url)
+        return [answer.command for answer in raw.answers() if answer.kind == "book_snapshot"]
+
+    async def all_there() -> bool:
+        return "end" in await answered()
+
+    await kit.until(all_there)
+    await running.stop()
+    assert sorted(await answered()) == ["end", "new", "taken"]
+    assert (await client.get(kit.shard.key("commands:claimed:taken"))).decode() == mine
+    await client.aclose()
+
+
+async def test_a_receiver_that_starts_carries_out_what_was_asked_before(
+    venue: Any, launch: Any, redis_server: Any, kit: Any
+) -> None:
+    """But what concerns connections was asked of those that are no more."""
+    again = control.Command("again", "resubscribe", "ETH-USDT", "ETHUSDT", "Trades", now_ns())
+    await ask(redis_server.url, kit.shard, again, snapshot("before"))
+    running = launch()
+    await ready(kit, running)
+    await ask(redis_server.url, kit.shard, snapshot("after"))
+
+    async def answered() -> bool:
+        raw = await kit.read_raw(redis_server.url)
+        return {"before", "after"} <= {answer.command for answer in raw.answers()}
+
+    await kit.until(answered)
+    await running.stop()
+    assert (await kit.read_raw(redis_server.url)).controls(control.Unsubscribed) == []
 
 
 async def test_a_replica_whose_requests_fail_leaves_commands_to_the_other(
@@ -154,3 +206,23 @@ async def test_a_429_of_one_holds_back_all(venue: Any, launch: Any, redis_server
     second.receiver.desk.snapshot("BTC-USDT", "BTCUSDT", "c1")
     await kit.until(lambda: len(venue.rest_calls) > calls)
     assert loop.time() - began >= 1.3
+
+
+async def test_trades_of_the_past_wait_for_memory(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
+    """A full memory sheds what comes now; answers of the past must not be the reason."""
+    running = launch()
+    await ready(kit, running)
+    receiver = running.receiver
+    held = int(0.6 * receiver.budget.limit)
+    receiver.budget.add(held)
+    calls = len(venue.rest_calls)
+    receiver.desk.ask(RestRequest("trades", f"{venue.rest_url}/instruments", {"symbols": "PAST"}, 1), "past")
+    receiver.desk.ask(RestRequest("book_snapshot", f"{venue.rest_url}/depth", {"symbol": "NOW"}, 1), "now")
+    await kit.until(lambda: any("NOW" in call for call in venue.rest_calls[calls:]))
+    await kit.until(lambda: receiver.desk.waiting == 1)
+    assert not any("PAST" in call for call in venue.rest_calls[calls:])
+    receiver.budget.release(held)
+    await kit.until(lambda: any("PAST" in call for call in venue.rest_calls[calls:]))
+    await running.stop()
+    raw = await kit.read_raw(redis_server.url)
+    assert {"past", "now"} <= {answer.command for answer in raw.answers()}

@@ -56,10 +56,13 @@ class Wanted:
     log_level: str = "Info"
     stream: str = ""
     """Another address than the simulator's own."""
+    select: str = ""
+    """Instead of the symbols."""
 
     def text(self, simulation: Simulation) -> str:
         exchange, _, market = self.venue.partition("/")
         endpoint = simulation.endpoints[self.venue]
+        instruments = f"select: {self.select}" if self.select else f"symbols: [{', '.join(self.symbols)}]"
         channels = ", ".join(_CHANNEL.get(name, f"{{name: {name}}}") for name in self.channels)
         return f"""---
 apiVersion: feedmill.dev/v1alpha1
@@ -71,7 +74,7 @@ spec:
     name: {exchange}
     market: {market}
     endpoints: {{stream: "{self.stream or endpoint.stream}", rest: "{endpoint.rest}"}}
-  instruments: {{symbols: [{", ".join(self.symbols)}]}}
+  instruments: {{{instruments}}}
   channels: [{channels}]
   receiver: {self.receiver}
   distributor: {self.distributor}

@@ -73,9 +73,13 @@ async def test_limits_and_log_level_change_on_what_runs(start_bed: Any, kit: Any
     feed.log_level = "Info"
     feed.receiver = "{memory: 32Mi, batching: {mode: Latency}, reconnect: {maxBackoff: 7s, silenceTimeout: 20s}}"
     feed.distributor = "{gapGrace: 3s, imageInterval: 1s}"
+    servers = "redis: {urlSecretRef: {name: servers, key: redis}, "
+    assert servers in bed.pipeline
     bed.pipeline = bed.pipeline.replace("failureThreshold: 5", "failureThreshold: 9")
+    bed.pipeline = bed.pipeline.replace(servers, servers + "confirm: {replicas: 1}, ")
     await bed.take_up()
     document = await bed.health("receiver-one")
+    assert document["redis"]["confirmReplicas"]["wanted"] == 1
     assert document["session"]["budgetBytes"] == 32 << 20
     assert await bed.metric("receiver-one", "feedmill_receiver_budget_bytes") == 32 << 20
     # What is logged at Info is only there because the level follows.
@@ -84,6 +88,7 @@ async def test_limits_and_log_level_change_on_what_runs(start_bed: Any, kit: Any
     await bed.until_emitted(1000)
     feed.receiver = "{memory: 16Mi, batching: {mode: Throughput, maxAge: 30ms}}"
     feed.log_level = "Error"
+    bed.pipeline = bed.pipeline.replace("confirm: {replicas: 1}, ", "")
     await bed.take_up()
 
     async def rests() -> bool:

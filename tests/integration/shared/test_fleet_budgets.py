@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,15 +16,19 @@ from hypothesis import strategies as st
 
 from feedmill.local.embedded import EmbeddedRedis
 from feedmill.shared.budget import burst_and_rate
-from feedmill.shared.fleet import BUCKET, RESERVE, US, Fleet, FleetBudget
+from feedmill.shared.fleet import RESERVE, WINDOWS_RESERVE, Fleet, FleetBudget
+from feedmill.shared.fleet_rules import BUCKET, US, WINDOWS, Windows
 from feedmill.shared.log import get_logger
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import connect
 
-TIMED = BUCKET.source.replace("redis.call('TIME')", "{tonumber(ARGV[5]), 0}").replace(
-    "time[1] * 1000000 + time[2]", "tonumber(ARGV[5])"
-)
-"""The same script by a clock of the test's."""
+
+def timed(source: str) -> str:
+    """The same script by a clock of the test's: its last argument."""
+    now = "tonumber(ARGV[#ARGV])"
+    return source.replace("redis.call('TIME')", "nil").replace("time[1] * 1000000 + time[2]", now)
+
+
 numbers = itertools.count(1)
 
 
@@ -32,7 +37,7 @@ class Bucket:
 
     def __init__(self, server: EmbeddedRedis, limit: float, window: float) -> None:
         self._client: Any = redis.Redis.from_url(server.url)
-        self._script = self._client.register_script(TIMED)
+        self._script = self._client.register_script(timed(BUCKET.source))
         self._key = f"bucket-{next(numbers)}"
         self.capacity, self.rate = burst_and_rate(limit, window)
         self.now = 1_790_000_000 * US
@@ -84,6 +89,115 @@ def test_no_window_ever_sees_more_than_the_limit(
     for start, _ in spent:
         within = [amount for at, amount in spent if start <= at < start + window * US * 0.999999]
         assert sum(within) <= limit, (within, limit)
+
+
+class WindowsOf:
+    """The other script alone, in time of its own (us)."""
+
+    def __init__(self, server: EmbeddedRedis, limit: float, window: float, doubtful: float = 0.0) -> None:
+        client: Any = redis.Redis.from_url(server.url)
+        self._script = client.register_script(timed(WINDOWS.source))
+        self._key = f"windows-{next(numbers)}"
+        self.rule = Windows(limit, window, doubtful)
+        self.window = int(window * US)
+        self.now = 1_790_000_000 * US // self.window * self.window + self.window // 2
+
+    def run(self, op: str, amount: float = 0.0, extra: float = 0.0) -> tuple[int, int, int, int]:
+        taken, wait, blocked, index = self._script(
+            keys=[self._key], args=[*self.rule.arguments(op, amount, extra), self.now]
+        )
+        return taken, wait, blocked, index
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(10, 60), window=st.integers(1, 300), steps=ops, late=st.floats(0, 1))
+def test_no_window_of_the_clock_sees_more_than_the_limit(
+    redis_server: EmbeddedRedis, limit: int, window: int, steps: list[tuple[str, int, float]], late: float
+) -> None:
+    """Also where what is spent reaches the venue late, within the margin."""
+    budget = WindowsOf(redis_server, limit, window)
+    on_the_way = int(late * budget.rule.margin * US * 0.99)
+    spent: list[tuple[int, int, int]] = []
+    for op, amount, pause in steps:
+        budget.now += int(pause * window * US)
+        if op == "give":
+            if spent and spent[-1][0] > budget.now:
+                _, given, index = spent.pop()
+                budget.run("give", given, index)
+            continue
+        amount = min(amount, limit)
+        if op == "block":
+            budget.run("block", amount * window / 20)
+            continue
+        taken, wait, blocked, index = budget.run(op, amount)
+        if op == "take":
+            assert bool(taken) == (blocked == 0)
+        if op == "take" and taken:
+            spent.append((budget.now + wait, amount, index))
+    assert [at for at, _, _ in spent] == sorted(at for at, _, _ in spent)
+    by_window: dict[int, int] = {}
+    for at, amount, _ in spent:
+        place = (at + on_the_way) // budget.window
+        by_window[place] = by_window.get(place, 0) + amount
+    assert max(by_window.values(), default=0) <= limit
+
+
+def test_a_whole_window_may_go_at_once_and_the_next_one_again(redis_server: EmbeddedRedis) -> None:
+    budget = WindowsOf(redis_server, 100, 60.0)
+    assert [budget.run("take", 50)[1] for _ in range(2)] == [0, 0]
+    waits = [budget.run("take", 50)[1] for _ in range(3)]
+    # The next window begins in 30 s, and with it the margin; the one after that a minute later.
+    assert waits == [int(30.5 * US)] * 2 + [int(90.5 * US)]
+
+
+def test_nothing_is_spent_where_two_windows_meet(redis_server: EmbeddedRedis) -> None:
+    budget = WindowsOf(redis_server, 100, 60.0)
+    budget.now += int(29.7 * US)
+    assert budget.run("take", 1)[1] == int(0.8 * US)
+    budget.now += int(0.4 * US)
+    assert budget.run("take", 1)[1] == int(0.4 * US)
+    budget.now += int(0.4 * US)
+    assert budget.run("take", 98)[1] == 0
+    assert budget.run("take", 1)[1] == 60 * US
+
+
+def test_what_the_venue_counted_in_another_window_says_nothing_of_this_one(redis_server: EmbeddedRedis) -> None:
+    budget = WindowsOf(redis_server, 100, 60.0)
+    budget.run("take", 1)
+    budget.run("left", 10, 40 * US)  # It was sent 40 s ago: a window before.
+    assert budget.run("take", 50)[1] == 0
+    budget.run("left", 10, 5 * US)
+    assert budget.run("take", 10)[1] == 0
+    assert budget.run("take", 1)[1] > 0
+
+
+def test_after_a_loss_little_is_spent_until_the_venue_says_what_it_counted(redis_server: EmbeddedRedis) -> None:
+    budget = WindowsOf(redis_server, 100, 60.0, doubtful=10)
+    budget.run("lost", 10)
+    assert budget.run("take", 6)[1] == 0
+    budget.run("left", 70, 0)  # Others, or this fleet before, had used 30 of it, the six included or not.
+    assert budget.run("take", 64)[1] == 0
+    assert budget.run("take", 1)[1] > 0
+    budget.now += 60 * US
+    budget.run("lost", 10)
+    budget.run("take", 5)
+    assert budget.run("take", 6)[:2] == (0, US // 10)  # Not yet, and not only in the next window.
+    budget.run("left", 70, 0)
+    assert budget.run("take", 6)[:2] == (1, 0)
+    budget.now += 60 * US
+    budget.run("lost", 10)
+    budget.run("take", 10)
+    budget.now += 60 * US  # Nobody answered: what is known of the next window is enough.
+    assert budget.run("take", 100)[:2] == (1, 0)
+
+
+def test_what_is_given_back_to_a_window_that_is_over_is_no_more_for_this_one(redis_server: EmbeddedRedis) -> None:
+    budget = WindowsOf(redis_server, 100, 60.0)
+    index = budget.run("take", 60)[3]
+    budget.now += 60 * US
+    budget.run("take", 60)
+    budget.run("give", 60, index)
+    assert budget.run("take", 60)[1] > 0
 
 
 def test_what_the_headers_say_is_believed_when_it_is_less(redis_server: EmbeddedRedis) -> None:
@@ -211,12 +325,13 @@ async def test_one_who_is_cancelled_gives_back(redis_server: EmbeddedRedis) -> N
     async with fleet(redis_server, "a") as a:
         budget = a.budget("weight", 1, 0.02, 0)
         await budget.take()
-        for _ in range(20):
+        for _ in range(5):
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.02):
+                # While it waits, not while it asks: what it was given in an answer nobody saw cannot be given back.
+                async with asyncio.timeout(0.5):
                     await budget.take()
         await until(lambda: not a._tasks)
-        _, wait, _ = await budget._ask("take", 1.0)
+        wait = (await budget._ask("take", 1.0))[1]
         assert wait <= 50.0
 
 
@@ -265,6 +380,33 @@ async def test_without_redis_each_keeps_to_its_share(redis_server: EmbeddedRedis
         assert a.document()["shared"]
         await spenders
     assert recorder.most(window * (1 - LATE)) <= limit
+
+
+async def test_two_clients_spend_a_window_of_the_venue_and_no_more(redis_server: EmbeddedRedis) -> None:
+    limit, window = 40.0, 2.0
+    kept = limit * (1 - WINDOWS_RESERVE)
+    recorder = Recorder()
+    async with fleet(redis_server, "a") as a, fleet(redis_server, "b") as b:
+        began = time.time() // window
+        end = asyncio.get_running_loop().time() + 5.0
+        budgets = [each.windows("weight", limit, window, 4.0) for each in (a, b)]
+        await asyncio.gather(
+            *(recorder.spend(budget, amounts, end) for budget in budgets for amounts in ([1.0], [2.0, 3.0], [5.0]))
+        )
+        windows = time.time() // window - began + 1
+    total = sum(amount for _, amount in recorder.spent)
+    assert kept < total <= windows * kept
+
+
+async def test_without_redis_a_share_of_windows_is_the_reserve(redis_server: EmbeddedRedis) -> None:
+    async with fleet(redis_server, "a", 2) as a:
+        budget = a.windows("weight", 100.0, 60.0, 10.0)
+        await budget.take(40)
+        redis_server.kill()
+        recorder = Recorder()
+        await recorder.spend(budget, [1.0], asyncio.get_running_loop().time() + 3.0)
+        assert 2 <= len(recorder.spent) <= 100.0 * WINDOWS_RESERVE / 2
+        redis_server.start()
 
 
 async def test_a_server_that_forgot_begins_with_an_empty_bucket(redis_server: EmbeddedRedis) -> None:

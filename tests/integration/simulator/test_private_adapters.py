@@ -321,7 +321,7 @@ async def test_refusals_are_told_apart(venue, connect) -> None:
             twice = spot.classify(client.raw[-1]).rejection
             assert twice is not None
             assert twice.mend is Mend.DONE
-            world.sim.fault("expire", symbol=world.account)
+            world.sim.fault("expire_session", symbol=world.account)
             await client.until(lambda got: got.get("event", {}).get("e") == "eventStreamTerminated")
             assert spot.classify(client.raw[-1]).ended
 
@@ -330,7 +330,7 @@ async def test_a_listen_key_that_ended(venue, connect) -> None:
     async with venue(USDM) as world:
         async with connect(await world.url()) as client:
             await world.hear(client, 5)
-            world.sim.fault("expire", symbol=world.account)
+            world.sim.fault("expire_session", symbol=world.account)
             await client.until(lambda got: got.get("e") == "listenKeyExpired")
             verdict = usdm.classify(client.raw[-1])
             assert (verdict.ended, verdict.record) == (True, False)

@@ -257,7 +257,7 @@ async def test_tokens_end_are_renewed_and_revoked(venue, connect) -> None:
         await sim.drained()
         await client.until(lambda got: got.get("params", {}).get("channel") == channel)
         sim.fault("skew", seconds=0)
-        assert sim.fault("expire", symbol=keys[0]["account"]) == 1
+        assert sim.fault("expire_session", symbol=keys[0]["account"]) == 1
         assert (await client.ask(deribit_call("private/get_open_orders", 8)))["error"]["code"] == 13009
         assert "result" in await client.ask(deribit_auth(keys[0], 9))
         new = side(sim).rotate(keys[0]["account"])[0]

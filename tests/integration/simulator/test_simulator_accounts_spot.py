@@ -265,7 +265,7 @@ async def test_faults_of_private_events(venue, connect, ledger) -> None:
         sent = len([raw for raw in client.raw if b'subscriptionId":0,"event' in raw])
         assert sent == sim.stats()[VENUE]["channels"]["Account"]["delivered"] / 2
         assert sent == sim.stats()[VENUE]["channels"]["Account"]["emitted"] - 3 + 2
-        assert sim.fault("expire", symbol=key["account"]) == 2
+        assert sim.fault("expire_session", symbol=key["account"]) == 2
         await client.until(lambda got: got.get("event", {}).get("e") == "eventStreamTerminated")
         again = await client.ask(ask("userDataStream.subscribe.signature", 2, **signed_params(key)))
         assert again["result"] == {"subscriptionId": 1}

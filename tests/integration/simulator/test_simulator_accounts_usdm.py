@@ -151,8 +151,8 @@ async def test_renewal_and_removal_of_a_listen_key(venue, connect) -> None:
         assert (await listen_key(sim, key, "PUT"))[0] == 400
         _, text = await listen_key(sim, key)
         assert await listen_key(sim, key, "PUT") == (200, text)
-        assert sim.fault("expire", symbol=keys[1]["account"]) == 0
-        assert sim.fault("expire", symbol=key["account"]) == 1
+        assert sim.fault("expire_session", symbol=keys[1]["account"]) == 0
+        assert sim.fault("expire_session", symbol=key["account"]) == 1
         assert (await listen_key(sim, key, "PUT"))[1]["code"] == -1125
         _, text = await listen_key(sim, key)
         assert await listen_key(sim, key, "DELETE") == (200, {})

@@ -83,6 +83,20 @@ async def test_double_and_swap(simulate, connect, ledger) -> None:
     assert kinds(ledger(SPOT, "faults")) == {"double": 2, "swap": 2}
 
 
+async def test_fields_that_nobody_knows(simulate, connect, ledger) -> None:
+    async with simulate(SPOT) as sim, connect(sim.endpoints[SPOT][0] + "/ws/btcusdt@trade") as client:
+        await client.read(20)
+        sim.fault("unknown_fields", channel="Trades", count=3)
+        while sum("added" in message for message in client.got) < 3:
+            await client.read(1)
+        await client.read(20)
+        await stop(sim, client)
+    more = [message for message in client.got if "added" in message]
+    assert len(more) == 3
+    assert all(message["added"] == {"deep": [1, None, "x"]} and message["t"] > 0 for message in more)
+    assert kinds(ledger(SPOT, "faults")) == {"unknown_fields": 3}
+
+
 @pytest.mark.parametrize("variant", ["cut", "json"])
 async def test_bad_bytes_are_extra(simulate, connect, ledger, variant: str) -> None:
     async with simulate(SPOT) as sim, websockets.connect(sim.endpoints[SPOT][0] + "/ws/btcusdt@trade") as socket:
@@ -245,6 +259,17 @@ async def test_cut_is_the_announced_end(simulate, connect) -> None:
         assert sim.fault("cut") == 1
         await client.until(lambda got: got.get("e") == "serverShutdown")
         assert (await client.closed())[0] == 1001
+
+
+async def test_a_cut_leaves_the_time_it_announces(simulate, connect) -> None:
+    async with simulate(SPOT) as sim, connect(sim.endpoints[SPOT][0] + "/ws/btcusdt@trade") as client:
+        await client.read(5)
+        began = time.monotonic()
+        assert sim.fault("cut", seconds=0.5) == 1
+        await client.until(lambda got: got.get("e") == "serverShutdown")
+        assert (await client.next())["e"] == "trade", "data flow on until the cut"
+        assert (await client.closed())[0] == 1001
+        assert time.monotonic() - began >= 0.5
 
 
 async def test_rest_faults(simulate) -> None:

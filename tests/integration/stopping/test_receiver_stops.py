@@ -145,3 +145,15 @@ async def test_before_it_has_begun(place: Place, exchange: Simulator) -> None:
     await service.document()
     assert await service.end() == 0, service.text
     service.assert_clean()
+
+
+async def test_while_it_replaces_its_connection(place: Place, exchange: Simulator) -> None:
+    """The venue has announced an end: the old connection goes on beside the new one for a moment."""
+    service = await place.start("receiver")
+    await service.shows(flows())
+    assert exchange.fault("cut", seconds=60) == 1
+    await service.said("connection.open", 2)
+    assert await service.end() == 0, service.text
+    service.assert_clean()
+    assert "drained" in service.events()
+    await assert_all_there(place)

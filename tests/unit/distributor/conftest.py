@@ -179,6 +179,9 @@ class Emitted:
         return [event.seq for event in self.events.tickers]
 
 
+NATIVES = {f"{base}-USDT": f"{base}USDT" for base in ("BTC", "ETH", "SOL", "XRP")}
+
+
 def settings_of(rules: str = "dense", **more: Any) -> DistributorSettings:
     primary = rules == "inband"
     arbitration = {
@@ -190,7 +193,8 @@ def settings_of(rules: str = "dense", **more: Any) -> DistributorSettings:
     slot = more.pop("slot_ns", SECOND)
     depth = more.pop("depth", 20)
     books = BookSettings(str(SHARD), RULES[rules], depth, slot)
-    return DistributorSettings(SHARD, "toy", "Spot", {}, books, arbitration, **more)
+    natives = more.pop("natives", NATIVES)
+    return DistributorSettings(SHARD, "toy", "Spot", natives, books, arbitration, **more)
 
 
 class Host:

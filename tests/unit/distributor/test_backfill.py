@@ -80,9 +80,9 @@ def test_what_a_replica_fills_in_time_is_not_asked_for(kit: Any) -> None:
 def test_a_large_gap_goes_page_by_page_oldest_first(kit: Any) -> None:
     shard = Shard(kit).trades(1, 100)
     pages = shard.asked(3.0)
-    assert [(page.from_id, page.to_id) for page in pages] == [(2, 11), (12, 21), (22, 31), (32, 41)]
+    assert [(page.from_id, page.to_id) for page in pages] == [(n, n + PAGE - 1) for n in range(2, 2 + 8 * PAGE, PAGE)]
     shard.answer(pages[1], *range(12, 22))
-    assert [(page.from_id, page.to_id) for page in shard.asked(0.2)] == [(42, 51)]
+    assert [(page.from_id, page.to_id) for page in shard.asked(0.2)] == [(82, 91)]
     assert shard.row.missing == [(2, 11), (22, 99)]
 
 
@@ -161,11 +161,53 @@ def test_without_an_answer_it_is_asked_again(kit: Any) -> None:
     assert shard.host.out.trades == [1, 3, 2]
 
 
+def test_a_hole_that_nobody_else_can_fill_is_a_gap_and_asked_for_at_once(kit: Any) -> None:
+    shard = Shard(kit).trades(1, 2)
+    shard.host.feed(shard.feeder.close(shard.host.now))
+    shard.host.feed(shard.feeder.open(shard.host.now, kit.topic("Trades"), conn=2, first=False))
+    shard.host.feed(shard.feeder.frames(shard.host.now, kit.trade(6), conn=2))
+    (command,) = shard.asked(0.2)
+    assert (command.from_id, command.to_id) == (3, 5)
+    assert (shard.row.state, shard.row.cause, shard.row.missing) == ("open", "disconnected", [(3, 5)])
+
+
+def test_what_a_session_had_claimed_is_issued_once_more_when_it_ends(kit: Any) -> None:
+    """The same command, with the sessions that live: one of them that works on it goes on."""
+    shard = Shard(kit).trades(1, 30)
+    pages = shard.asked(3.0)
+    assert [page.living for page in pages] == [None] * 3
+    other = kit.Feeder("r1-000000000002bbbbbb", started_ns=5)
+    shard.host.feed(other.open(shard.host.now, kit.topic("Trades")))
+    again = shard.asked()
+    assert [page.id for page in again] == [page.id for page in pages]
+    assert {tuple(page.living) for page in again} == {(shard.feeder.session, other.session)}
+    shard.answer(pages[0], *range(2, 12))
+    shard.host.feed(shard.feeder.control(shard.host.now, control.SessionEnd("killed")))
+    shard.feeder = other
+    again = shard.asked()
+    assert [(page.id, page.from_id, page.to_id, page.living) for page in again] == [
+        (page.id, page.from_id, page.to_id, [other.session]) for page in pages[1:]
+    ]
+    assert all(page.issued_ns >= pages[0].issued_ns for page in again)
+    for page in again:
+        shard.answer(page, *range(page.from_id, page.to_id + 1))
+    assert shard.asked(1.0) == []
+    assert shard.row.state == "closed"
+
+
+def test_a_session_that_fell_silent_is_as_one_that_ended(kit: Any) -> None:
+    shard = Shard(kit).trades(1, 3)
+    (command,) = shard.asked(3.0)
+    shard.asked(1.0)
+    found = [page for _ in range(20) for page in shard.asked(4.0)]
+    assert [(page.id, page.living) for page in found] == [(command.id, [])]
+
+
 def test_while_there_is_much_to_read_nothing_is_overdue(kit: Any) -> None:
     """The answer may stand in what was not read yet."""
     shard = Shard(kit).trades(1, 3)
     assert len(shard.asked(3.0)) == 1
-    shard.host.tick(100.0, idle=False)
+    shard.host.tick(OVERDUE_NS / 1e9 + 70, idle=False)
     commands = shard.host.commit().commands
     assert len(commands) == 1
     assert len(shard.asked(0.2)) == 0  # It failed now that all was read, and waits for its turn.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from feedmill.distributor.books import OTHERS
 from feedmill.shared import control
 
 LEVELS = ([("10", "1")], [("11", "1")])
@@ -64,7 +65,7 @@ def gaps(out: Any) -> list[tuple[Any, ...]]:
 
 def test_bootstrap_asks_once_buffers_and_becomes_valid_without_a_gap(kit: Any) -> None:
     desk = Desk(kit, "dense")
-    out = desk.out()
+    out = desk.out(1.0)
     assert [(c.kind, c.symbol, c.native) for c in out.commands] == [("book_snapshot", "BTC-USDT", "BTCUSDT")]
     desk.send(0, desk.change(5), desk.change(6)).out(9.0)
     assert len(out.commands) == 1
@@ -75,16 +76,33 @@ def test_bootstrap_asks_once_buffers_and_becomes_valid_without_a_gap(kit: Any) -
     assert [(delta.image, delta.seq) for delta in out.deltas.deltas] == [(True, 6)]
 
 
+def test_a_snapshot_is_asked_for_with_the_first_change(kit: Any) -> None:
+    desk = Desk(kit, "dense")
+    assert desk.out(0.5).commands == []
+    assert len(desk.send(0, desk.change(5)).out().commands) == 1
+    assert len(desk.send(0, desk.change(6)).out().commands) == 1
+    desk.answer(5)
+    assert desk.seq == 6
+
+
+def test_connections_that_end_as_soon_as_they_are_subscribed_cost_no_snapshots(kit: Any) -> None:
+    desk = Desk(kit, "dense")
+    for conn in range(2, 12):
+        desk.close(0, conn - 1).reopen(0, conn)
+        assert desk.out(0.3).commands == []
+    assert len(desk.out(0.7).commands) == 1  # Nothing changes, but there is a book.
+
+
 def test_a_command_without_an_answer_is_issued_anew_under_a_new_name(kit: Any) -> None:
     desk = Desk(kit, "dense")
-    desk.out()
+    desk.out(1.0)
     out = desk.out(10.1)
     assert len({c.id for c in out.commands}) == 2
 
 
 def test_a_failed_command_is_tried_again_later_and_later(kit: Any) -> None:
     desk = Desk(kit, "dense")
-    out = desk.out()
+    out = desk.out(1.0)
     waits = []
     for _ in range(4):
         known = len(out.commands)
@@ -112,7 +130,7 @@ def test_an_answer_that_is_too_old_is_asked_again(kit: Any) -> None:
 def test_an_answer_older_than_the_book_was_is_not_taken(kit: Any) -> None:
     desk = Desk(kit, "dense")
     desk.answer(20).send(0, desk.change(21)).close(0).reopen(0, 2)
-    out = desk.out()
+    out = desk.out(1.0)
     desk.answer(15)
     assert desk.seq is None
     assert len(desk.out(1.0).commands) == 2
@@ -333,7 +351,7 @@ def test_a_poisoned_change_is_one_dead_letter_and_one_gap(kit: Any) -> None:
 
 def test_a_poisoned_snapshot_is_one_dead_letter_and_asked_again(kit: Any) -> None:
     desk = Desk(kit, "dense")
-    desk.out()
+    desk.out(1.0)
     bad = kit.frame(["b", kit.SYMBOL, True, 5, 5, -1, 0, [("1e999999", "1")], []])
     desk.host.feed(desk.feeders[0].answer(desk.host.now, bad))
     out = desk.out(1.0)
@@ -349,3 +367,21 @@ def test_a_poisoned_change_kept_of_another_connection_breaks_the_book_only(kit: 
     out = desk.out()
     assert gaps(out) == [("open", "book", 7, -1)]
     assert desk.track.meta.source == f"{desk.feeders[1].session}/1"
+
+
+@pytest.mark.parametrize("rules", ["dense", "pu", "inband"])
+def test_a_connection_far_ahead_counts_before_what_is_kept_of_it_is_dropped(kit: Any, rules: str) -> None:
+    """The one that counted lags: its end, while it does, costs nothing."""
+    desk = Desk(kit, rules, 2)
+    if rules == "inband":
+        desk.send(0, desk.snapshot(5)).send(1, desk.snapshot(5))
+    else:
+        desk.answer(5)
+    last = 5 + 3 * OTHERS
+    desk.send(0, desk.change(6)).send(1, *(desk.change(seq) for seq in range(6, last + 1)))
+    assert desk.seq == last
+    desk.send(0, desk.change(7), desk.change(8)).close(0).send(1, desk.change(last + 1))
+    out = desk.out()
+    assert desk.seq == last + 1
+    assert not out.events.gaps
+    assert [delta.seq for delta in out.deltas.deltas if not delta.image] == list(range(6, last + 2))

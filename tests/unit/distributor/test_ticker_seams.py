@@ -263,7 +263,7 @@ def test_no_more_seams_than_the_limit_and_none_forgotten_in_silence(kit: Any) ->
     assert [(gap.from_seq, gap.to_seq) for gap in out.rows().values()] == [
         (max(1, conn * 100 - 100), conn * 100) for conn in range(1, 20)
     ]
-    fields = host.engine._tickers[kit.SYMBOL]
+    fields = host.engine._quotes.tracks[kit.SYMBOL]
     assert len(fields.seams) == seams_module.MAX_SEAMS + 1
     assert len(fields.reached) == 1
 
@@ -324,7 +324,7 @@ def test_without_ids_what_the_next_one_brought_meanwhile_is_kept(kit: Any) -> No
     out = host.commit()
     assert out.tickers == [70, 71, 72, 73, 74, 75, 76, 77, 78]
     assert not out.events.gaps
-    assert not host.engine._tickers[kit.SYMBOL].held.kept
+    assert not host.engine._quotes.tracks[kit.SYMBOL].held.kept
 
 
 def test_too_many_of_one_that_does_not_count_are_given_up_and_told(kit: Any) -> None:
@@ -337,3 +337,16 @@ def test_too_many_of_one_that_does_not_count_are_given_up_and_told(kit: Any) -> 
     assert out.tickers == [7, 100 + held_module.MOST + 1, 100 + held_module.MOST + 2]
     (row,) = out.rows().values()
     assert (row.from_seq, row.to_seq, row.cause) == (1, 10 + held_module.MOST + 1, "disconnected")
+
+
+def test_one_that_is_far_ahead_and_has_missed_nothing_counts_from_then_on(kit: Any) -> None:
+    """The one that counted lags: its end, while it does, costs nothing."""
+    host, (slow, quick) = begin(kit, "slow", "quick", rules="inband")
+    host.feed(slow.open(kit.T0, kit.topic("Ticker")), slow.frames(kit.T0, kit.ticker(7, 1 * MS)))
+    host.feed(quick.open(kit.T0 + 1, kit.topic("Ticker")), quick.frames(kit.T0 + 1, kit.ticker(7, 1 * MS)))
+    many = [kit.ticker(100 + n, (10 + n) * MS) for n in range(3 * held_module.MOST)]
+    host.feed(quick.frames(kit.T0 + 2, *many), slow.frames(kit.T0 + 3, *many[:9]), slow.close(kit.T0 + 4, "aborted"))
+    out = host.commit()
+    assert out.tickers == [7, *range(100, 100 + 3 * held_module.MOST)]
+    assert not out.events.gaps
+    assert not host.engine._quotes.tracks[kit.SYMBOL].held.kept

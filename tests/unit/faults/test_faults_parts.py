@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from faults.__main__ import arguments, command
 from faults.catalogue import FAULTS, SHORT, Scale, chosen
 from faults.judge import MIB, Measured, Promise, breaches
+from faults.order import Judge, Order
 from faults.slope import POINTS, theil_sen, thin
 from hypothesis import given
 from hypothesis import strategies as st
 
 from faults import chaos, soak, table
+from feedmill.shared.events import EventBlock, Flag, Side, Ticker, Trade
+from feedmill.shared.keys import ShardRef
 from feedmill.simulator.report import Books, Candles, Flow, Report, VenueReport
 
 
@@ -51,6 +55,59 @@ def test_every_promise_can_be_broken(promise: Promise, word: str) -> None:
     assert word in broken
 
 
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"refused": 2}, "2 connects refused"),
+        ({"open_gaps": 3}, "3 gap rows are open"),
+        ({"before": {"receiver": 60 * MIB}, "after": {"receiver": 101 * MIB}}, "receiver kept 41 MiB more"),
+        ({"disorder": ["2 events out of order"]}, "out of order"),
+    ],
+)
+def test_what_is_beside_the_ledger_can_break_it(fields: dict[str, Any], word: str) -> None:
+    found = measured()
+    for name, value in fields.items():
+        setattr(found, name, value)
+    (broken,) = breaches(found, replace(HOLDS, none_open=True))
+    assert word in broken
+
+
+def trades(*numbers: int, flags: int = 0, symbol: str = "BTC-USDT") -> EventBlock:
+    return EventBlock(trades=[Trade(symbol, number, "1", "1", Side.BUY, 0, 0, flags) for number in numbers])
+
+
+SHARD = ShardRef("default", "binance-spot", 0)
+
+
+def test_order_is_kept_where_what_is_not_late_rises() -> None:
+    judge = Judge(SHARD)
+    judge.take(1, trades(1, 2, 4))
+    judge.take(2, trades(1, symbol="ETH-USDT"))
+    judge.take(3, trades(3, flags=Flag.LATE))
+    judge.take(4, trades(3, flags=Flag.BACKFILL))
+    judge.take(7, trades(5))
+    assert (judge.wrong, judge.checked, judge.commits, judge.unseen) == ([], 5, 5, 2)
+    judge.take(8, trades(5))
+    judge.take(9, trades(4))
+    judge.take(9, trades(6))
+    assert judge.wrong == [
+        "BTC-USDT: trade 5 after 5", "BTC-USDT: trade 4 after 5", "default.binance-spot.0: commit 9 after 9",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("feed", "wrong"), [("binance-spot", 1), ("deribit-derivatives", 0)])
+def test_order_of_quotes_is_judged_where_their_numbers_rise(feed: str, wrong: int) -> None:
+    judge = Judge(ShardRef("default", feed, 0))
+    for commit, number in ((1, 7), (2, 6)):
+        judge.take(commit, EventBlock(tickers=[Ticker("BTC-USDT", number, "1", "1", "2", "1", 0, 0)]))
+    assert len(judge.wrong) == wrong
+
+
+def test_an_order_that_nobody_saw_is_no_order() -> None:
+    (told,) = Order(lambda: "", [SHARD]).breaches()
+    assert "order not judged" in told
+
+
 def test_books_candles_and_runs_that_failed() -> None:
     found = measured()
     assert found.report is not None
@@ -73,6 +130,12 @@ def test_the_table_has_a_cell_for_every_heading() -> None:
     assert lines[-1] == "- x: 1 trade lost"
 
 
+def test_all_rows_in_one_line() -> None:
+    said = table.totals([measured(), measured(lost=2), Measured("x", failed="why")])
+    assert "3,000 emitted, 2 lost, 0 doubled, in gap rows 0 trades and 20 quotes, 2 connects" in said
+    assert "at most 60 MiB" in said
+
+
 def test_faults_are_chosen_by_name_or_beginning() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) == len(chosen(None))
     assert [fault.name for fault in chosen(["redis-kill"])] == ["redis-kill"]
@@ -80,6 +143,10 @@ def test_faults_are_chosen_by_name_or_beginning() -> None:
     assert len(chosen(list(SHORT))) == len(SHORT)
     with pytest.raises(SystemExit, match="no fault begins so"):
         chosen(["nonsense"])
+    assert chosen(None, FAULTS[-2].name) == list(FAULTS[-2:])
+    assert chosen([FAULTS[0].name], FAULTS[1].name) == []
+    with pytest.raises(SystemExit, match="no such fault"):
+        chosen(None, "nonsense")
     for fault in FAULTS:
         assert fault.promise(Scale(1.0, 10_000.0)).peak <= 150 * MIB
 
@@ -88,6 +155,8 @@ def test_how_to_do_it_again_is_said_in_full() -> None:
     given_ = ["--rate", "500", "--seed", "7", "--random", "--minutes", "3", "--venue", "binance/UsdM"]
     said = command(arguments(given_))
     assert said == 'make faults RATE=500 SECONDS=5 SEED=7 ARGS="--venue binance/UsdM --random --minutes 3"'
+    said = command(arguments(["--from", "burst", "--at-once", "2"]))
+    assert said == 'make faults RATE=10000 SECONDS=5 SEED=1 ARGS="--from burst --at-once 2"'
     assert command(arguments([])) == "make faults RATE=10000 SECONDS=5 SEED=1"
 
 

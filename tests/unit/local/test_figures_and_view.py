@@ -11,7 +11,7 @@ from rich.console import Console
 
 from feedmill.local.figures import Collector, FeedFigures, _Rate
 from feedmill.local.status import ManagerStatus, ServerStatus, ServiceStatus, total
-from feedmill.local.view import PlainDisplay, duration_ms, number, render, summary
+from feedmill.local.view import PlainDisplay, duration_ms, feeds_table, number, render, summary
 from feedmill.resources.load import load_texts
 
 FEED = load_texts(
@@ -53,7 +53,7 @@ def processor(rows: int, lag: float) -> dict[str, Any]:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Collector:
-    found = Collector([FEED], "postgresql://u:p@127.0.0.1:1/none")
+    found = Collector([FEED], lambda: "postgresql://u:p@127.0.0.1:1/none")
     # The database is asked every few seconds; here it has just been.
     found._asked = time.monotonic() + 3600
     return found
@@ -78,6 +78,19 @@ async def test_the_unknown_stays_unknown(collector: Collector) -> None:
     shown = summary(status({"receiver-0": None}), [found])
     assert shown.startswith("0 of 1 feed flowing, ? frames/s in, ? rows/s stored, behind ?, p99 ?, open gaps ?")
     assert shown.endswith("; spot: starting")
+
+
+async def test_how_many_were_selected(collector: Collector) -> None:
+    chosen = {"selection": {"selecting": True, "instruments": 37}}
+    (found,) = await collector.look(status({"receiver-0": receiver(1) | chosen}))
+    assert found.selected == 37
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(feeds_table([found], 100))
+    assert "spot (37)" in console.export_text()
+    (found,) = await collector.look(
+        status({"receiver-0": receiver(1) | {"selection": {"selecting": False, "instruments": 2}}})
+    )
+    assert found.selected is None
 
 
 async def test_states_in_words(collector: Collector) -> None:

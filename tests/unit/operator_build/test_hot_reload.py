@@ -68,6 +68,14 @@ def test_processes_follow_a_pipeline_without_a_new_pod(changes: dict[str, Any]) 
     assert same == still
 
 
+def test_receivers_learn_how_many_replicas_are_to_confirm_without_a_new_pod() -> None:
+    asked = pipeline(OWN, redis={"confirm": {"replicas": 2}})
+    before, same = split(build_feed(of_feed(feed(FEED), pipeline(OWN))))
+    after, still = split(build_feed(of_feed(feed(FEED), asked)))
+    assert before != after
+    assert same == still
+
+
 def test_what_only_processors_read_of_a_pipeline_touches_no_feed() -> None:
     other = pipeline(MANAGED, logLevel="Debug", retention={"trades": "5d"}, candles={"intervals": ["1m"]})
     assert build_feed(of_feed(feed(FEED), other)) == build_feed(of_feed(feed(FEED), pipeline(MANAGED)))

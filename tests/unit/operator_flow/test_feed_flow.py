@@ -252,6 +252,14 @@ async def test_a_new_instrument_changes_the_configuration_and_rolls_nothing(worl
     assert world.status(FEED)["instruments"] == 3
 
 
+async def test_a_selection_makes_every_shards_processes_and_counts_by_what_they_say(world: World) -> None:
+    await world.usual(instruments={"select": {"base": ["BTC"], "types": ["Spot"]}}, receiver={"shards": 2})
+    assert world.conditions(FEED)["Accepted"] == "True/Valid"
+    found = {name for name in world.names("Deployment") if name.startswith("btc-")}
+    assert found == {f"btc-{role}-{shard}" for role in ("receiver", "distributor") for shard in (0, 1)}
+    assert world.status(FEED).get("instruments") is None  # No receiver has said it yet.
+
+
 async def test_the_restart_annotation_rolls_the_pods_once(world: World) -> None:
     await world.usual()
     before = world.get("Deployment", "btc-receiver-0")["spec"]["template"]

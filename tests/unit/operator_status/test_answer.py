@@ -48,6 +48,32 @@ PROCESSOR = {
 }
 
 
+@pytest.mark.parametrize(
+    ("said", "fresh"),
+    [
+        ({"lastDataSeconds": 59.0}, True),
+        ({"lastDataSeconds": 61.0}, False),
+        ({"lastDataSeconds": 61.0, "freshSeconds": 60.0}, False),
+        ({"lastDataSeconds": 699.0, "freshSeconds": 700.0}, True),
+        ({"lastDataSeconds": 701.0, "freshSeconds": 700.0}, False),
+        ({"lastDataSeconds": 59.0, "freshSeconds": 1.0}, True),
+        ({"lastDataSeconds": 61.0, "freshSeconds": "long"}, False),
+    ],
+)
+def test_a_connection_is_fresh_by_what_is_usual_of_it(said: dict[str, Any], fresh: bool) -> None:
+    (found,) = read_answer(receiver(openSeconds=5000.0, **said)).connections
+    assert found.fresh is fresh
+
+
+def test_topics_that_are_silent_are_named() -> None:
+    shown = [{"topic": "b@trade", "seconds": 400.0, "usualSeconds": 9.0}, {"topic": "a@trade", "seconds": 90.0}]
+    (found,) = read_answer(receiver(silent=shown, silentTopics=2)).connections
+    assert (found.silent, found.fresh) == (("a@trade", "b@trade"), True)
+    for nonsense in (None, 7, "b", [3, {}, {"topic": 3}]):
+        (found,) = read_answer(receiver(silent=nonsense)).connections
+        assert found.silent == ()
+
+
 def test_a_receiver() -> None:
     assert read_answer(receiver()) == Answer(
         ready=True,
@@ -55,6 +81,20 @@ def test_a_receiver() -> None:
         redis=Server(True, "", "closed"),
         connections=(Connection("stream-0", open=True, fresh=True),),
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "selected"),
+    [
+        ({"selecting": True, "instruments": 37}, 37),
+        ({"selecting": True, "instruments": None}, None),
+        ({"selecting": False, "instruments": 2}, None),
+        ({"selecting": True, "instruments": "many"}, None),
+        ("none", None),
+    ],
+)
+def test_how_many_were_selected(section: Any, selected: int | None) -> None:
+    assert read_answer(receiver() | {"selection": section}).selected == selected
 
 
 def test_a_processor() -> None:

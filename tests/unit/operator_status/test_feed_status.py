@@ -45,6 +45,7 @@ STARTING = fresh_pod("spot-receiver-0-x", ready=False)
 UNREACHABLE = Connection("stream-0", host="stream.example.com:443", cause="dns", detail="no such name", fresh=False)
 SILENT = Connection("stream-0", open=True, fresh=False, age="10 minutes")
 YOUNG = Connection("stream-0", open=True)
+LACKING = Connection("stream-0", open=True, fresh=True, silent=("b@trade",))
 MISSING = Refusal(Reason.SECRET_NOT_FOUND, "there is no Secret x")
 
 CASES: list[tuple[str, FeedFacts, dict[str, str]]] = [
@@ -237,6 +238,10 @@ def test_messages_say_what_is_wrong_and_what_to_do(facts: FeedFacts, kind: Type,
         # One of two connections of a receiver.
         (feed(receiver=role(rollout(), answers=good(
             connections=(Connection("a", open=True, fresh=True), replace(SILENT, name="b"))))), "Stale"),
+        # One topic of many: by what all receivers of the shard miss.
+        (feed(receiver=role(rollout(), answers=good(connections=(LACKING,)))), "Partial"),
+        (feed(receiver=role(rollout(wanted=2), pods=(fresh_pod("a"), fresh_pod("b")),
+                            answers={"a": good(), "b": good(connections=(LACKING,))})), "Fresh"),
     ],
 )  # fmt: skip
 def test_data_in_a_word(facts: FeedFacts, word: str) -> None:

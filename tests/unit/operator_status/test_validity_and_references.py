@@ -71,9 +71,9 @@ def test_a_good_feed() -> None:
         ),
         ({"instruments": {"symbols": ["BTCUSDT"]}}, Reason.INSTRUMENT_INVALID, ["symbols[0]", "BTCUSDT", "BTC-USDT"]),
         (
-            {"instruments": {"select": {"base": ["BTC"]}}},
-            Reason.NOT_YET_SUPPORTED,
-            ["spec.instruments.select", "symbols"],
+            {"instruments": {"select": {"base": ["BTC"], "maxInstruments": 0}}},
+            Reason.SPEC_INVALID,
+            ["spec.instruments.select.maxInstruments", "0"],
         ),
         (
             {"channels": [{"name": "Candles", "interval": "7m"}]},
@@ -97,6 +97,11 @@ def test_a_feed_that_cannot_be_carried_out(spec: dict[str, Any], reason: Reason,
     assert found.reason is reason
     for word in words:
         assert word in found.message
+
+
+def test_a_selection_is_accepted() -> None:
+    found = read_feed(feed(instruments={"select": {"base": ["BTC"], "refreshInterval": "30s"}}))
+    assert isinstance(found, ExchangeFeed)
 
 
 def test_many_problems_are_cut_short() -> None:

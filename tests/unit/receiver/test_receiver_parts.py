@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from feedmill.exchanges.base import ChannelName, Feed, Outbound, Subscription, T
 from feedmill.receiver.causes import explain, host_of, retry_after
 from feedmill.receiver.commands import CommandFilter
 from feedmill.receiver.freshness import SAMPLED, Freshness
+from feedmill.receiver.keeper import EARLIEST, LATEST, renewal_age
 from feedmill.receiver.pacing import Pacer, unread
 from feedmill.receiver.subscriber import message_bucket
 from feedmill.receiver.supervisor import plan_sockets
@@ -109,6 +111,17 @@ def test_commands_are_done_once_and_only_while_fresh() -> None:
     assert judge(command, now) == "do"
     assert judge(command, now) == "doubled"
     assert judge(Command("b", "book_snapshot", "S", "N", "Book", now - 31 * SECOND), now) == "stale"
+    issued_once_more = Command("a", "book_snapshot", "S", "N", "Book", now, living=["r0-1"])
+    assert judge(issued_once_more, now) == "do"
+    assert judge(issued_once_more, now) == "doubled"
+
+
+def test_what_was_asked_of_connections_before_this_process_began_is_no_concern_of_it() -> None:
+    judge = CommandFilter(30.0, since_ns=100 * SECOND).judge
+    before, now = 99 * SECOND, 101 * SECOND
+    assert judge(Command("a", "resubscribe", "S", "N", "Book", before), now) == "stale"
+    assert judge(Command("b", "resubscribe", "S", "N", "Book", now), now) == "do"
+    assert judge(Command("c", "trades", "S", "N", "Trades", before), now) == "do"
 
 
 class PlanFeed(Feed):
@@ -148,3 +161,19 @@ def test_sockets_are_planned_by_name_and_cut_by_the_limit() -> None:
 def test_client_messages_stay_under_the_venue_limit_in_any_second(limit: float) -> None:
     bucket = message_bucket(limit)
     assert bucket.capacity + bucket.rate <= max(limit, 1.5)
+
+
+def test_renewals_are_spread_by_link_and_never_later_than_the_venue_allows() -> None:
+    seeds = [f"ns.feed.{shard}/r{replica}/stream/1" for shard in range(20) for replica in range(5)]
+    day = 86_400.0
+    ages = [renewal_age(None, day, seed) or 0.0 for seed in seeds]
+    assert ages == [renewal_age(None, day, seed) for seed in seeds]
+    assert all(EARLIEST * day <= age <= LATEST * day for age in ages)
+    # A hundred links made at once: no tenth of the time sees more than a third of them.
+    step = (LATEST - EARLIEST) * day / 10
+    counts = Counter(int((age - EARLIEST * day) / step) for age in ages)
+    assert max(counts.values()) <= 33
+    assert (renewal_age(60.0, day, "a") or day) <= LATEST * 60
+    assert (renewal_age(2 * day, day, "a") or 0.0) == renewal_age(None, day, "a")
+    assert renewal_age(60.0, None, "a") == renewal_age(60.0, day, "a")
+    assert renewal_age(None, None, "a") is None

@@ -261,6 +261,7 @@ async def test_any_order_of_events(actions: list[tuple[str, int]]) -> None:
         await lives[0].start()
         for action, number in actions:
             life = lives[-1]
+            assert life.spool.oldest_seconds >= 0
             if action == "frames":
                 life.take(number)
             elif action in ("outage", "crash"):
@@ -349,6 +350,21 @@ def said(server: Server, kind: type) -> list[Any]:
         frame for batch in server.batches() for run in batch.runs if run.kind == RunKind.CONTROL for frame in run.frames
     ]
     return [record for record in map(control.decode_control, found) if isinstance(record, kind)]
+
+
+async def test_all_but_the_end_of_a_killed_one_is_confirmed(first: Life) -> None:
+    """Nothing of it is on disk then: health and metrics are read all the same."""
+    await outage(first, 40)
+    await first.kill()
+    last = await next_life(first)
+    first.server.away = False
+    await until(lambda: bool(last.producer.past) and last.producer.past[0].backlog.acked >= first.producer.backlog.last)
+    (past,) = last.producer.past
+    last.producer.confirm(past.id, past.disk.last)
+    assert (list(past.disk.extents), last.producer.past) == ([], [past])
+    assert last.spool.oldest_seconds == 0
+    await last.settled()
+    await last.kill()
 
 
 async def test_confirmed_while_it_is_being_written(first: Life) -> None:

@@ -20,7 +20,7 @@ from feedmill.resources.load import load_read, read_files
 from feedmill.shared import log
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.budget import ByteBudget
-from feedmill.shared.postgres import DatabaseUrl
+from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.reload import ConfigWatch, Refused, same_feed, same_pipeline
 

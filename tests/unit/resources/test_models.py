@@ -31,6 +31,7 @@ FULL = list(yaml.safe_load_all((ROOT / "examples" / "full-pipeline.yaml").read_t
 
 FEED_DEFAULTS = {
     "metadata.namespace": "default",
+    "spec.instruments.select.maxInstruments": 500,
     "spec.exchange.environment": "Production",
     "spec.channels[].depth": 20,
     "spec.channels[].sampleInterval": "1s",
@@ -55,6 +56,7 @@ PIPELINE_DEFAULTS = {
     "spec.redis.managed.memory": "1Gi",
     "spec.redis.circuitBreaker.failureThreshold": 5,
     "spec.redis.circuitBreaker.resetTimeout": "30s",
+    "spec.redis.confirm.replicas": 0,
     "spec.postgres.managed.storage": "20Gi",
     "spec.postgres.circuitBreaker.failureThreshold": 5,
     "spec.postgres.circuitBreaker.resetTimeout": "30s",

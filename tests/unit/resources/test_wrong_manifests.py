@@ -273,6 +273,11 @@ AGAINST_A_RULE = {
         pipeline(redis="{managed: {}, urlSecretRef: {name: a, key: b}}"),
         "5: spec.redis: give exactly one of urlSecretRef",
     ),
+    "replicas of a managed server": (
+        pipeline(redis="{managed: {}, confirm: {replicas: 1}}"),
+        "5: spec.redis.confirm: a managed Redis has no replicas that could confirm: remove confirm, or give a server "
+        "of your own (urlSecretRef)",
+    ),
     "tls for a managed server": (
         pipeline(redis="{managed: {}, tls: {caSecretRef: {name: a, key: b}}}"),
         "5: spec.redis.tls: tls is only for a server of your own (urlSecretRef): remove it",
@@ -298,9 +303,10 @@ AGAINST_THE_VENUE = {
         feed(channels="[{name: Candles, interval: 7m}]"),
         '8: spec.channels[0].interval: "7m" is not a candle of binance/Spot: write one of 1s, 1m,',
     ),
-    "select": (
-        feed(instruments="{select: {base: [BTC]}}"),
-        "7: spec.instruments.select: select is not supported yet: list the instruments in symbols",
+    "list read too often": (
+        feed(instruments="{select: {base: [BTC], refreshInterval: 5s}}"),
+        '7: spec.instruments.select.refreshInterval: "5s" is not an interval: write 10s or longer in s, m or h, '
+        "such as 30s, 5m or 1h",
     ),
     "shards without symbols": (
         receiver("{shards: 2}"),

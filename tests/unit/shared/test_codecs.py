@@ -24,6 +24,7 @@ FORMS: dict[Any, st.SearchStrategy[Any]] = {
     int: int64,
     int | None: st.none() | int64,
     bool: st.booleans(),
+    list[str] | None: st.none() | st.lists(texts, max_size=2),
     bytes: st.binary(max_size=32),
     list[control.TopicRef]: st.lists(topics, max_size=2),
     list[events.Level]: st.lists(st.tuples(decimals, decimals), max_size=2),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -48,6 +50,42 @@ def test_a_section_that_fails_is_told_and_costs_the_others_nothing() -> None:
             assert document["spill"] == {"error": "IndexError: list index out of range"}
             assert document["lag"] == {"entries": 1}
     assert [(line["event"], line["section"]) for line in lines] == [("health.section_failed", "spill")]
+
+
+async def test_a_gauge_that_fails_is_told_once_and_costs_the_others_nothing(served: tuple[Health, str]) -> None:
+    _, url = served
+    plain = metrics.Gauge("feedmill_test_plain", "Holds.")
+    labelled = metrics.Gauge("feedmill_test_labelled", "By shard.", ["shard"])
+    labelled.labels("good").set_function(lambda: 7)
+    labelled.labels("bad").set_function(lambda: [][0])
+    plain.set_function(lambda: 5)
+    try:
+        with structlog.testing.capture_logs() as lines:
+            async with aiohttp.ClientSession(url) as client:
+                for count in (1.0, 2.0):
+                    async with client.get("/metrics") as answer:
+                        assert answer.status == 200
+                        told = (await answer.text()).splitlines()
+                    assert 'feedmill_test_labelled{shard="bad"} NaN' in told
+                    assert 'feedmill_test_labelled{shard="good"} 7.0' in told
+                    assert "feedmill_test_plain 5.0" in told
+                    seen = REGISTRY.get_sample_value(
+                        "feedmill_process_unreadable_gauges_total", {"gauge": "feedmill_test_labelled"}
+                    )
+                    assert seen == count
+        assert [(line["event"], line["gauge"]) for line in lines] == [
+            ("metrics.gauge_failed", "feedmill_test_labelled")
+        ]
+    finally:
+        REGISTRY.unregister(plain)
+        REGISTRY.unregister(labelled)
+
+
+def test_every_gauge_is_one_that_may_fail() -> None:
+    for tree in ("services/src", "operator/src"):
+        for source in (Path(__file__).parents[3] / tree).rglob("*.py"):
+            taken = re.findall(r"^from prometheus_client import .*$", source.read_text(encoding="utf-8"), re.MULTILINE)
+            assert not [line for line in taken if re.search(r"\bGauge\b", line)], f"{source}: feedmill.shared.metrics"
 
 
 @pytest.fixture

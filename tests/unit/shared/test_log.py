@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import signal
 import subprocess
 import sys
 import textwrap
@@ -248,3 +249,41 @@ def test_lines_are_written_before_the_process_ends() -> None:
     [told] = [line for line in found if line.get("logger") == "asyncio"]
     assert told["event"].startswith("Task exception was never retrieved")
     assert SECRET not in done.stderr
+
+
+def test_a_reader_that_stops_holds_neither_the_loop_nor_the_end() -> None:
+    """A service whose lines nobody reads: it works on, counts what it drops, and stops in order."""
+    script = """
+        import asyncio
+        from prometheus_client import generate_latest
+        from feedmill.shared import log
+        from feedmill.shared.redis.url import RedisUrl
+        from feedmill.shared.service import run_service
+        async def main(context):
+            for number in range(3 * log.QUEUE):
+                context.log.info("line", number=number, pad="x" * 200)
+                if number % 1000 == 0:
+                    await asyncio.sleep(0)
+            (told,) = [line for line in generate_latest().splitlines()
+                       if line.startswith(b"feedmill_process_dropped_log_lines ")]
+            print(told.decode(), flush=True)
+            await context.stop.wait()
+        raise SystemExit(run_service("test", main, redis_url=RedisUrl.parse("redis://127.0.0.1"), database_url=""))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(
+        command, env={"PYTHONPATH": str(SOURCES)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            told = process.stdout.readline().split()
+            assert told[0] == b"feedmill_process_dropped_log_lines"
+            # The pipe, the queue and the line being written hold the others.
+            assert log.QUEUE < float(told[1]) < 2 * log.QUEUE
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+            written = process.stderr.read().splitlines()
+        finally:
+            process.kill()
+    assert [json.loads(line)["number"] for line in written[:10]] == list(range(10))

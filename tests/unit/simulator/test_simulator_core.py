@@ -174,7 +174,7 @@ def test_the_rate_is_shared_by_weight() -> None:
     made = {"Trades": 0, "Ticker": 0}
 
     def add(channel: str) -> None:
-        engine.add(channel, lambda _: made.__setitem__(channel, made[channel] + 1))
+        engine.add(channel, "BTCUSDT", lambda _: made.__setitem__(channel, made[channel] + 1))
 
     add("Trades")
     add("Ticker")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from feedmill.plan import shard_symbols
-from feedmill.resources.feed import ExchangeFeed
+from feedmill.plan import working_shards
 from feedmill_operator.build import config
 from feedmill_operator.build.distributor import distributor
 from feedmill_operator.build.inputs import FeedInputs, Manifest
@@ -27,8 +26,3 @@ def build_feed(inputs: FeedInputs) -> list[Manifest]:
     for shard in shards:
         made += receiver(shard, inputs)
     return made
-
-
-def working_shards(feed: ExchangeFeed) -> list[int]:
-    """The shards that some instrument falls into."""
-    return [shard for shard in range(feed.spec.receiver.shards) if shard_symbols(feed, shard)]

@@ -46,6 +46,10 @@ def _rose(counter: str, minutes: int, labels: str = "") -> str:
     return f"increase({chosen}[{minutes}m]) > 0 or ({chosen} unless {chosen} offset {minutes}m) > 0"
 
 
+_PODS = "{{{pods}}}"
+"""Selects the pipeline's pods, in an expression that is itself an f-string."""
+
+
 def _up(component: str) -> str:
     """Targets of a component; 1 where it answers."""
     return f'up{{{{{{pods}}, app_kubernetes_io_component="{component}"}}}}'
@@ -111,7 +115,59 @@ ALERTS = (
         "feedmill_receiver_breaker_state{{{pods}}} == 2",
         "1m",
         "critical",
-        "Receiver {{ $labels.pod }} cannot reach Redis: what it captures is held in memory.",
+        "Receiver {{ $labels.pod }} cannot reach Redis: what it captures goes to its spill.",
+    ),
+    Alert(
+        "FeedmillSpillInUse",
+        "feedmill_receiver_spill_state{{{pods}}} == 1",
+        "5m",
+        "warning",
+        "Receiver {{ $labels.pod }} has written to its spill for 5 minutes: Redis is away, full, or too slow.",
+    ),
+    Alert(
+        "FeedmillSpillFilling",
+        f"feedmill_receiver_spill_bytes{_PODS} / feedmill_receiver_spill_limit_bytes{_PODS} > 0.7"
+        f" or feedmill_receiver_spill_state{_PODS} >= 2",
+        "1m",
+        "critical",
+        "The spill of receiver {{ $labels.pod }} is nearly full, or its disk refuses: soon frames are shed.",
+    ),
+    Alert(
+        "FeedmillTopicSilent",
+        f"sum by (namespace, pod, channel) (feedmill_receiver_silent_topics{_PODS}) > 0",
+        "10m",
+        "warning",
+        "Receiver {{ $labels.pod }} has no data of some {{ $labels.channel }} for far longer than is usual of them.",
+    ),
+    Alert(
+        "FeedmillShedding",
+        _rose("feedmill_receiver_shed_frames_total", 5),
+        "0m",
+        "critical",
+        "Receiver {{ $labels.pod }} sheds frames: its spill and its memory are full.",
+    ),
+    Alert(
+        "FeedmillMemoryNearBound",
+        f"feedmill_receiver_buffered_bytes{_PODS} / feedmill_receiver_budget_bytes{_PODS} > 0.7",
+        "1m",
+        "warning",
+        "Receiver {{ $labels.pod }} holds more than 70 % of what receiver.memory allows.",
+    ),
+    Alert(
+        "FeedmillRedisNearlyFull",
+        "feedmill_distributor_redis_memory_ratio{{{pods}}} > 0.8",
+        "2m",
+        "critical",
+        "Redis, as distributor {{ $labels.pod }} sees it, uses more than 80 % of its maxmemory.",
+    ),
+    Alert(
+        "FeedmillBackfillGivenUp",
+        _rose("feedmill_distributor_given_up_trades_total", 15)
+        + " or "
+        + _rose("feedmill_processor_given_up_gaps_total", 15),
+        "1m",
+        "warning",
+        "{{ $labels.pod }} gave up trades that the venue no longer offers: their gaps stay open.",
     ),
     Alert(
         "FeedmillDistributorLag",

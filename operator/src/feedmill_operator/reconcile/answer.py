@@ -46,6 +46,8 @@ class Connection:
     """Data came lately; None = it is too young to say."""
     age: str = ""
     """Since when not, where not."""
+    silent: tuple[str, ...] = ()
+    """Topics silent far beyond their own usual, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Answer:
     lag: str | None = None
     connections: tuple[Connection, ...] = ()
     rejected: tuple[str, ...] = ()
+    selected: int | None = None
+    """Instruments of the whole feed that `instruments.select` came to; None = it lists them, or has no list yet."""
 
 
 def read_answer(document: Mapping[str, Any]) -> Answer:
@@ -99,6 +103,7 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
         lag=lag_bucket(_number(_map(document.get("lag")).get("seconds"))) if knows_lag else None,
         connections=tuple(_connection(name, _map(item)) for name, item in sorted(connections.items())[:MOST]),
         rejected=tuple(sorted(_rejected(connections.values())))[:MOST],
+        selected=_selected(_map(document.get("selection"))),
     )
 
 
@@ -120,11 +125,13 @@ def _connection(name: str, section: Mapping[str, Any]) -> Connection:
     opened, last = _number(section.get("openSeconds")), _number(section.get("lastDataSeconds"))
     fresh: bool | None = None
     age = ""
+    # A connection of quiet instruments only is judged by what is usual of it.
+    limit = max(FRESH, _number(section.get("freshSeconds")) or FRESH)
     if opened is not None:
         silent = opened if last is None else last
-        if last is not None and last < FRESH:
+        if last is not None and last < limit:
             fresh = True
-        elif silent >= FRESH:
+        elif silent >= limit:
             fresh, age = False, age_bucket(silent)
     elif failure:
         fresh = False
@@ -137,7 +144,20 @@ def _connection(name: str, section: Mapping[str, Any]) -> Connection:
         last_end=_text(section.get("lastEnd")) if failure or fresh is False else "",
         fresh=fresh,
         age=age,
+        silent=tuple(sorted(_silent(section))),
     )
+
+
+def _silent(section: Mapping[str, Any]) -> Iterable[str]:
+    found = section.get("silent")
+    for each in found if isinstance(found, list) else ():
+        if topic := _text(_map(each).get("topic")):
+            yield topic[:128]
+
+
+def _selected(section: Mapping[str, Any]) -> int | None:
+    found = section.get("instruments")
+    return found if section.get("selecting") is True and isinstance(found, int) else None
 
 
 def _rejected(connections: Iterable[Any]) -> set[str]:

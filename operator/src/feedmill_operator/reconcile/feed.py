@@ -129,7 +129,7 @@ class FeedReconciler:
             failure=work.failure,
             image=image if refusal is None and not paused else str(before.get("image") or ""),
             config_hash=wanted,
-            instruments=_instruments(feed),
+            instruments=_instruments(feed, receiver),
             receiver=receiver,
             distributor=distributor,
         )
@@ -154,7 +154,9 @@ class FeedReconciler:
         return found[0], found[1]
 
 
-def _instruments(feed: ExchangeFeed | Refusal) -> int | None:
-    if isinstance(feed, Refusal) or feed.spec.instruments.symbols is None:
+def _instruments(feed: ExchangeFeed | Refusal, receiver: Role) -> int | None:
+    if isinstance(feed, Refusal):
         return None
-    return len(feed.spec.instruments.symbols)
+    if feed.spec.instruments.symbols is not None:
+        return len(feed.spec.instruments.symbols)
+    return max((each.selected for each in receiver.answers.values() if each.selected is not None), default=None)

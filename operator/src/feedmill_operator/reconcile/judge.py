@@ -242,7 +242,24 @@ def data(facts: FeedFacts) -> tuple[Finding, Data]:
             "not out of spec.instruments.symbols; the others flow"
         )
         return no(Reason.TOPICS_REJECTED, message), "Partial"
+    quiet = sorted({topic for shard in shards for topic in _silent(facts.receiver, shard)})
+    if quiet:
+        shown = ", ".join(quiet[:5]) + (", …" if len(quiet) > 5 else "")
+        message = (
+            f"no data of {shown} for far longer than is usual of it, while others flow; it is subscribed anew "
+            "from time to time: check that the instrument is traded now"
+        )
+        return no(Reason.STALE, message), "Partial"
     return yes(Reason.FRESH, "data flows on every connection"), "Fresh"
+
+
+def _silent(role: Role, shard: int) -> set[str]:
+    """Topics that all receivers of the shard miss."""
+    answers = [role.answers[pod.name] for pod in role.pods if pod.shard == shard and pod.name in role.answers]
+    found = [
+        {topic for each in answer.connections for topic in each.silent} for answer in answers if answer.connections
+    ]
+    return set.intersection(*found) if found else set()
 
 
 def _shard_data(role: Role, shard: int) -> tuple[bool | None, Trouble | None]:

@@ -23,7 +23,6 @@ _KEPT = ("name", "namespace", "labels", "annotations", "uid", "generation")
 _MOST = 8
 """Problems told in one message."""
 _BY_PATH = (
-    ("spec.instruments.select", Reason.NOT_YET_SUPPORTED),
     ("spec.instruments", Reason.INSTRUMENT_INVALID),
     ("spec.channels", Reason.CHANNEL_UNSUPPORTED),
     ("spec.exchange", Reason.EXCHANGE_UNKNOWN),
@@ -77,9 +76,7 @@ def _read(body: Mapping[str, Any], venues: Venues | None) -> ExchangeFeed | Feed
 def _reason(problems: Sequence[Problem]) -> Reason:
     """Of the problem that explains the others: without a venue no symbol can be right."""
     kinds = [next((reason for start, reason in _BY_PATH if each.path.startswith(start)), None) for each in problems]
-    for wanted in (
-        Reason.EXCHANGE_UNKNOWN, Reason.NOT_YET_SUPPORTED, Reason.INSTRUMENT_INVALID, Reason.CHANNEL_UNSUPPORTED,
-    ):  # fmt: skip
+    for wanted in (Reason.EXCHANGE_UNKNOWN, Reason.INSTRUMENT_INVALID, Reason.CHANNEL_UNSUPPORTED):
         if wanted in kinds:
             return wanted
     return Reason.SPEC_INVALID

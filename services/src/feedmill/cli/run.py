@@ -110,7 +110,9 @@ Level = Annotated[
 ]
 Reload = Annotated[
     bool,
-    typer.Option("--reload/--no-reload", help="Follow changes of the files and of the Secrets while it runs."),
+    typer.Option(
+        "--reload/--no-reload", help="Follow changes of the manifests while it runs. Those of Secrets always are."
+    ),
 ]
 
 

@@ -51,8 +51,9 @@ terminal):
 \b
   feedmill simulate --exchange all --accounts 2 --keys ./keys.json --ledger ./ledger
 
-Kinds: close, abort, silence, half_open, slow, cut, drop, double, swap, bad_bytes, bad_price, rest_429, rest_418,
-rest_500, latency, skew, forget, expire, clear. Counts: curl http://127.0.0.1:PORT/_sim/stats.
+Kinds: close, abort, silence, half_open, slow, cut, drop, double, swap, bad_bytes, bad_price, unknown_fields,
+rest_429, rest_418, rest_500, latency, list, expire, skew, forget, expire_session, clear.
+Counts: curl http://127.0.0.1:PORT/_sim/stats.
 Before feedmill verify, end the flow and complete the ledger: curl -X POST http://127.0.0.1:PORT/_sim/stop.
 """
 

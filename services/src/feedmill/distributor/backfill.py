@@ -2,7 +2,7 @@
 
 A hole that became a gap is asked for a page at a time, oldest numbers first, since those are the first that a venue
 drops. Each page is one command and one answer. What was asked is part of the checkpoint and goes into the same commit
-as the command, so a crash of anyone in between only means that it is overdue and asked again; numbers that come twice
+as the command, so a crash of anyone in between only means that it is asked again; numbers that come twice
 are known. A request that failed is made again for ever, ever more seldom; numbers that the venue left out of answers,
 or refuses, are given up after a few of these, and their gap stays open.
 """
@@ -19,16 +19,18 @@ from feedmill.distributor.output import GivenUp, Output
 from feedmill.distributor.trades import CHANNEL, TradeTrack
 from feedmill.shared.clock import MS, SECOND
 
-PER_INSTRUMENT = 4
+PER_INSTRUMENT = 8
 """Pages of one instrument that are asked for or wait to be asked for again."""
 IN_ALL = 1000
 """The same of a shard."""
-UNDER_WAY = 8
-"""Commands of a shard without an answer: a large gap must not keep book snapshots waiting."""
+UNDER_WAY = 16
+"""Commands of a shard without an answer: bounds what answers bring at a time."""
 LOOK_NS = 100 * MS
 LOOKED_AT = 64
 """Instruments a look takes in, so that it stays short."""
-OVERDUE_NS = 30 * SECOND
+OVERDUE_NS = 180 * SECOND
+"""A command without an answer for so long is lost: longer than receivers try. Where one of them ended with what it had
+claimed, that is known at once (:meth:`Backfill.again`)."""
 RETRY_NS = 2 * SECOND
 MAX_RETRY_NS = 120 * SECOND
 ABSENT = 5
@@ -164,11 +166,22 @@ class Backfill:
             left = without(left, [(low, high)])
         return len(filling.asks) - begun
 
-    def _issue(self, track: TradeTrack, ask: Ask, now_ns: int) -> None:
+    def again(self, living: list[str], now_ns: int) -> None:
+        """Sessions began or ended: what is under way is issued once more, for those that live to carry out if the one
+        that had claimed it does not. It is the same command, so one that lives and works on it goes on."""
+        for filling in self.fillings.values():
+            track = self._tracks.get(filling.symbol)
+            for ask in filling.asks:
+                if ask.command and track is not None:
+                    self._issue(track, ask, now_ns, living)
+                    self.touched.add(filling.symbol)
+
+    def _issue(self, track: TradeTrack, ask: Ask, now_ns: int, living: list[str] | None = None) -> None:
         between = [hole for hole in track.told if hole.from_seq <= ask.high and hole.to_seq >= ask.low]
         ask.command = self._out.command(
-            "trades", track.symbol, self._native(track.symbol), CHANNEL, now_ns, "gap",
-            from_id=ask.low, to_id=ask.high, from_ns=between[0].from_ns, to_ns=between[-1].to_ns,
+            "trades", track.symbol, self._native(track.symbol), CHANNEL, now_ns, "gap", ask.command, living,
+            from_id=ask.low, to_id=ask.high,
+            from_ns=between[0].from_ns if between else 0, to_ns=between[-1].to_ns if between else 0,
         )  # fmt: skip
         ask.due_ns = now_ns + OVERDUE_NS
 

@@ -30,6 +30,9 @@ ANSWER_NS = 10 * SECOND
 """A command without an answer for this long is issued anew."""
 RENUMBERED_NS = 60 * SECOND
 """A number that falls back although its exchange time is this much later: the venue counts anew."""
+FIRST_NS = 1 * SECOND
+"""A snapshot is asked for with the first change after the subscription, or so long after it: one that is asked for
+before may be older than that change, and a connection that ends as soon as it is subscribed costs no weight."""
 RETRY_NS = 200 * MS
 MAX_RETRY_NS = 60 * SECOND
 
@@ -145,6 +148,14 @@ class BookTrack:
         self._feed(follows, other, now_ns)
         return True
 
+    def _leads(self, source: str, now_ns: int) -> bool:
+        """Whether another source counts from now on: it is ahead by as much as is kept, so the one that did lags."""
+        kept, book = self._others.get(source), self.book
+        if kept is None or len(kept) < OTHERS or book is None or not self.valid:
+            return False
+        relation = _relate(self.settings.rules, book.seq, kept[0], fresh=book.fresh)
+        return relation is Chain.APPLY and self._go_on_with(source, now_ns)
+
     def _following(self, book: Book, updates: Iterable[BookUpdate]) -> list[BookUpdate] | None:
         """The changes among ``updates`` that lead on from the book; None when something is missing between."""
         seq, fresh, rules = book.seq, book.fresh, self.settings.rules
@@ -185,7 +196,7 @@ class BookTrack:
     def update(self, update: BookUpdate, source: str, now_ns: int) -> None:
         """A message of the stream. Raises ValueError when its levels cannot be read (the book is broken then)."""
         meta = self.meta
-        if source != meta.source:
+        if source != meta.source and not self._leads(source, now_ns):
             rebuilds = meta.status == SYNCING and update.snapshot and update.seq >= meta.last_seq
             if meta.source and not rebuilds:
                 self._others.setdefault(source, deque(maxlen=OTHERS)).append(update)
@@ -268,6 +279,8 @@ class BookTrack:
         except ValueError:
             self._clear_buffer()  # Only a snapshot that is newer than this change is of use.
             raise
+        if self._rest and self._reason == "subscribed" and not self._command:
+            self._due_ns = min(self._due_ns, now_ns)
         self._buffer.append(update)
         self._buffered_levels += len(update.bids) + len(update.asks)
         if len(self._buffer) > MAX_BUFFERED or self._buffered_levels > MAX_BUFFERED_LEVELS:
@@ -307,7 +320,8 @@ class BookTrack:
         # In-band: the snapshot comes by itself after a subscription; after a break it must be asked for. Where one
         # connection unsubscribed at our command, the others are about to do so too.
         first_comes_by_itself = not self._rest and reason in ("subscribed", "data", "unsubscribed")
-        self._ask_at(now_ns + (ANSWER_NS if first_comes_by_itself else 0), reason)
+        wait = ANSWER_NS if first_comes_by_itself else FIRST_NS if reason == "subscribed" else 0
+        self._ask_at(now_ns + wait, reason)
 
     def _ask_at(self, due_ns: int, reason: str) -> None:
         self._due_ns, self._reason, self._command = due_ns, reason, ""
@@ -316,11 +330,18 @@ class BookTrack:
         """Ask for what is due."""
         if not self._due_ns or now_ns < self._due_ns or self.meta.status != SYNCING:
             return
-        kind = "book_snapshot" if self._rest else "resubscribe"
-        meta = self.meta
-        self._command = self.out.command(kind, meta.symbol, meta.native, CHANNEL, now_ns, self._reason[:200])
-        self._due_ns = now_ns + ANSWER_NS
+        self._ask("book_snapshot" if self._rest else "resubscribe", now_ns)
         self.resyncs += 1
+
+    def again(self, living: list[str], now_ns: int) -> None:
+        """Sessions began or ended: whichever had claimed the request may be gone."""
+        if self._command and self._rest and self.meta.status == SYNCING:
+            self._ask("book_snapshot", now_ns, self._command, living)
+
+    def _ask(self, kind: str, now_ns: int, again: str = "", living: list[str] | None = None) -> None:
+        meta, reason = self.meta, self._reason[:200]
+        self._command = self.out.command(kind, meta.symbol, meta.native, CHANNEL, now_ns, reason, again, living)
+        self._due_ns = now_ns + ANSWER_NS
 
     def failed(self, command: str, now_ns: int) -> None:
         """The receivers gave up on a command."""

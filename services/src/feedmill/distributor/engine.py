@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from feedmill import __version__
-from feedmill.distributor import checkpoint
+from feedmill.distributor import changes, checkpoint
 from feedmill.distributor.backfill import Backfill
 from feedmill.distributor.book import Image
 from feedmill.distributor.books import BookMeta, BookTrack
@@ -20,9 +20,9 @@ from feedmill.distributor.candles import CandleTrack
 from feedmill.distributor.checkpoint import Checkpoint
 from feedmill.distributor.images import ImageSchedule
 from feedmill.distributor.output import Output, Taken
+from feedmill.distributor.quotes import Quotes
 from feedmill.distributor.settings import DistributorSettings
 from feedmill.distributor.sources import REMOVED, Sources, TopicKey, key_of, source_of
-from feedmill.distributor.tickers import TickerTrack
 from feedmill.distributor.trades import TradeTrack
 from feedmill.distributor.unseen import NUMBERED, Unseen
 from feedmill.exchanges.base import Arbitration, BookUpdate, ChannelName, MapError, Mapper
@@ -39,6 +39,8 @@ ASLEEP = 5.0
 """Seconds between two ticks after which this process, not the receivers, was silent."""
 IN_ORDER = frozenset({"closed", "planned", "shutdown"})
 """Causes of a disconnection after which nothing can have been under way unnoticed."""
+ASK_SINGLY = 10
+"""Of so many new instruments each one's metadata is asked for by itself, of more by one request for all."""
 _DETAIL = 300
 _EVER = 2**63 - 1
 
@@ -57,9 +59,7 @@ class Engine:
         self._committed_pos = state.pos
         self._mapper = mapper
         self._trades = state.trades
-        self._tickers = state.tickers
         self._candles = state.candles
-        self._primary_tickers = settings.arbitration.get(ChannelName.TICKER) is Arbitration.PRIMARY
         self.books = {symbol: BookTrack(meta, settings.books, self.out) for symbol, meta in state.books.items()}
         self.sources = Sources(self, state.sessions, state.batches)
         self._unseen = Unseen(self.shard, state.unseen)
@@ -72,8 +72,10 @@ class Engine:
         """Checkpoint field -> its state."""
         self._pending = {symbol: track for symbol, track in self._trades.items() if track.waiting}
         """Tracks with a hole that is not a gap yet."""
-        self._unsettled = {symbol: track for symbol, track in self._tickers.items() if track.unsettled}
-        """Tracks with a seam that is not a gap yet, or a gap that is to be revised."""
+        by_time = settings.arbitration.get(ChannelName.TICKER) is Arbitration.PRIMARY
+        self._quotes = Quotes(
+            self.shard, state.tickers, self.out, self.sources, self._touched, self._begins, by_time=by_time
+        )
         self._now_ns = 0
         self._monotonic = 0.0
         self._images = ImageSchedule(settings.image_interval, settings.image_bytes_per_second)
@@ -90,11 +92,11 @@ class Engine:
         """Books whose image goes with the next commit."""
         self._expect(self.sources.refs())
         if settings.wanted is not None:
-            self._forget_unwanted(settings.wanted)
+            self._forget_unwanted(settings.wanted, ended=settings.selected)
         for symbol, book in self.books.items():
             book.restore(_image(images.get(symbol)))
         self._handlers: dict[type, Callable[[Any, str], None]] = {
-            Ticker: self._ticker,
+            Ticker: self._quotes.take,
             Candle: self._candle,
             BookUpdate: self._book,
             Instrument: self._instrument,
@@ -159,7 +161,7 @@ class Engine:
             index += len(run.frames)
             if run.times:
                 latest = run.times[-1]
-        if latest and (self._pending or self._unsettled):
+        if latest and (self._pending or self._quotes.unsettled):
             self._expire(latest - self.settings.grace_ns)
 
     def _frames(self, batch: RawBatch, run: Run, base: int) -> None:
@@ -222,6 +224,8 @@ class Engine:
                         self._expect(record.topics)
                     self._in_order = _ends_in_order(record)
                     self.sources.apply(batch.session, record, at_ns)
+                    if isinstance(record, control.Session | control.SessionEnd):
+                        self._ask_again()
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
                 self._letter(batch.session, batch.n, index, run.conn, at_ns, "internal_error", what, payload)
@@ -292,63 +296,6 @@ class Engine:
         else:
             self._pending.pop(track.symbol, None)
 
-    def _ticker(self, ticker: Ticker, source: str) -> None:
-        symbol = ticker.symbol
-        gaps = self.out.events.gaps
-        track = self._tickers.get(symbol)
-        if track is None:
-            if self._is_retired(ChannelName.TICKER, symbol):
-                return
-            by_time = self._primary_tickers
-            first = ticker.exchange_ns // MS if by_time else ticker.seq
-            unseen = self._seen(ChannelName.TICKER, symbol, first, ticker.receive_ns)
-            key = (ChannelName.TICKER.value, symbol, "")
-            live = {each: self.sources.connected_ns(each) for each in self.sources.bringing(key)}
-            track = self._tickers[symbol] = TickerTrack.begin(ticker, source, unseen, by_time=by_time, others=live)
-            accepted = True
-        elif not self._primary_tickers:
-            accepted = track.accept_monotonic(ticker, source, gaps)
-            seams = track.seams
-            if (len(seams) > 1 or (seams and seams[0].changed)) and track.unsettled:
-                self._unsettled[symbol] = track
-        elif source != track.source and track.is_before(ticker, source):
-            accepted = track.accept_before(ticker, source)
-            if track.unsettled:
-                self._unsettled[symbol] = track
-        else:
-            if source != track.source:
-                if track.source and self.sources.is_live(track.source):
-                    self.out.duplicates += 1
-                    if track.is_news(ticker):
-                        track.held.show(source, ticker)
-                        self._touched["k:" + symbol] = track
-                    elif track.held.known(source):
-                        self._touched["k:" + symbol] = track
-                    return
-                self._ticker_taken_over(track, source, ticker)
-            accepted = track.accept_primary(ticker, gaps)
-            track.held.passed(track.last.exchange_ns)
-        self._touched["k:" + symbol] = track
-        if accepted:
-            self.out.events.tickers.append(ticker)
-        else:
-            self.out.duplicates += 1
-
-    def _ticker_taken_over(self, track: TickerTrack, source: str, ticker: Ticker | None) -> None:
-        """``source`` counts from now on, ``ticker`` included: first what it brought while another one did."""
-        kept, whole = track.held.take(source)
-        kept = [each for each in kept if track.is_news(each)]
-        first = kept[0] if kept else ticker
-        if first is None:
-            return
-        since = self.sources.connected_ns(source)
-        whole = whole or 0 < since <= track.ended_ns or first.exchange_ns <= track.last.exchange_ns
-        whole = whole and source not in track.held.lost
-        track.take_over(source, self.shard, first.receive_ns, self.out.events.gaps, whole=whole)
-        for each in kept:
-            if track.accept_primary(each, self.out.events.gaps):
-                self.out.events.tickers.append(each)
-
     def _take_over(self, track: CandleTrack) -> bool:
         """Whether another source counts from now on: the one that did is gone."""
         return not (track.source and self.sources.is_live(track.source))
@@ -393,6 +340,12 @@ class Engine:
     def _instrument(self, instrument: Instrument, _: str) -> None:
         self.out.events.instruments.append(instrument)
 
+    def _begins(self, symbol: str, place: int, at_ns: int) -> tuple[bool, Gap | None]:
+        """The first ticker of an instrument: whether it is wanted, and the gap that ends with it."""
+        if self._is_retired(ChannelName.TICKER, symbol):
+            return False, None
+        return True, self._seen(ChannelName.TICKER, symbol, place, at_ns)
+
     def _seen(self, channel: ChannelName, symbol: str, to_seq: int, at_ns: int) -> Gap | None:
         """The first event of a topic; answers the gap that ends with it."""
         gap = self._unseen.seen(channel.value, symbol, to_seq, at_ns)
@@ -402,11 +355,20 @@ class Engine:
 
     # what the manifest wants
     def _expect(self, topics: Iterable[TopicRef]) -> None:
-        """Receivers name what they ask for before it comes: their manifest may be newer than the one known here."""
+        """Receivers name what they ask for before it comes: their manifest may be newer than the one known here.
+
+        Their requests for metadata may have been answered before that, and nobody knew then whose it was: ask again.
+        """
+        new: dict[str, str] = {}
         for topic in topics:
+            if topic.symbol not in self._natives:
+                new[topic.symbol] = topic.native
             self._mapper.learn(topic.native, topic.symbol)
             self._natives[topic.symbol] = topic.native
             self._retired.discard(key_of(topic))
+        single = new.items() if len(new) <= ASK_SINGLY else [("", "")]
+        for symbol, native in single:
+            self.out.command("instruments", symbol, native, "", self._now_ns, "metadata of what is new here")
 
     def _is_retired(self, channel: ChannelName, symbol: str, interval: str = "") -> bool:
         if (channel.value, symbol, interval) not in self._retired:
@@ -414,19 +376,24 @@ class Engine:
         self.out.duplicates += 1
         return True
 
-    def _forget_unwanted(self, wanted: frozenset[TopicKey]) -> None:
+    def _forget_unwanted(self, wanted: frozenset[TopicKey], *, ended: bool) -> None:
         """What neither the manifest wants nor a connection brings: it would wait for what never comes."""
         known = {(ChannelName.TRADES.value, symbol, "") for symbol in self._trades}
-        known |= {(ChannelName.TICKER.value, symbol, "") for symbol in self._tickers}
+        known |= {(ChannelName.TICKER.value, symbol, "") for symbol in self._quotes.tracks}
         known |= {(ChannelName.CANDLES.value, symbol, interval) for symbol, interval in self._candles}
         known |= {(ChannelName.BOOK.value, symbol, "") for symbol in self.books}
         known |= {(channel, symbol, "") for channel, _, symbol in (key.partition("/") for key in self._unseen.awaited)}
-        for key in known - wanted - self.sources.covered():
-            self._forget(key)
+        for key in sorted(known - wanted - self.sources.covered()):
+            self._forget(key, ended=ended)
 
-    def _forget(self, key: TopicKey) -> None:
-        """Drop what is known of a topic, so that it begins anew when it is wanted again; what owes a gap is kept."""
+    def _forget(self, key: TopicKey, *, ended: bool) -> None:
+        """Drop what is known of a topic, so that it begins anew when it is wanted again.
+
+        What owes a gap is kept for that, unless it is known to have ``ended``: then the gap ends too.
+        """
         channel, symbol, interval = key
+        if ended:
+            self._end_gap(channel, symbol)
         self._unseen.forget(channel, symbol)
         if channel == ChannelName.TRADES:
             if (trades := self._trades.get(symbol)) is not None:
@@ -439,16 +406,11 @@ class Engine:
                     self._delete("t:" + symbol)
                     del self._trades[symbol]
         elif channel == ChannelName.TICKER:
-            ticker = self._tickers.get(symbol)
-            if ticker is not None:
-                ticker.settle(_EVER, self.shard, self.out.events.gaps)
-                self._unsettled.pop(symbol, None)
-            if ticker is not None and ticker.gaps.current is None:
+            if self._quotes.forget(symbol):
                 self._delete("k:" + symbol)
-                del self._tickers[symbol]
         elif channel == ChannelName.CANDLES:
             candles = self._candles.get((symbol, interval))
-            if candles is not None and not candles.cause:
+            if candles is not None and (ended or not candles.cause):
                 self._delete(f"c:{symbol}/{interval}")
                 del self._candles[symbol, interval]
         elif (book := self.books.get(symbol)) is not None:
@@ -458,6 +420,19 @@ class Engine:
                 self._dropped.add(symbol)
             else:
                 book.rest()
+
+    def _end_gap(self, channel: str, symbol: str) -> None:
+        """The instrument was delisted, or is wanted no longer: a gap without an end has it now."""
+        at_ns = self._now_ns or id_of(self.pos)[0] * MS
+        gap = self._unseen.ended(channel, symbol, at_ns)
+        if channel == ChannelName.TRADES and (trades := self._trades.get(symbol)) is not None:
+            gap = trades.ended(self.shard, at_ns) or gap
+        elif channel == ChannelName.TICKER and (ticker := self._quotes.tracks.get(symbol)) is not None:
+            gap = ticker.gaps.close(-1, at_ns, "") or gap
+        elif channel == ChannelName.BOOK and (book := self.books.get(symbol)) is not None:
+            gap = book.meta.gaps.close(-1, at_ns, "") or gap
+        if gap is not None:
+            self.out.gap(gap)
 
     def _delete(self, field: str) -> None:
         self._touched.pop(field, None)
@@ -473,16 +448,15 @@ class Engine:
             book = self._book_of(topic.symbol, topic.native)
             self._relieve(book, source, at_ns)
             book.covered(source, self._now_ns)
-        if topic.channel == ChannelName.TICKER and (ticker := self._tickers.get(topic.symbol)) is not None:
-            ticker.subscribed(source, at_ns)
-            self._touched["k:" + topic.symbol] = ticker
+        if topic.channel == ChannelName.TICKER:
+            self._quotes.subscribed(topic.symbol, source, at_ns)
 
     def lost(self, topic: TopicRef, source: str, cause: str, at_ns: int, others: list[str]) -> None:
         symbol = topic.symbol
         if cause == REMOVED:
             if not others:
                 self._retired.add(key_of(topic))
-                self._forget(key_of(topic))
+                self._forget(key_of(topic), ended=True)
                 return
             cause = "disconnected"  # The others are about to end it too, but they bring it still.
         if topic.channel == ChannelName.BOOK:
@@ -498,8 +472,7 @@ class Engine:
                 trades.interrupted(cause)
                 self._touched["t:" + symbol] = trades
         elif topic.channel == ChannelName.TICKER:
-            if (ticker := self._tickers.get(symbol)) is not None:
-                self._ticker_lost(ticker, source, cause, at_ns, others)
+            self._quotes.lost(symbol, source, cause, at_ns, others, in_order=self._in_order)
         else:
             for (name, interval), candles in self._candles.items():
                 if name == symbol and candles.source == source:
@@ -508,25 +481,7 @@ class Engine:
 
     def _known(self, topic: TopicRef) -> bool:
         """Whether the topic ever had an event."""
-        return topic.symbol in (self._trades if topic.channel == ChannelName.TRADES else self._tickers)
-
-    def _ticker_lost(self, track: TickerTrack, source: str, cause: str, at_ns: int, others: list[str]) -> None:
-        gaps, by_time = self.out.events.gaps, self._primary_tickers
-        if not by_time:
-            track.source_lost(source, cause, at_ns, others, in_order=self._in_order)
-            if track.unsettled:
-                self._unsettled[track.symbol] = track
-        else:
-            track.end_opening(source, cause, self.shard, at_ns, gaps)
-            if track.source == source:
-                track.primary_ended(cause, at_ns, in_order=self._in_order)
-                if (heir := track.held.most_of(others)) is not None:
-                    self._ticker_taken_over(track, heir, None)
-            if cause != "session_lost":
-                track.held.forget(source)
-        if not others:
-            track.interrupted(cause, self.shard, at_ns, gaps, by_time=by_time)
-        self._touched["k:" + track.symbol] = track
+        return topic.symbol in (self._trades if topic.channel == ChannelName.TRADES else self._quotes.tracks)
 
     # time
     def _expire(self, before_ns: int) -> None:
@@ -539,11 +494,7 @@ class Engine:
                 self.backfill.want(symbol)
             if not track.waiting:
                 del self._pending[symbol]
-        for symbol, ticker in list(self._unsettled.items()):
-            ticker.settle(before_ns, self.shard, self.out.events.gaps)
-            self._touched["k:" + symbol] = ticker
-            if not ticker.unsettled:
-                del self._unsettled[symbol]
+        self._quotes.settle(before_ns)
 
     def tick(self, now_ns: int, monotonic: float, *, idle: bool) -> None:
         """Time passes. ``idle``: everything there was to read was read, so the wall clock counts too."""
@@ -552,14 +503,22 @@ class Engine:
             self.sources.heard.clear()
         self._ticked = monotonic
         if idle:
-            if self._pending or self._unsettled:
+            if self._pending or self._quotes.unsettled:
                 self._expire(now_ns - self.settings.grace_ns)
-            self.sources.silence(self.settings.session_silence, monotonic, now_ns)
+            if self.sources.silence(self.settings.session_silence, monotonic, now_ns):
+                self._ask_again()
         for book in self.books.values():
             book.tick(now_ns)
         if not self.backfill.idle:
             # An answer may stand in what was not read yet: until then none is overdue.
             self.backfill.tick(now_ns, now_ns if idle else min(now_ns, id_of(self.pos)[0] * MS))
+
+    def _ask_again(self) -> None:
+        """Sessions began or ended: who had claimed a request may be gone."""
+        living = self.sources.living()
+        self.backfill.again(living, self._now_ns)
+        for book in self.books.values():
+            book.again(living, self._now_ns)
 
     def close_holes(self) -> None:
         """An orderly end: holes become gaps now, whoever comes next may close them."""
@@ -603,9 +562,9 @@ class Engine:
                 fields["b:" + symbol] = checkpoint.encode(book.meta)
                 book.touched = False
         deleted = (
-            self._sessions(fields)
-            + self._topics(fields)
-            + self._fillings(fields)
+            changes.sessions(self.sources, fields)
+            + changes.topics(self._unseen, fields)
+            + changes.fillings(self.backfill, fields)
             + sorted(self._deleted - fields.keys())
         )
         self._deleted.clear()
@@ -644,40 +603,6 @@ class Engine:
         out.events, out.deltas, out.commands, out.given_up = EventBlock(), DeltaBlock(), [], []
         out.backfilled = out.duplicates = out.frames = out.oldest_ns = 0
         return taken
-
-    def _sessions(self, fields: dict[str, bytes]) -> list[str]:
-        """Add what changed of the sessions; answers the fields to delete."""
-        sources = self.sources
-        for name in sources.counted:
-            fields["n:" + name] = str(sources.batches[name]).encode()
-        for name in sources.touched:
-            if name in sources.sessions:
-                fields["s:" + name] = checkpoint.encode(sources.sessions[name])
-        deleted = ["s:" + name for name in sources.gone if name not in sources.sessions]
-        deleted += ["n:" + name for name in sources.forgotten]
-        for changed in (sources.counted, sources.touched, sources.gone, sources.forgotten):
-            changed.clear()
-        return deleted
-
-    def _fillings(self, fields: dict[str, bytes]) -> list[str]:
-        """The same of what is asked for by REST."""
-        backfill = self.backfill
-        for symbol in backfill.touched:
-            fields["f:" + symbol] = checkpoint.encode(backfill.fillings[symbol])
-        deleted = ["f:" + symbol for symbol in backfill.gone]
-        backfill.touched.clear()
-        backfill.gone.clear()
-        return deleted
-
-    def _topics(self, fields: dict[str, bytes]) -> list[str]:
-        """The same of topics without an event."""
-        unseen = self._unseen
-        for name in unseen.touched:
-            fields["u:" + name] = checkpoint.encode(unseen.awaited[name])
-        deleted = ["u:" + name for name in unseen.gone]
-        unseen.touched.clear()
-        unseen.gone.clear()
-        return deleted
 
 
 def _ends_in_order(record: control.AnyControl) -> bool:

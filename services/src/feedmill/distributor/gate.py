@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from feedmill.distributor import metrics
 from feedmill.shared.keys import ShardRef
 from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.wire import Script, Wire
@@ -47,6 +48,7 @@ class Gate:
         memory = _numbers(info)
         self.raw_tip, events_tip, stored = (tip.decode() for tip in tips)
         used, most = memory.get(b"used_memory", 0), memory.get(b"maxmemory", 0)
+        metrics.redis_memory.set(used / most if most else 0)
         self.why = ""
         if most and used > self._share * most:
             self.stored = stored

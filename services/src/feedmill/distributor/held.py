@@ -1,6 +1,7 @@
 """Tickers without ids of connections that do not count, kept until the one that does has passed them. Pure.
 
-When the one that counts ends, or its last batches never come, what the next one had brought by then is not lost.
+When the one that counts ends, or its last batches never come, what the next one had brought by then is not lost. One
+that is ahead by more than can be kept takes over, if it is known to have missed nothing: the other lags.
 """
 
 from __future__ import annotations
@@ -27,13 +28,20 @@ class Held(msgspec.Struct, array_like=True):
     lost: dict[str, int] = msgspec.field(default_factory=dict)
     """Connection -> exchange time (ns) up to which there were too many to keep."""
 
-    def show(self, source: str, ticker: Ticker) -> None:
-        """One that is news. Where there are too many, all of that connection are given up."""
+    def show(self, source: str, ticker: Ticker) -> bool:
+        """One that is news. True = there are too many, and the connection is to count from now on.
+
+        Where it may have missed some before, all of that connection are given up instead.
+        """
         kept = self.kept.setdefault(source, [])
         kept.append(ticker)
-        if len(kept) > MOST:
-            del self.kept[source]
-            self.lost[source] = ticker.exchange_ns
+        if len(kept) <= MOST:
+            return False
+        if source in self.level and source not in self.lost:
+            return True
+        del self.kept[source]
+        self.lost[source] = ticker.exchange_ns
+        return False
 
     def known(self, source: str) -> bool:
         """It brought one that is no news; True = that is worth remembering."""

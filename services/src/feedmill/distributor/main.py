@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from typing import TYPE_CHECKING
 
 from feedmill.distributor.service import Distributor
 from feedmill.distributor.settings import DistributorSettings
-from feedmill.shared.reload import same_feed
+from feedmill.shared.selection.follower import Follower
 from feedmill.shared.service import ServiceContext
 
 if TYPE_CHECKING:
-    from feedmill.resources.collection import Resources
     from feedmill.resources.feed import ExchangeFeed
     from feedmill.resources.pipeline import FeedPipeline
 
@@ -22,24 +21,16 @@ async def main(context: ServiceContext, feed: ExchangeFeed, pipeline: FeedPipeli
     Raises PlanError, UnknownVenue or ValueError for what the manifest cannot mean.
     """
 
-    def settings_of(resources: Resources) -> DistributorSettings:
-        return DistributorSettings.from_resources(*same_feed(resources, feed), shard)
+    async def take_up(feed: ExchangeFeed, pipeline: FeedPipeline, symbols: tuple[str, ...] | None) -> None:
+        await distributor.reconfigure(DistributorSettings.from_resources(feed, pipeline, shard, symbols))
 
-    await run(context, DistributorSettings.from_resources(feed, pipeline, shard), settings_of)
-
-
-async def run(
-    context: ServiceContext,
-    settings: DistributorSettings,
-    settings_of: Callable[[Resources], DistributorSettings] | None = None,
-) -> None:
-    """The same from settings. ``settings_of``: those of newer resources; None = they never change."""
+    settings = DistributorSettings.from_resources(feed, pipeline, shard)
     distributor = Distributor(settings, context.redis_url, context.health, context.log)
-
-    async def reconfigure(resources: Resources) -> None:
-        assert settings_of is not None
-        await distributor.reconfigure(settings_of(resources))
-
-    if settings_of is not None:
-        context.reconfigure = reconfigure
-    await distributor.run(context.stop)
+    follower = Follower(feed, pipeline, context.redis_url, take_up, context.health, context.log)
+    context.reconfigure = follower.reconfigure
+    following = asyncio.create_task(follower.run(), name="follow the selection")
+    try:
+        await distributor.run(context.stop)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from feedmill.distributor.output import Taken
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.events import EventBlock
 from feedmill.shared.latency import Latencies, RecentLatency
-from feedmill.shared.metrics import LATENCY_BUCKETS
+from feedmill.shared.metrics import LATENCY_BUCKETS, Gauge
 
 frames = Counter("feedmill_distributor_frames_total", "Frames handled.")
 events = Counter("feedmill_distributor_events_total", "Events emitted.", ["type"])
@@ -28,6 +28,7 @@ filling = Gauge("feedmill_distributor_backfill_pages", "Pages of trades asked fo
 books = Gauge("feedmill_distributor_books", "Books by state.", ["state"])
 lag_seconds = Gauge("feedmill_distributor_lag_seconds", "Age of the oldest raw entry not dispatched yet.")
 held_back = Gauge("feedmill_distributor_held_back", "1 while Redis is too full to add events.")
+redis_memory = Gauge("feedmill_distributor_redis_memory_ratio", "Share of maxmemory that Redis uses, 0 without one.")
 sessions = Gauge("feedmill_distributor_sessions", "Receiver sessions known.")
 receive_to_commit = Histogram(
     "feedmill_distributor_receive_to_dispatch_seconds",

@@ -37,11 +37,20 @@ class Output:
         self.events.gaps.append(gap)
 
     def command(
-        self, kind: str, symbol: str, native: str, channel: str, now_ns: int, reason: str, **bounds: int
+        self,
+        kind: str,
+        symbol: str,
+        native: str,
+        channel: str,
+        now_ns: int,
+        reason: str,
+        again: str = "",
+        living: list[str] | None = None,
+        **bounds: int,
     ) -> str:
-        """Ask the receivers for something; answers the command's id."""
-        number = secrets.token_hex(8)
-        self.commands.append(Command(number, kind, symbol, native, channel, now_ns, reason, **bounds))
+        """Ask the receivers for something; answers the command's id. ``again``: the id of one that is issued anew."""
+        number = again or secrets.token_hex(8)
+        self.commands.append(Command(number, kind, symbol, native, channel, now_ns, reason, **bounds, living=living))
         return number
 
 

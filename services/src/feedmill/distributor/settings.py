@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from feedmill.distributor.books import BookSettings
@@ -40,6 +40,8 @@ class DistributorSettings:
     linger: float = LINGER[BatchingMode.ADAPTIVE]
     wanted: frozenset[TopicKey] | None = None
     """What the manifest asks for; None = not known, nothing is forgotten for it."""
+    selected: bool = False
+    """``wanted`` is what the receivers follow too (the record of a selection), so what is not in it has ended."""
     trades_page: int = 0
     """Trades that one REST request brings at most; 0 = gaps are not filled by REST."""
     breaker_failures: int = 5
@@ -49,8 +51,13 @@ class DistributorSettings:
     """Share of Redis' maxmemory above which nothing is added to the events stream while processors are behind."""
 
     @classmethod
-    def from_resources(cls, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int) -> DistributorSettings:
-        """Raises PlanError, UnknownVenue or ValueError for what the manifest cannot mean."""
+    def from_resources(
+        cls, feed: ExchangeFeed, pipeline: FeedPipeline, shard: int, symbols: Sequence[str] | None = None
+    ) -> DistributorSettings:
+        """``symbols``: of the feed, where the manifest does not list them; None = not known yet.
+
+        Raises PlanError, UnknownVenue or ValueError for what the manifest cannot mean.
+        """
         spec = feed.spec
         venue = get_venue(spec.exchange.name, spec.exchange.market)
         reference = ShardRef(*feed.key, shard)
@@ -60,7 +67,9 @@ class DistributorSettings:
         if book is not None:
             slot = int(book.sample_interval.seconds * SECOND)
             books = BookSettings(str(reference), venue.book_rules, book.depth, slot)
-        subscriptions = shard_subscriptions(feed, shard)
+        subscriptions = shard_subscriptions(feed, shard, symbols=symbols)
+        wanted = frozenset((each.channel.value, each.symbol, each.interval) for each in subscriptions)
+        known = symbols is not None or spec.instruments.symbols is not None
         return cls(
             shard=reference,
             exchange=spec.exchange.name,
@@ -70,7 +79,8 @@ class DistributorSettings:
             arbitration=venue.arbitration,
             grace_ns=int(spec.distributor.gap_grace.seconds * SECOND),
             image_interval=spec.distributor.image_interval.seconds,
-            wanted=frozenset((each.channel.value, each.symbol, each.interval) for each in subscriptions),
+            wanted=wanted if known else None,
+            selected=symbols is not None and spec.instruments.symbols is None,
             trades_page=venue.trades_page,
             linger=LINGER[spec.receiver.batching.mode],
             breaker_failures=breaker.failure_threshold,

@@ -115,6 +115,10 @@ class Sources:
         session = self.sessions.get(session_id)
         return session is not None and not session.silent and int(conn) in session.conns
 
+    def living(self) -> list[str]:
+        """Sessions that are heard of."""
+        return [session.id for session in self.sessions.values() if not session.silent]
+
     def covered(self) -> set[TopicKey]:
         """What some connection brings."""
         return {key_of(topic) for live in self._live.values() for topic in live.values()}

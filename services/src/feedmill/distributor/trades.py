@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from feedmill.distributor.gaps import CLOSED, LATE, OPEN, cut, joined, within, without
+from feedmill.distributor.gaps import CLOSED, LATE, OPEN, cut, joined, new_gap, within, without
 from feedmill.shared.clock import SECOND
 from feedmill.shared.events import Flag, Gap, Trade
 
@@ -22,6 +22,8 @@ MAX_HOLES = 1000
 """Holes remembered per instrument; the oldest is forgotten beyond that (its gap row stays open)."""
 RENUMBERED_AFTER_NS = 300 * SECOND
 """A number that falls back although its exchange time is this much later: the venue counts anew."""
+MAY_COME = frozenset({"sequence", "redis_lost"})
+"""Causes of a hole that others may fill. Any other one says that no connection was there."""
 _LATE = int(Flag.LATE)
 
 
@@ -107,6 +109,15 @@ class TradeTrack(msgspec.Struct, array_like=True):
         """Whether the next trade will tell a gap: no connection covered the instrument after the last one."""
         return self.cause_after == self.last.id
 
+    def ended(self, shard: str, at_ns: int) -> Gap | None:
+        """No trade follows any more; answers the row of what may be missing after the last one."""
+        if not self.owes:
+            return None
+        gap = new_gap(shard, self.symbol, CHANNEL, self.cause, self.last.id + 1, self.last.receive_ns, at_ns)
+        gap.state, gap.to_ns = CLOSED, at_ns
+        self.cause, self.cause_after = "", -1
+        return gap
+
     def interrupted(self, cause: str) -> None:
         """No connection covers the instrument any more, or what did has lost something."""
         if self.cause_after != self.last.id:
@@ -187,6 +198,11 @@ class TradeTrack(msgspec.Struct, array_like=True):
                 gaps.append(oldest.gap(shard, self.symbol, ""))
 
     def expire(self, before_ns: int, shard: str, gaps: list[Gap]) -> None:
-        """Holes found at or before ``before_ns`` (receive time) become gaps."""
-        due = [hole for hole in self.holes if hole.revision == 0 and hole.to_ns <= before_ns]
+        """Holes found at or before ``before_ns`` (receive time) become gaps, and at once those of a time when no
+        connection covered the instrument: there is nobody who may still fill them."""
+        due = [
+            hole
+            for hole in self.holes
+            if hole.revision == 0 and (hole.to_ns <= before_ns or hole.cause not in MAY_COME)
+        ]
         gaps.extend(hole.gap(shard, self.symbol, "") for hole in due)

@@ -60,6 +60,16 @@ class Unseen:
             self.touched.discard(key)
             self.gone.add(key)
 
+    def ended(self, channel: str, symbol: str, at_ns: int) -> Gap | None:
+        """It will never have an event; answers the gap that ends with that."""
+        awaited = self.awaited.get(f"{channel}/{symbol}")
+        if awaited is None or awaited.gap is None:
+            return None
+        gap, awaited.gap = awaited.gap, None
+        gap.state, gap.to_ns = CLOSED, at_ns
+        gap.revision += 1
+        return gap
+
     def seen(self, channel: str, symbol: str, to_seq: int, at_ns: int) -> Gap | None:
         """Its first event; answers the gap that ends with it."""
         key = f"{channel}/{symbol}"

@@ -8,7 +8,7 @@ limits; used by the receiver), the **rest** half (pure request builders; used by
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -103,6 +103,8 @@ class VenueLimits:
     subscribes: float = 0.0
     """Subscribe requests at once, and each second, of all connections together; 0 = as many as messages."""
     subscribes_per_second: float = 0.0
+    weight_windows: bool = False
+    """Windows of weight begin with the clock (each minute of it), and every answer tells what was used in this one."""
 
 
 class Feed(ABC):
@@ -167,6 +169,30 @@ class TradeRange:
         return self.to_id - self.from_id + 1
 
 
+class Listing(Enum):
+    """What the venue's state of an instrument means for who wants to capture it."""
+
+    TRADING = "trading"
+    PAUSED = "paused"
+    """It will go on (a halt, a settlement), or is not open yet: who has it keeps it, nobody begins with it."""
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One instrument of the venue's list, as far as a selection asks for it."""
+
+    symbol: str
+    native: str
+    type: str
+    """As in ``Instrument``."""
+    base: str
+    quote: str
+    expiry_ns: int
+    """0 = never."""
+    state: Listing
+
+
 @dataclass(frozen=True, slots=True)
 class RestLimits:
     """What the answer's headers say about the budget."""
@@ -191,6 +217,17 @@ class Rest(ABC):
     def trades(self, symbol: str, native: str, wanted: TradeRange) -> RestRequest | None:
         """Trades by the numbers of the stream, at most ``Venue.trades_page``. None = the venue offers no such thing."""
         return None
+
+    def listing(self, types: frozenset[str]) -> list[RestRequest]:
+        """What brings, together, every instrument of these types (empty = of all). Empty = the venue has no list."""
+        return []
+
+    def read_listing(self, body: bytes) -> Iterator[Listed]:
+        """The instruments of one answer, read as they are asked for (there may be thousands).
+
+        Raises MapError where the answer as a whole is not what the venue promises; a row that is not is left out.
+        """
+        raise MapError("no_list")
 
     def halves(self, request: RestRequest) -> list[RestRequest]:
         """A refused request as two smaller ones, so that one bad symbol costs only itself; empty = it is the least."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
-from feedmill.exchanges.base import Rest, RestLimits, RestRequest, TradeRange
-from feedmill.exchanges.reading import seconds
+from feedmill.exchanges.base import Listed, Listing, Rest, RestLimits, RestRequest, TradeRange
+from feedmill.exchanges.reading import DECODE_ERRORS, map_error, seconds
 from feedmill.exchanges.times import Number, Time, to_ns
 from feedmill.exchanges.urls import join
 from feedmill.shared.events import Flag, Instrument, Level, Side, Trade
@@ -71,12 +71,27 @@ class _Symbol(msgspec.Struct, gc=False):
     symbol: str
 
 
+class _ListedRow(msgspec.Struct, gc=False):
+    symbol: str
+    status: str
+    baseAsset: str
+    quoteAsset: str
+    contractType: str = ""
+    deliveryDate: Time = 0
+
+
 _depth = msgspec.json.Decoder(Depth)
 _historical = msgspec.json.Decoder(list[HistoricalTrade])
 _agg = msgspec.json.Decoder(list[AggRow])
 _info = msgspec.json.Decoder(ExchangeInfo)
 _symbol = msgspec.json.Decoder(_Symbol)
 _row = msgspec.json.Decoder(SymbolRow)
+_listed = msgspec.json.Decoder(_ListedRow)
+_STATES = {
+    "TRADING": Listing.TRADING, "HALT": Listing.PAUSED, "END_OF_DAY": Listing.PAUSED, "CANCEL_ONLY": Listing.PAUSED,
+    "PENDING_TRADING": Listing.PAUSED, "PRE_DELIVERING": Listing.PAUSED, "PRE_SETTLE": Listing.PAUSED,
+}  # fmt: skip
+"""Every other status is an end: BREAK (Spot: taken off the market), DELIVERING, DELIVERED, SETTLING, CLOSE."""
 
 
 def historical_trades(symbol: str, body: bytes, receive_ns: int) -> list[Trade]:
@@ -156,6 +171,36 @@ class BinanceRest(Rest):
 
     def info(self, params: Mapping[str, str]) -> RestRequest:
         return RestRequest("instruments", f"{self.base}/exchangeInfo", params, self.info_weight)
+
+    list_params: ClassVar[Mapping[str, str]] = {}
+    """Of the request for all symbols: what makes it smaller."""
+
+    def listing(self, types: frozenset[str]) -> list[RestRequest]:
+        return [RestRequest("listing", f"{self.base}/exchangeInfo", self.list_params, self.info_weight)]
+
+    def read_listing(self, body: bytes) -> Iterator[Listed]:
+        try:
+            rows = _info.decode(body).symbols
+        except DECODE_ERRORS as error:
+            raise map_error(error) from error
+        for raw in rows:
+            try:
+                row = _listed.decode(raw)
+            except DECODE_ERRORS:
+                continue
+            yield self._one(row)
+
+    def _one(self, row: _ListedRow) -> Listed:
+        kind, expiry_ns = self.kind(row.symbol, row.contractType, row.deliveryDate)
+        delivery = row.symbol.partition("_")[2] if kind == "Future" else ""
+        symbol = "-".join((row.baseAsset, row.quoteAsset, *([delivery] if delivery else [])))
+        state = _STATES.get(row.status, Listing.ENDED)
+        return Listed(symbol, row.symbol, kind, row.baseAsset, row.quoteAsset, expiry_ns, state)
+
+    @staticmethod
+    def kind(native: str, contract: str, delivery_ms: int) -> tuple[str, int]:
+        """Type and expiry (ns, 0 = never) of a symbol."""
+        return "Spot", 0
 
     def book_snapshot(self, symbol: str, native: str) -> RestRequest:
         params = {"symbol": native, "limit": str(self.depth_limit)}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from feedmill.processor.settings import retention_of
 from feedmill.resources.collection import Resources
@@ -21,6 +21,7 @@ from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared import partitions, postgres
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.clock import now_ns
+from feedmill.shared.metrics import Gauge
 from feedmill.shared.partitions import DAY_NS
 from feedmill.shared.reload import same_pipeline
 from feedmill.shared.service import ServiceContext

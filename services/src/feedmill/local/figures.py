@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,8 @@ class FeedFigures:
     state: str = "starting"
     """For people: flowing, starting, or why not."""
     flowing: bool = False
+    selected: int | None = None
+    """Instruments that `instruments.select` came to."""
     frames_per_second: float | None = None
     rows_per_second: float | None = None
     rows: int | None = None
@@ -81,7 +83,8 @@ class Collector:
     """Keeps what is needed between looks. ``close`` it."""
 
     feeds: Sequence[ExchangeFeed]
-    database_url: str = field(repr=False)
+    database_url: Callable[[], str] = field(repr=False)
+    """As it is when a connection is made."""
     _rates: dict[str, _Rate] = field(default_factory=dict)
     _gaps: dict[str, tuple[int, int]] | None = None
     _letters: dict[str, int] | None = None
@@ -143,7 +146,7 @@ class Collector:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await postgres.connect(
-                    self.database_url, name="feedmill-view", timeout=1.0, command_timeout=2.0
+                    self.database_url(), name="feedmill-view", timeout=1.0, command_timeout=2.0
                 )
             gaps = await self._connection.fetch(_PER_SHARD)
             letters = await self._connection.fetch(_LETTERS)
@@ -168,6 +171,10 @@ def _capture(found: FeedFigures, receivers: Sequence[ServiceStatus], phase: str)
         connections = (receiver.health or {}).get("connections")
         if isinstance(connections, dict):
             sections += [item for item in connections.values() if isinstance(item, dict)]
+    chosen = [(receiver.health or {}).get("selection") or {} for receiver in receivers]
+    counts = [item["instruments"] for item in chosen if item.get("selecting") and item.get("instruments") is not None]
+    found.selected = max(counts, default=None)
+    waits = [why for receiver in receivers for why in receiver.waiting_for.values()]
     rates = [item["framesPerSecond"] for item in sections if item.get("framesPerSecond") is not None]
     found.frames_per_second = sum(rates) if rates else None
     found.flowing = bool(sections) and all(is_flowing(item) for item in sections)
@@ -178,8 +185,7 @@ def _capture(found: FeedFigures, receivers: Sequence[ServiceStatus], phase: str)
         found.state = "flowing"
     elif phase == "draining":
         found.state = "draining"
-    elif sections:
-        waits = [why for receiver in receivers for why in receiver.waiting_for.values()]
+    elif sections or waits:
         found.state = waits[0] if waits else "connecting"
     elif any(receiver.state in ("backoff", "failed") for receiver in receivers):
         found.state = "receiver is down"

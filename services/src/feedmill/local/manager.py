@@ -67,6 +67,7 @@ class ServiceManager:
         echo: Echo | None = None,
         log_level: str = "info",
         grace: float = 25.0,
+        restart_cap: float = 30.0,
         drain_timeout: float = 60.0,
         stall_timeout: float = 15.0,
         command_of: CommandOf | None = None,
@@ -87,6 +88,7 @@ class ServiceManager:
         self._echo = echo
         self._log_level = log_level
         self._grace = grace
+        self._restart_cap = restart_cap
         self._drain_timeout = drain_timeout
         self._stall_timeout = stall_timeout
         self._command_of = command_of or self._command
@@ -196,9 +198,9 @@ class ServiceManager:
         await self.servers.start()
         self.redis = redis_pool(self.servers.redis_url)
         await self._reach_redis(self.redis)
-        environment = {**self._environ, **self.servers.environment()}
-        for name in ("REDIS_URL_FILE", "DATABASE_URL_FILE"):
-            environment.pop(name, None)
+        urls = ("REDIS_URL", "REDIS_URL_FILE", "DATABASE_URL", "DATABASE_URL_FILE")
+        environment = {name: value for name, value in self._environ.items() if name not in urls}
+        environment |= self.servers.environment()
         if self._migrate:
             self._tell("bringing the schema up to date")
             await migrate(environment, self.log_dir / "migrate.log")
@@ -245,6 +247,8 @@ class ServiceManager:
                 port_file=port_file,
                 role=load.role,
                 grace=self._grace,
+                backoff_base=min(0.5, self._restart_cap),
+                backoff_cap=self._restart_cap,
             )
             self._services[name] = (load, ServiceProcess(spec, echo=self._echo))
 
@@ -296,7 +300,15 @@ class ServiceManager:
             cpu = self._cpu.read(item.pid)
             before = self._usage.get(name, (None, None))[1]
             self._usage[name] = (rss_bytes(item.pid), before if cpu is None else cpu)
+        if self.servers.from_files:
+            await self._follow_urls()
         self._server_status = await asyncio.to_thread(self.servers.status)
+
+    async def _follow_urls(self) -> None:
+        await asyncio.to_thread(self.servers.follow)
+        if self.redis is not None and (url := RedisUrl.parse(self.servers.redis_url)) != self.redis.url:
+            self.redis.url.become(url)
+            await self.redis.client.connection_pool.disconnect(inuse_connections=False)
 
     # stop
     async def stop(self, *, before_servers: Hook | None = None) -> DrainReport:

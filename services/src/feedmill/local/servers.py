@@ -21,7 +21,8 @@ WATCH_INTERVAL = 0.5
 class LocalServers:
     """Start both before the services, stop both after them. ``environment`` is what the services get.
 
-    ``environ`` with REDIS_URL / DATABASE_URL (or ``*_FILE``): no embedded server of that kind is started.
+    ``environ`` with REDIS_URL / DATABASE_URL (or ``*_FILE``): no embedded server of that kind is started. What a file
+    says is followed (:meth:`follow`): passwords rotate while all runs.
     ``embedded=False``: both must be set. Raises ``config.ConfigError``.
     """
 
@@ -41,18 +42,38 @@ class LocalServers:
             missing = [name for name, value in values if value is None]
             not_set = "is not set: set it" if len(missing) == 1 else "are not set: set them"
             raise config.ConfigError(f"--no-embedded: {' and '.join(missing)} {not_set}, or leave --no-embedded out")
+        self._environ = environ
         self._external_redis = redis_url.get_secret_value() if redis_url else None
         self._external_database = database_url.get_secret_value() if database_url else None
-        if self._external_redis is not None:
-            RedisUrl.parse(self._external_redis)
-        if self._external_database is not None:
-            config.check_database_url(self._external_database)
+        self._check(self._external_redis, self._external_database)
         self.redis = EmbeddedRedis(data_dir / "redis", maxmemory=maxmemory) if redis_url is None else None
         self.postgres = EmbeddedPostgres(data_dir / "postgres", fsync=fsync) if database_url is None else None
         self._restarts = {"redis": 0, "postgres": 0}
         self._errors: dict[str, str] = {}
         self._wanted: set[str] = set()
         self._watchers: list[asyncio.Task[None]] = []
+
+    @staticmethod
+    def _check(redis_url: str | None, database_url: str | None) -> None:
+        if redis_url is not None:
+            log.register_secret(RedisUrl.parse(redis_url).password or "")
+        if database_url is not None:
+            config.check_database_url(database_url)
+
+    @property
+    def from_files(self) -> bool:
+        """Whether a URL can change."""
+        return any(self._environ.get(f"{name}_FILE") for name in ("REDIS_URL", "DATABASE_URL"))
+
+    def follow(self) -> None:
+        """Read again the files that name URLs (blocking). What cannot be read or used is not taken up."""
+        with contextlib.suppress(config.ConfigError, ValueError):
+            redis_url = config.read_setting(self._environ, "REDIS_URL")
+            database_url = config.read_setting(self._environ, "DATABASE_URL")
+            redis_text = redis_url.get_secret_value() if redis_url else None
+            database_text = database_url.get_secret_value() if database_url else None
+            self._check(redis_text, database_text)
+            self._external_redis, self._external_database = redis_text, database_text
 
     @property
     def redis_url(self) -> str:
@@ -77,7 +98,12 @@ class LocalServers:
         return ", ".join(part for part in (own and f"starting {own}", given and f"using {given}") if part)
 
     def environment(self) -> dict[str, str]:
-        return {"REDIS_URL": self.redis_url, "DATABASE_URL": self.database_url}
+        """Of the services: URLs, or the files that name them, which services follow by themselves."""
+        found: dict[str, str] = {}
+        for name, url in (("REDIS_URL", self.redis_url), ("DATABASE_URL", self.database_url)):
+            file = self._environ.get(f"{name}_FILE")
+            found |= {f"{name}_FILE": str(Path(file).expanduser().resolve())} if file else {name: url}
+        return found
 
     def _embedded(self) -> dict[str, EmbeddedServer]:
         found: dict[str, EmbeddedServer | None] = {"redis": self.redis, "postgres": self.postgres}

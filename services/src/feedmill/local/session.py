@@ -104,7 +104,7 @@ class LocalSession:
                     return self.outcome
                 try:
                     api = await self._start_api()
-                    collector = Collector(self.feeds, manager.servers.database_url)
+                    collector = Collector(self.feeds, lambda: manager.servers.database_url)
                     watch = asyncio.create_task(self._watch(collector), name="watch")
                     await self._during(during)
                 finally:

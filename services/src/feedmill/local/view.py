@@ -186,7 +186,7 @@ def feeds_table(figures: Sequence[FeedFigures], width: int) -> Table:
         books = "-" if item.books is None else f"{number(item.books_valid)}/{number(item.books)}"
         gaps = "?" if item.gaps is None else f"{item.gaps_open}/{item.gaps}"
         table.add_row(
-            _name(item),
+            _name(item) if item.selected is None else f"{_name(item)} ({item.selected})",
             Text(_word(item), style="green" if item.flowing else "yellow"),
             number(item.frames_per_second),
             number(item.rows_per_second),

@@ -62,17 +62,20 @@ EXISTS (
     AND coalesce(g.to_ns, 9223372036854775807) >= extract(epoch FROM {begin})::bigint * 1000000000
 )"""
 _GAPLESS_PROOF = "p.last_id IS NOT NULL AND n.first_id IS NOT NULL AND NOT " + _OPEN_GAP.format(
-    instrument="c.instrument_id", begin="c.open_time", to="c.open_time + w.len"
+    instrument="c.instrument_id",
+    begin="CASE WHEN c.trades > 0 THEN c.open_time ELSE p.open_time END",
+    to="c.open_time + w.len",
 )
+"""An empty candle has its price from the one before, so nothing may be missing since then."""
 
 _JUDGE = """
 WITH {wide},
 judged AS (
     SELECT DISTINCT c.instrument_id, c.interval, c.open_time, coalesce({proof}, false) AS proven
     FROM wide w JOIN candles c ON c.instrument_id = w.i AND c.interval = w.name AND c.open_time BETWEEN w.lo AND w.hi
-         AND c.trades > 0
+         AND {which}
     LEFT JOIN LATERAL (
-        SELECT last_id FROM candles WHERE instrument_id = c.instrument_id AND interval = c.interval
+        SELECT last_id, open_time FROM candles WHERE instrument_id = c.instrument_id AND interval = c.interval
         AND open_time < c.open_time AND trades > 0 ORDER BY open_time DESC LIMIT 1
     ) p ON true
     LEFT JOIN LATERAL (
@@ -110,9 +113,10 @@ WHERE c.trades = 0 AND c.close <> excluded.close
 RETURNING c.interval
 """
 
-JUDGE_DENSE = _JUDGE.format(wide=_WIDE, proof=_DENSE_PROOF)
-JUDGE_GAPLESS = _JUDGE.format(wide=_WIDE, proof=_GAPLESS_PROOF)
-"""Set ``complete`` where it is proven, and take it back where it no longer is."""
+JUDGE_DENSE = _JUDGE.format(wide=_WIDE, which="c.trades > 0", proof=_DENSE_PROOF)
+JUDGE_GAPLESS = _JUDGE.format(wide=_WIDE, which="true", proof=_GAPLESS_PROOF)
+"""Set ``complete`` where it is proven, and take it back where it no longer is. Where ids are dense, nothing can come
+between two candles that adjoin, so the empty ones there are complete for good."""
 
 FILL_DENSE = _FILL.format(wide=_WIDE, proof="q.until_id = q.last_id + 1")
 FILL_GAPLESS = _FILL.format(

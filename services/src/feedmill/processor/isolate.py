@@ -7,6 +7,7 @@ from collections.abc import Callable
 import asyncpg
 
 from feedmill.processor import writer
+from feedmill.processor.cuts import Cutter
 from feedmill.processor.rows import CommitKey, Event, Rows
 from feedmill.processor.writer import Stored
 
@@ -20,6 +21,7 @@ async def isolate(
     units: list[Unit],
     render: Callable[[list[Unit]], Rows],
     stored: Stored,
+    cutter: Cutter,
 ) -> list[tuple[CommitKey, int, Event, Exception]]:
     """Store all units but those that are refused one by one; answers these with the error.
 
@@ -35,7 +37,7 @@ async def isolate(
             rows = render(part)
             async with connection.transaction():
                 await writer.store_busy(connection, rows, attempt)
-                await writer.store_seldom(connection, shard, rows, attempt)
+                await writer.store_seldom(connection, shard, rows, attempt, cutter)
         except Exception as error:
             if not writer.is_data(error):
                 raise

@@ -23,13 +23,12 @@ from feedmill.exchanges.base import ChannelName
 from feedmill.processor import losses_sql as sql
 from feedmill.processor.chain import Loss
 from feedmill.processor.settings import ShardSettings
+from feedmill.processor.statements import OWN
 from feedmill.shared.clock import MS, SECOND
 from feedmill.shared.events import EventBlock, Flag
 from feedmill.shared.keys import ShardRef
 from feedmill.shared.redis.ids import BEGIN, id_of
 
-OWN = 1 << 20
-"""First revision of a row that the processor keeps."""
 MARGIN_NS = 60 * SECOND
 """The row of the shard begins this much before the last commit stored: a lost event may have happened that much before
 the commit that would have followed."""
@@ -233,15 +232,17 @@ class Losses:
     def _dense(self, key: Key) -> bool:
         return key[1] == TRADES and self._shard.rules.dense
 
-    async def fill(self, notes: Notes | None, ids: Mapping[str, int]) -> None:
-        """Take out of the rows what came late. To be called when everything is stored."""
+    async def fill(self, notes: Notes | None, ids: Mapping[str, int], *, everywhere: bool) -> None:
+        """Take out of the rows what came late. To be called when everything is stored. ``everywhere``: numbers also out
+        of rows of the distributor, which may have forgotten them."""
         late = [item for item in notes.late if item[0] in ids] if notes is not None else []
         for statement, channel in ((sql.FILL_NUMBERS, TRADES), (sql.FILL_EXTENT, TICKER)):
             part = [item for item in late if item[1] == channel]
             if part:
                 numbers = [ids[symbol] for symbol, _, _, _ in part]
+                least = 0 if everywhere and channel == TRADES else OWN
                 await self._connection.execute(
-                    statement, self._name, numbers, [item[2] for item in part], [item[3] for item in part], OWN
+                    statement, self._name, numbers, [item[2] for item in part], [item[3] for item in part], least
                 )
 
     def committed(self, change: Change) -> None:

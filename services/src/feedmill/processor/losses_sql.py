@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from feedmill.processor.statements import OWN
+
 LOAD = """
 SELECT g.id, i.symbol, g.channel, g.from_seq, g.state = 'open' AND g.to_seq IS NULL AS waits
 FROM gaps g JOIN instruments i ON i.id = g.instrument_id WHERE g.shard = $1 AND g.revision >= $2
@@ -119,7 +121,8 @@ WITH came AS (
                   AND t.time = 'epoch'::timestamptz + exchange_ns / 1000000 * interval '1 millisecond')
     GROUP BY 1
 )
-UPDATE gaps g SET missing = g.missing - c.numbers, revision = g.revision + 1,
+UPDATE gaps g SET missing = g.missing - c.numbers,
+    revision = g.revision + CASE WHEN g.revision < {OWN} THEN 0 ELSE 1 END,
     state = CASE WHEN g.to_seq IS NOT NULL AND isempty(g.missing - c.numbers) THEN 'closed' ELSE g.state END,
     repaired_by = CASE WHEN g.to_seq IS NOT NULL AND isempty(g.missing - c.numbers) THEN 'late' ELSE '' END
 FROM came c

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from feedmill.processor.batch import Batch
 from feedmill.processor.store import Outcome
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.latency import Latencies
-from feedmill.shared.metrics import LATENCY_BUCKETS
+from feedmill.shared.metrics import LATENCY_BUCKETS, Gauge
 
 rows = Counter("feedmill_processor_rows_total", "Rows stored.", ["table"])
 duplicates = Counter("feedmill_processor_duplicates_total", "Rows that were there already.", ["table"])
@@ -37,6 +37,7 @@ lost_commits = Counter(
     "feedmill_processor_lost_commits_total",
     "Commits gone from a stream before they were stored (a wiped server: 1).",
 )
+given_up = Counter("feedmill_processor_given_up_gaps_total", "Gaps of lost commits that REST requests did not close.")
 moved = Counter("feedmill_processor_moved_total", "Batches given up because the position was moved by another process.")
 shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
 server_up = Gauge("feedmill_processor_server_up", "1 when the server answered last time.", ["server"])

@@ -18,8 +18,9 @@ import asyncpg
 
 from feedmill.exchanges.base import ChannelName
 from feedmill.processor import losses_sql as sql
-from feedmill.processor.losses import OWN
+from feedmill.processor import measures
 from feedmill.processor.settings import ShardSettings
+from feedmill.processor.statements import OWN
 from feedmill.shared import postgres
 from feedmill.shared.breaker import Breaker, BreakerOpen
 from feedmill.shared.clock import monotonic, now_ns
@@ -128,6 +129,7 @@ class Repairer:
         asked.again = monotonic() + WAIT * 2.0 ** (asked.times - 1)
         self._log.info("repair.asked", gap=row["id"], from_id=command.from_id, to_id=command.to_id, time=asked.times)
         if asked.times == ATTEMPTS:
+            measures.given_up.inc()
             self._log.warning(
                 "gap.not_offered", gap=row["id"], effect="unless it comes still, the gap stays open",
                 remedy="the venue no longer gives these trades: load them from an archive, or accept the gap",

@@ -8,7 +8,7 @@ from typing import Any
 
 from feedmill.exchanges.base import Arbitration, ChannelName
 from feedmill.exchanges.registry import get_venue
-from feedmill.plan import PlanError, shard_subscriptions, shards_of
+from feedmill.plan import shard_subscriptions, shards_of
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.types import BatchingMode
@@ -67,6 +67,8 @@ class ShardSettings:
     """Seconds."""
     trades_page: int = 0
     """Trades that one REST request by number gives; 0 = there is no such request."""
+    selected_of: int = 0
+    """Shards of a feed that selects its instruments, so that ``natives`` is empty; 0 = it lists them."""
 
     @property
     def venue(self) -> str:
@@ -135,13 +137,13 @@ def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
     channels = frozenset(channel.name.value for channel in feed.spec.channels)
     made = []
     for ref in shards_of(feed):
-        try:
-            natives = {item.symbol: item.native for item in shard_subscriptions(feed, ref.shard)}
-        except PlanError:
-            natives = {}
+        natives = {item.symbol: item.native for item in shard_subscriptions(feed, ref.shard)}
         linger = LINGER[feed.spec.receiver.batching.mode]
         page = venue.trades_page if dense else 0
-        made.append(ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger, page))
+        selected_of = feed.spec.receiver.shards if feed.spec.instruments.symbols is None else 0
+        made.append(
+            ShardSettings(ref, exchange.name, exchange.market, rules, natives, channels, linger, page, selected_of)
+        )
     return made
 
 

@@ -83,6 +83,8 @@ class ShardWorker:
         self._finisher = finisher
         self._hints = hints
         self._figures = figures
+        self.forked = False
+        """Whether the stream ever did not go on from what was stored."""
         self._store: Store | None = None
         self._wire: Wire | None = None
         self._over: asyncio.Event | None = None
@@ -219,6 +221,8 @@ class _Session:
     def __init__(self, worker: ShardWorker, store: Store, wire: Wire) -> None:
         self._worker = worker
         self._store = store
+        if worker.forked:
+            store.forked()
         self._settings = worker.settings
         position = store.position
         self._chain = Chain(position.n, position.commit_id, position.stream_id)
@@ -241,6 +245,8 @@ class _Session:
         measures.rereads.inc()
         self._worker.meter.figures.rereads += 1
         self._worker._log.warning("stream.reread", why=why)
+        self._worker.forked = True
+        self._store.forked()
 
     async def run(self, stop: asyncio.Event) -> None:
         self._worker._finisher.adopt(self._worker.shard, list(self._store.own_ids().values()))

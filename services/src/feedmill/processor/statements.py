@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+OWN = 1 << 20
+"""First revision of a gap row that the processor keeps itself (see ``losses``)."""
+
 _MS = "'epoch'::timestamptz + ({0}::bigint / 1000000) * interval '1 millisecond'"
 """Exchange ns -> timestamptz cut to ms."""
 
@@ -120,7 +123,7 @@ ON CONFLICT (instrument_id, interval, open_time) DO UPDATE SET
 WHERE (excluded.closed, excluded.exchange_ns, excluded.receive_ns) > (v.closed, v.exchange_ns, v.receive_ns)
 """
 
-GAPS = """
+GAPS = f"""
 INSERT INTO gaps AS g (id, shard, instrument_id, channel, cause, state, from_seq, to_seq, missing, from_ns, to_ns,
                        repaired_by, revision, detected_ns)
 SELECT id, $1, i, ch, ca, st, nullif(fs, -1), nullif(ts, -1), m::int8multirange, nullif(fn, 0), nullif(tn, 0), rb, rv, d
@@ -134,7 +137,10 @@ ON CONFLICT (id) DO UPDATE SET
     to_ns = excluded.to_ns, repaired_by = excluded.repaired_by, revision = excluded.revision,
     detected_ns = excluded.detected_ns
 WHERE excluded.revision > g.revision
-"""
+   OR (g.channel = 'Trades' AND g.revision < {OWN} AND excluded.to_seq > g.to_seq)
+"""  # noqa: S608
+"""The extent of a row of trades never changes, so one that goes further was told by a chain that had forgotten the one
+that is there."""
 
 LETTERS = """
 INSERT INTO dead_letters (shard, session, batch, idx, conn, receive_ns, reason, detail, code_version, payload)
@@ -194,6 +200,10 @@ VERSION = _VERSION.format(
 """Store what the venue says of an instrument if it differs from what it said before; older news change nothing."""
 
 INSTRUMENTS = "SELECT id, symbol FROM instruments WHERE exchange = $1 AND market = $2"
+EXPIRED = """
+SELECT DISTINCT instrument_id AS id FROM instrument_versions
+WHERE instrument_id = ANY($1::int[]) AND valid_to IS NULL AND expiry <= now()
+"""
 NEW_INSTRUMENT = """
 INSERT INTO instruments (exchange, market, symbol, native) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
 """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedmill.processor import measures
 from feedmill.shared.breaker import Breaker
+from feedmill.shared.postgres import remedy_of
 
 if TYPE_CHECKING:
     from feedmill.processor.service import Processor
@@ -71,9 +72,10 @@ def redis(processor: Processor) -> Mapping[str, Any]:
 def postgres(processor: Processor) -> Mapping[str, Any]:
     """As the shards last saw it, unless the breaker knows better: a shard to which nothing comes asks nothing."""
     which = processor.postgres
+    seen: Mapping[str, Any] = processor.figures.servers["postgres"].document()
     if which.state != "closed":
-        return {"reachable": False, "lastError": which.last_error}
-    return processor.figures.servers["postgres"].document()
+        seen = {"reachable": False, "lastError": which.last_error}
+    return dict(seen) | {"remedy": remedy_of(seen["lastError"])} if seen["reachable"] is False else seen
 
 
 def breaker(which: Breaker) -> Mapping[str, Any]:

@@ -10,8 +10,10 @@ import asyncpg
 import msgspec
 
 from feedmill import __version__
+from feedmill.plan import shard_of
 from feedmill.processor import statements, writer
 from feedmill.processor.batch import Batch
+from feedmill.processor.cuts import Cutter
 from feedmill.processor.isolate import Unit, isolate
 from feedmill.processor.losses import Change, Losses
 from feedmill.processor.rows import (
@@ -100,6 +102,7 @@ class Store:
         self._days: dict[str, set[int]] = {}
         self.position = Position(0, "", "0-0")
         self.losses = Losses(connection, shard)
+        self.cutter = Cutter(by_time=shard.rules.tickers_by_time)
 
     @classmethod
     async def open(
@@ -130,6 +133,10 @@ class Store:
     async def close(self) -> None:
         await postgres.close(self.connection)
 
+    def forked(self) -> None:
+        """The stream does not go on from what is stored: it is read again, and what gap rows say is compared."""
+        self.cutter.forked = self.losses.watch.late = True
+
     async def load_position(self) -> Position:
         """Read the shard's position, beginning it where there is none."""
         name = str(self.shard.ref)
@@ -149,6 +156,16 @@ class Store:
         """Symbol -> instrument, of those of this shard (of the whole market where the shard names none)."""
         natives = self.shard.natives
         return {symbol: self.ids[symbol] for symbol in natives if symbol in self.ids} if natives else self.ids
+
+    async def _live_ids(self) -> dict[str, int]:
+        """Those of :meth:`own_ids` that may have more to come, where it is not known which are this shard's: what its
+        symbol puts here and has not expired."""
+        own, shards = self.own_ids(), self.shard.selected_of
+        if not shards:
+            return own
+        expired = {row["id"] for row in await self.connection.fetch(statements.EXPIRED, list(own.values()))}
+        number = self.shard.ref.shard
+        return {symbol: i for symbol, i in own.items() if i not in expired and shard_of(symbol, shards) == number}
 
     async def _load_days(self) -> None:
         for table in partitions.ALL:
@@ -278,19 +295,19 @@ class Store:
                 raise Moved(step.shard)
             # Before the distributor's own rows: one of ours that is removed here may be in the way of one of them.
             change = await losses.settle(batch.notes, change)
-            await writer.store_seldom(self.connection, step.shard, rows, stored)
-            await losses.fill(batch.notes, self.ids)
+            await writer.store_seldom(self.connection, step.shard, rows, stored, self.cutter)
+            await losses.fill(batch.notes, self.ids, everywhere=self.cutter.forked)
         losses.committed(change)
 
     async def _open_losses(self, batch: Batch) -> Change | None:
         if batch.loss is None:
             return None
-        return await self.losses.open(batch.loss, batch.entries[0].commit_id, self._clock(), self.own_ids())
+        return await self.losses.open(batch.loss, batch.entries[0].commit_id, self._clock(), await self._live_ids())
 
     async def _commit_all(self, rows: Rows, step: Move, stored: Stored) -> None:
         if not await writer.commit_busy(self.connection, rows, step, stored):
             raise Moved(step.shard)
-        await writer.store_seldom(self.connection, step.shard, rows, stored)
+        await writer.store_seldom(self.connection, step.shard, rows, stored, self.cutter)
 
     async def _commit_isolating(self, batch: Batch, step: Move, stored: Stored, outcome: Outcome) -> None:
         """Something in the batch is refused: find it, make it a dead letter, store the rest."""
@@ -317,11 +334,11 @@ class Store:
             change = None
             if concerned := self.losses.concern(batch.loss, batch.notes):
                 change = await self.losses.settle(batch.notes, await self._open_losses(batch))
-            refused = await isolate(self.connection, step.shard, units, render, stored)
+            refused = await isolate(self.connection, step.shard, units, render, stored, self.cutter)
             letters += [letter_of(c, x, event, "refused", postgres.describe(error)) for c, x, event, error in refused]
             await writer.store_seldom(self.connection, step.shard, Rows(letters=letters), stored)
             if concerned:
-                await self.losses.fill(batch.notes, self.ids)
+                await self.losses.fill(batch.notes, self.ids, everywhere=self.cutter.forked)
         if change is not None:
             self.losses.committed(change)
         lost = {item[:2] for item in refused}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from feedmill.processor import statements
+from feedmill.processor.cuts import Cutter
 from feedmill.processor.rows import (
     BOOK_COLUMNS,
     TICKER_COLUMNS,
@@ -102,13 +103,16 @@ async def move(connection: asyncpg.Connection, step: Move) -> bool:
     return bool(status == "UPDATE 1")
 
 
-async def store_seldom(connection: asyncpg.Connection, shard: str, rows: Rows, stored: Stored) -> None:
-    """Store the tables that have statements of their own."""
+async def store_seldom(
+    connection: asyncpg.Connection, shard: str, rows: Rows, stored: Stored, cutter: Cutter | None = None
+) -> None:
+    """Store the tables that have statements of their own. To be called when the busy ones are stored."""
     if rows.candles:
         status = await connection.execute(statements.CANDLES, *_candle_columns(rows.candles))
         stored.count("venue_candles", len(rows.candles), _affected(status))
     if rows.gaps:
-        status = await connection.execute(statements.GAPS, shard, *_gap_columns(rows.gaps.values()))
+        gaps = await cutter.cut(connection, shard, rows.gaps) if cutter is not None else rows.gaps.values()
+        status = await connection.execute(statements.GAPS, shard, *_gap_columns(gaps))
         stored.count("gaps", len(rows.gaps), _affected(status))
     if rows.letters:
         status = await connection.execute(statements.LETTERS, shard, *_letter_columns(rows.letters))

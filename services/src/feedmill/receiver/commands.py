@@ -1,6 +1,9 @@
-"""Reads what distributors ask for, from the tip of the commands stream at start.
+"""Reads what distributors ask for.
 
-A REST request is made by one replica: who claims the command in Redis first. A resubscription concerns each of them.
+A REST request is made by one replica: who claims the command in Redis first. A claim holds while its session lives:
+when sessions begin or end, the distributor issues what has no answer yet once more and names those that live. A
+receiver that starts reads what was asked for shortly before, so that nobody's command waits for its answer in vain. A
+resubscription concerns each replica, on the connections it has when it is asked for.
 """
 
 from __future__ import annotations
@@ -22,33 +25,51 @@ from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Script, Wire, WireError, connect
 
 BLOCK_MS = 2000
-CLAIM_MS = 120_000
+CLAIM_MS = 240_000
 """How long a claim is remembered: longer than a command is worth carrying out."""
 STAND_BACK = 0.25
 """Seconds that one whose last request failed leaves a command to the others."""
 BY_ONE = frozenset({"book_snapshot", "trades", "instruments"})
 CLAIM = Script(
     """#!lua flags=allow-oom
-return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
+local holder = redis.call('GET', KEYS[1])
+if holder then
+  if ARGV[3] == '' or holder == ARGV[1] then
+    return 0
+  end
+  for place = 4, #ARGV do
+    if holder == ARGV[place] then
+      return 0
+    end
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 )
+"""KEYS claim; ARGV session, ms, empty = any claim holds, the sessions that live. -> 1 = it is this session's now."""
 REMEMBERED = 4096
 
 
 class CommandFilter:
-    """Which commands to carry out: each id once, none older than ``max_age`` seconds. Pure."""
+    """Which commands to carry out: each issue of an id once, none older than ``max_age`` seconds, and of what concerns
+    connections none from before ``since_ns``. Pure."""
 
-    def __init__(self, max_age: float) -> None:
+    def __init__(self, max_age: float, since_ns: int = 0) -> None:
         self._max_age_ns = int(max_age * SECOND)
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._since_ns = since_ns
+        self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def judge(self, command: Command, now: int) -> str:
         """``do``, ``doubled`` or ``stale``."""
-        if command.id in self._seen:
+        key = (command.id, command.issued_ns)
+        if key in self._seen:
             return "doubled"
-        self._seen[command.id] = None
+        self._seen[key] = None
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
+        if command.kind not in BY_ONE and command.issued_ns < self._since_ns:
+            return "stale"
         return "stale" if now - command.issued_ns > self._max_age_ns else "do"
 
 
@@ -67,23 +88,24 @@ class CommandReader:
         breaker: Breaker,
         handle: Callable[[Command], None],
         *,
-        replica: str = "",
+        session: Callable[[], str] = lambda: "",
         max_age: float = 30.0,
         well: Callable[[], bool] = lambda: True,
         log: Any,
     ) -> None:
-        """``well``: whether this replica's requests come through."""
+        """``session``: this process's, now; ``well``: whether its requests come through."""
         self._url = url
         self._shard = shard
-        self._replica = replica
+        self._session = session
         self._well = well
         self._key = shard.commands
         self._breaker = breaker
         self._handle = handle
-        self._filter = CommandFilter(max_age)
+        self._max_age = max_age
+        self._filter = CommandFilter(max_age, now_ns())
         self._log = log
         self.position: str | None = None
-        """Id of the last entry read; None before the tip is known."""
+        """Id of the last entry read; None before it is known where to begin."""
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -105,8 +127,8 @@ class CommandReader:
     async def _read(self, wire: Wire) -> None:
         async with asyncio.timeout(BLOCK_MS / 1000 + 5.0):
             if self.position is None:
-                tip = await wire.call("XREVRANGE", self._key, "+", "-", "COUNT", 1)
-                self.position = tip[0][0].decode() if tip else "0-0"
+                seconds, _ = await wire.call("TIME")
+                self.position = f"{max(0, int((int(seconds) - self._max_age) * 1000))}-0"
             reply = await wire.call("XREAD", "COUNT", 100, "BLOCK", BLOCK_MS, "STREAMS", self._key, self.position)
         for _, entries in reply or ():
             for entry, fields in entries:
@@ -133,4 +155,5 @@ class CommandReader:
             await asyncio.sleep(STAND_BACK)
         async with asyncio.timeout(5.0):
             key = self._shard.key(f"commands:claimed:{command.id}")
-            return bool(await wire.run(CLAIM, [key], self._replica, CLAIM_MS))
+            living = ("",) if command.living is None else ("again", *command.living)
+            return bool(await wire.run(CLAIM, [key], self._session(), CLAIM_MS, *living))

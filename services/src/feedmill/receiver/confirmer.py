@@ -5,6 +5,9 @@ On its own connection: a small write that also checks that the server still know
 what it calls on disk is held ``hold`` seconds longer, the time in which the fsync has come; only when much is held its
 word is enough. Where the append-only file is off nothing better than the acknowledgement exists: then acknowledged
 counts as confirmed, and health says so.
+
+Where replicas are asked for and too few have it, batches are held: in memory, then in the spill. When little more
+can be held the server's own disk is enough: what it has is not worth shedding what comes in.
 """
 
 from __future__ import annotations
@@ -51,7 +54,10 @@ class Confirmer:
         self._keys = [shard.key(f"raw:confirm:{producer.replica}"), shard.sessions]
         self._producer = producer
         self._appender = appender
-        self._replicas = replicas
+        self.replicas = replicas
+        """That must have a batch on disk too."""
+        self.replicas_seen: int | None = None
+        """That had the newest one asked about; None = not asked yet, or none need."""
         self._hold = hold
         self._deadline = deadline
         self._log = log
@@ -136,7 +142,9 @@ class Confirmer:
             return True
         try:
             async with asyncio.timeout(WAIT_MS / 1000 + self._deadline):
-                local, replicas = await wire.call("WAITAOF", 1, self._replicas, WAIT_MS)
+                wanted = self.replicas
+                asked = 0 if self.short_of_replicas and self._producer.cramped else wanted
+                local, replicas = await wire.call("WAITAOF", 1, asked, WAIT_MS)
         except WireError as error:
             text = str(error).lower()
             if "appendonly is disabled" not in text and "unknown command" not in text:
@@ -153,6 +161,32 @@ class Confirmer:
             return True
         self.aof = True
         metrics.aof_confirmed.set(1)
-        return bool(local >= 1 and replicas >= self._replicas)
+        self._count_replicas(wanted, int(replicas))
+        return bool(local >= 1 and (replicas >= wanted or self._producer.cramped))
+
+    def _count_replicas(self, wanted: int, seen: int) -> None:
+        was_short = self.short_of_replicas
+        self.replicas_seen = seen if wanted else None
+        metrics.replicas_missing.set(max(0, wanted - seen))
+        self._producer.unreplicated = bool(self.short_of_replicas)
+        if self.short_of_replicas and not was_short:
+            self._log.warning("confirm.replicas_missing", wanted=wanted, seen=seen, problem=self.short_of_replicas)
+        elif was_short and not self.short_of_replicas:
+            self._log.info("confirm.replicas_back", wanted=wanted, seen=seen)
+
+    @property
+    def short_of_replicas(self) -> str:
+        """What is wrong and what to do; empty when enough replicas confirm."""
+        if self.replicas_seen is None or self.replicas_seen >= self.replicas:
+            return ""
+        effect = (
+            "little more can be held, so Redis' own disk counts as enough"
+            if self._producer.cramped
+            else "batches are held in memory and in the spill"
+        )
+        return (
+            f"{self.replicas_seen} of {self.replicas} replicas confirm: {effect}; connect a replica with appendonly "
+            "yes, or lower spec.redis.confirm.replicas"
+        )
 
     _recheck_at = 0.0

@@ -8,6 +8,7 @@ together, right after the read; see ``pacing`` for when reading rests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import select
 import ssl
@@ -82,6 +83,8 @@ class Connection(WSListener):
         self._max_message = max_message
         self._abandoned = False
         self._held = False
+        self.holds = 0
+        """How often reading was held."""
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._descriptor = -1
@@ -246,6 +249,15 @@ class Connection(WSListener):
             transport.send_close(WSCloseCode.OK)
         transport.disconnect(graceful)
 
+    async def farewell(self, timeout: float = 1.0) -> None:
+        """Send the close frame and read on until the other side's: what it had sent before is kept."""
+        if self.transport is None or self.closed.is_set():
+            return
+        self.transport.send_close(WSCloseCode.OK)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.closed.wait()
+
     async def ended(self, timeout: float = 1.0) -> str:
         """Wait for the end (after :meth:`close`; forced after ``timeout`` seconds); gives what picows says about it."""
         transport = self.transport
@@ -286,6 +298,7 @@ class Connection(WSListener):
         if held == self._held:
             return
         self._held = held
+        self.holds += held
         self.last_frame = time.monotonic()
         self._apply()
 

@@ -21,6 +21,8 @@ class Freshness:
         self.seen: dict[bytes, float] = {name.encode(): 0.0 for name in topics}
         self._lead = b"\x00"
         self._phase = 0
+        self.exact = False
+        """Look at every frame: somebody wants to know whether a topic is silent or only drowned."""
         self.unknown = 0
         """Sampled frames in which no known topic was found."""
 
@@ -37,7 +39,7 @@ class Freshness:
         return self.seen.get(topic.encode(), 0.0) > 0
 
     def sample(self, frames: list[bytes], now: float) -> None:
-        stride = len(frames) // SAMPLED + 1
+        stride = 1 if self.exact else len(frames) // SAMPLED + 1
         if stride > 1:
             self._phase = (self._phase + 1) % stride
             frames = frames[self._phase :: stride]

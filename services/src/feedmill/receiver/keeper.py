@@ -1,4 +1,9 @@
-"""Keeps one planned socket connected: back-off, connect budget, renewal before the venue's cut."""
+"""Keeps one planned socket connected: back-off, connect budget, renewal before the venue's cut.
+
+A renewal makes before it breaks: the old connection goes on until the new one is subscribed and brings data, however
+long that takes. It is due by plan (a part of the connection's lifetime, different for each), when the venue announces
+that it will close, or when the address is another one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from typing import Any
 
 from feedmill.exchanges.base import Feed
 from feedmill.receiver import metrics
+from feedmill.receiver.attention import Attention
 from feedmill.receiver.causes import ConnectFailure, explain
 from feedmill.receiver.flow import CAUSE as BACKPRESSURE
 from feedmill.receiver.flow import Flow
@@ -21,13 +27,29 @@ from feedmill.shared.clock import monotonic
 
 RATE_LIMIT_WAIT = 60.0
 """Seconds to wait after HTTP 429 or 418 without Retry-After."""
+EARLIEST, LATEST = 0.5, 0.95
+"""Between which parts of its lifetime a connection is renewed."""
 PROVE = 10.0
 """Seconds a renewed connection has to show data once its subscriptions are settled."""
 RENEW_TIMEOUT = 60.0
+OVERLAP = 1.0
+"""Seconds both connections go on once the new one works: the old one may be that far behind it."""
+
+
+def renewal_age(lifetime: float | None, most: float | None, seed: str) -> float | None:
+    """At which age (seconds) a connection is renewed; None = never. ``lifetime``: as wished, ``most``: the venue's.
+
+    Spread by ``seed``: connections made together must not be renewed together.
+    """
+    known = [each for each in (lifetime, most) if each is not None]
+    return min(known) * random.Random(seed).uniform(EARLIEST, LATEST) if known else None
 
 
 class Keeper:
-    """``state``: waiting (for memory) | budget | connecting | open | renewing | backoff | stopped."""
+    """``state``: waiting (for memory) | budget | connecting | open | renewing | backoff | stopped.
+
+    While it renews the old connection captures, so ``renewing`` stands for all that is done to get the new one.
+    """
 
     def __init__(
         self,
@@ -51,16 +73,25 @@ class Keeper:
         self._flow = flow
         self._next_number = next_number
         self._log = log.bind(socket=plan.name)
+        self._attention = Attention(self._log)
         self._random = random_source or random.Random()
         self.backoff = Backoff(settings.min_backoff, settings.max_backoff, random_source=self._random)
-        self.state = "waiting"
+        self._state = "waiting"
+        self._renewing = False
         self.link: Link | None = None
         self.failure: ConnectFailure | None = None
         self.last_end = ""
         self.retry_at = 0.0
         self._lives: dict[Link, asyncio.Task[None]] = {}
         self._hurry = asyncio.Event()
+        self._limits = asyncio.Event()
+        """Set when the settings are others."""
         self._end = ("shutdown", "the receiver stops")
+
+    @property
+    def state(self) -> str:
+        renews = self._renewing and self.link is not None and not self.link.over.is_set()
+        return "renewing" if renews and self._state != "stopped" else self._state
 
     def assign(self, plan: Socket) -> None:
         """Carry the topics of ``plan`` from now on, on the connection there is."""
@@ -74,6 +105,7 @@ class Keeper:
         self.backoff.cap = max(settings.max_backoff, self.backoff.base)
         for link in self._lives:
             link.limit(settings)
+        self._limits.set()
 
     def move(self, feed: Feed) -> None:
         """Another address: a new connection is made there and seen to work before the one there is ends."""
@@ -103,7 +135,7 @@ class Keeper:
                 else:
                     self.link = await self._renew(link) or await self._establish()
         finally:
-            self.state = "stopped"
+            self._state = "stopped"
             for link, life in self._lives.items():
                 link.because(*self._end)
                 link.connection.close(graceful=True)
@@ -121,14 +153,15 @@ class Keeper:
     async def _try_once(self) -> Link | None:
         """One attempt within memory and budget; None when it failed."""
         if not self._flow.room.is_set():
-            self.state = "waiting"
+            self._state = "waiting"
             await self._flow.room.wait()
-        self.state = "budget"
+        self._state = "budget"
         await self._connects.take()
-        self.state = "connecting"
+        self._state = "connecting"
         link = Link(
-            self._next_number(), self.plan, self._feed, self._producer, self._settings, self._log, self._subscribes
-        )
+            self._next_number(), self.plan, self._feed, self._producer, self._settings, self._log, self._attention,
+            self._subscribes,
+        )  # fmt: skip
         try:
             await link.open()
         except Exception as error:
@@ -136,7 +169,7 @@ class Keeper:
             return None
         metrics.connects.labels("ok").inc()
         self.failure = None
-        self.state = "open"
+        self._state = "open"
         self._log.info("connection.open", connection=link.number, topics=len(self.plan.topics))
         self._flow.add(link)
         link.limit(self._settings)
@@ -168,14 +201,15 @@ class Keeper:
             next_within_seconds=round(self.backoff.bound, 1),
         )
 
-    async def _back_off(self) -> None:
-        self.state = "backoff"
+    async def _back_off(self, *wakes: asyncio.Event) -> None:
+        """Rest for the next pause, or until one of ``wakes`` is set."""
+        self._state = "backoff"
         wait = self.backoff.next()
         if self.failure is not None and self.failure.retry_after is not None:
             wait = max(wait, self.failure.retry_after)
         self.retry_at = monotonic() + wait
         self._hurry.clear()
-        await _first(self._hurry, timeout=wait)
+        await _first(self._hurry, *wakes, timeout=wait)
 
     async def _after_end(self, link: Link) -> None:
         self.last_end = link.cause
@@ -185,40 +219,54 @@ class Keeper:
             await self._back_off()
 
     # renewal
-    def _renew_at(self, link: Link) -> float | None:
-        lifetime = self._feed.limits.connection_lifetime
-        if lifetime is None:
-            return None
-        # Spread: connections made together must not be renewed together.
-        return link.opened_at + lifetime * self._random.uniform(0.5, 0.95)
-
     async def _ends_before_renewal(self, link: Link) -> bool:
         """Wait for the end of ``link`` (True) or for the time to renew it (False)."""
-        at = self._renew_at(link)
-        limit = None if at is None else max(0.0, at - monotonic())
-        await _first(link.over, link.leaving, timeout=limit)
-        return link.over.is_set()
+        seed = f"{self._settings.shard}/{self._settings.replica}/{self.plan.name}/{link.number}"
+        while True:
+            self._limits.clear()
+            age = renewal_age(self._settings.lifetime, self._feed.limits.connection_lifetime, seed)
+            left = None if age is None else max(0.0, link.opened_at + age - monotonic())
+            await _first(link.over, link.leaving, self._limits, timeout=left)
+            if link.over.is_set():
+                return True
+            if link.leaving.is_set() or not self._limits.is_set():
+                return False
 
     async def _renew(self, old: Link) -> Link | None:
         """Make the new connection, see it work, then close the old one. None when both are gone."""
-        self._log.info("connection.renew", connection=old.number, announced=old.leaving.is_set())
+        cause = "moved" if old.feed is not self._feed else "announced" if old.leaving.is_set() else "planned"
+        self._log.info("connection.renew", connection=old.number, cause=cause)
+        self._renewing = True
+        try:
+            new = await self._replacement(old)
+        finally:
+            self._renewing = False
+        late = old.over.is_set()
+        metrics.renewals.labels(cause, "late" if late else "ok").inc()
+        if late:
+            self.last_end = old.cause
+        if new is None:
+            await self._after_end(old)
+            return None
+        self.link = new
+        await old.close("planned", "replaced by a new connection")
+        return new
+
+    async def _replacement(self, old: Link) -> Link | None:
+        """A connection that works while ``old`` does too; when that ended first, the one there is, or None."""
         while not old.over.is_set():
             new = await self._try_once()
-            self.state = "renewing"
-            if new is None:
-                await self._back_off()
-                continue
-            if await self._works(new, old):
-                await old.close("planned", "replaced by a new connection")
-                self.state = "open"
-                return new
-            if not new.over.is_set():
-                if old.over.is_set():
-                    self.state = "open"
-                    return new
-                await new.close("error", "the renewed connection showed no data")
-            await self._back_off()
-        await self._after_end(old)
+            if new is not None:
+                works = await self._works(new, old)
+                if works:
+                    await _first(old.over, new.over, timeout=OVERLAP)
+                if not new.over.is_set():
+                    if works or old.over.is_set():
+                        return new
+                    await new.close("error", "the renewed connection showed no data")
+            if not old.over.is_set():
+                # An announcement makes haste, but only once: the venue may go on refusing.
+                await self._back_off(old.over, *(() if old.leaving.is_set() else (old.leaving,)))
         return None
 
     async def _works(self, new: Link, old: Link) -> bool:

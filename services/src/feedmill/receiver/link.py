@@ -10,12 +10,14 @@ from typing import Any
 
 from feedmill.exchanges.base import Feed, FrameKind, Topic
 from feedmill.receiver import metrics
+from feedmill.receiver.attention import Attention
 from feedmill.receiver.connection import Connection
 from feedmill.receiver.freshness import Freshness
 from feedmill.receiver.pacing import Pacer
 from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
 from feedmill.receiver.subscriber import Subscriber, topic_ref
+from feedmill.receiver.usual import EVERY
 from feedmill.shared import control
 from feedmill.shared.budget import Budget
 from feedmill.shared.clock import monotonic
@@ -44,6 +46,7 @@ class Link:
         producer: Producer,
         settings: ReceiverSettings,
         log: Any,
+        attention: Attention,
         subscribes: Budget | None = None,
     ) -> None:
         self.number = number
@@ -67,6 +70,7 @@ class Link:
             on_ping=self.subscriber.forced,
         )
         self.connection.sample = self.freshness.sample
+        self.attention = attention
         self.connection.on_open = self._connected
         self._running = False
         self._changes: set[asyncio.Task[None]] = set()
@@ -134,6 +138,7 @@ class Link:
             asyncio.create_task(self._guarded(self.subscriber.run), name=f"subscribe-{self.number}"),
             asyncio.create_task(self._watch_silence(), name=f"silence-{self.number}"),
             asyncio.create_task(self._watch_reset(), name=f"reset-{self.number}"),
+            asyncio.create_task(self._guarded(self._watch_topics), name=f"topics-{self.number}"),
         ]
         try:
             await connection.closed.wait()
@@ -150,6 +155,8 @@ class Link:
     async def close(self, cause: str, detail: str = "") -> None:
         """End it from this side and wait until the record is written."""
         self.because(cause, detail)
+        if cause == "planned":
+            await self.connection.farewell()
         self.connection.close(graceful=cause in ("planned", "shutdown", "backpressure"))
         await self.connection.ended()
         if not self.over.is_set():
@@ -225,6 +232,20 @@ class Link:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self.connection.revive()
+
+    async def _watch_topics(self) -> None:
+        """Topics that fall silent while the connection lives are asked for anew."""
+        connection, holds = self.connection, 0
+        self.attention.connected(monotonic())
+        while True:
+            await asyncio.sleep(EVERY)
+            held = connection.held or connection.holds != holds
+            holds = connection.holds
+            topics = self.subscriber.active
+            anew = self.attention.look(self.freshness.seen, connection.last_data, topics, monotonic(), held=held)
+            self.freshness.exact = self.attention.unsure
+            if anew:
+                await self.subscriber.resubscribe(anew)
 
     # frames without data prefix
     def _judge(self, payload: bytes) -> tuple[bool, Callable[[], None] | None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
+
+from feedmill.shared.metrics import Gauge
 
 P = "feedmill_receiver"
 
@@ -23,14 +25,21 @@ unconfirmed_bytes = Gauge(f"{P}_unconfirmed_bytes", "Bytes in memory, appended a
 unsent_bytes = Gauge(f"{P}_unsent_bytes", "Bytes of batches not yet sent, in memory and on disk.")
 buffered_bytes = Gauge(f"{P}_buffered_bytes", "Bytes held in memory.")
 budget_bytes = Gauge(f"{P}_budget_bytes", "Bytes that may be held in memory.")
+renewals = Counter(
+    f"{P}_renewals", "Connections replaced, new before old, by cause (planned, announced, moved) and result (ok, late)."
+    " Late: the old one ended first.", ["cause", "result"],
+)  # fmt: skip
 connects = Counter(f"{P}_connects", "Connection attempts, by result.", ["result"])
 reconnects = Counter(f"{P}_disconnects", "Connections that ended, by cause.", ["cause"])
 subscriptions = Gauge(f"{P}_subscriptions", "Topics, by state.", ["state"])
+silent_topics = Gauge(f"{P}_silent_topics", "Topics silent far beyond their own usual silences.", ["channel"])
+asked_anew = Counter(f"{P}_asked_anew_topics", "Topics subscribed again since they fell silent.")
 rejected = Counter(f"{P}_rejected_topics", "Topics the venue refused or never acknowledged.")
 connections = Gauge(f"{P}_connections", "Open connections.")
 paused_seconds = Counter(f"{P}_paused_seconds", "Time reading rested because memory was used up.")
 breaker_state = Gauge(f"{P}_breaker_state", "0 closed, 1 half-open, 2 open.")
 aof_confirmed = Gauge(f"{P}_aof_confirms", "1 when WAITAOF confirms, 0 when acknowledged counts as confirmed.")
+replicas_missing = Gauge(f"{P}_confirm_replicas_missing", "Replicas asked for that do not confirm.")
 rss_bytes = Gauge(f"{P}_rss_bytes", "Resident memory of the process.")
 rest_requests = Counter(f"{P}_rest_requests", "REST requests, by kind and result.", ["kind", "result"])
 fleet_members = Gauge(f"{P}_fleet_members", "Receivers that share this one's budgets.")

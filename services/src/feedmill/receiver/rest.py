@@ -2,7 +2,8 @@
 
 Every request draws on the venue's weight budget (its ``share``, corrected by what the venue's headers say; the fleet's
 where there is one), 429 and 418 stop all requests for as long as the venue asks, server errors are retried with
-back-off, and what is given up is told with a RestFailed record.
+back-off, and what is given up is told with a RestFailed record. What waits stands in two lanes (``lanes``), so that
+neither snapshots nor trades keep the other waiting for long.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from feedmill import __version__
 from feedmill.exchanges.base import Rest, RestRequest, TradeRange, VenueLimits
 from feedmill.receiver import metrics
 from feedmill.receiver.causes import host_of
+from feedmill.receiver.lanes import Lanes
 from feedmill.receiver.session import Producer
 from feedmill.shared import control
 from feedmill.shared.backoff import Backoff
@@ -27,13 +29,20 @@ from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.fleet import Fleet
 
 QUEUE = 1000
-WORKERS = 2
+WORKERS = 4
 ATTEMPTS = 5
-GIVE_UP = 60.0
-"""Seconds after which a command's request is given up, waiting for budget included: it was asked anew long since."""
+GIVE_UP = 150.0
+"""Seconds after which a command's request is given up, waiting for budget included: two windows of a venue's weight."""
+TOLD_SHARE = 0.8
+"""Of a weight that the venue counts by the clock's windows and tells in every answer: what others use is seen."""
+HEADROOM = 0.9
+"""Of the weight, everybody's use together, from which on nothing is asked for in a window."""
 NOT_OFFERED = 404
 PASSING = frozenset({403, 408, 418, 425, 429})
 """Statuses below 500 that say nothing against what was asked for."""
+ROOM_SHARE = 0.5
+"""Of the memory budget: while more is held, no trades of the past are asked for."""
+ROOM_LOOK = 0.1
 MAX_BODY = 64 * 1024 * 1024
 OTHER_BUDGET = (5.0, 0.1)
 """Capacity and rate of budgets a venue names but VenueLimits does not describe (the strictest documented one)."""
@@ -45,10 +54,16 @@ class Job:
     command: str
     asked: float = field(default_factory=monotonic)
     """Monotonic time."""
+    taken: asyncio.Future[bytes] | None = None
+    """Who waits for the body here; None = it goes into the stream."""
 
     @property
     def key(self) -> tuple[str, ...]:
         return (self.request.kind, self.request.symbol, self.request.url, *sorted(self.request.params.values()))
+
+
+class RestUnanswered(Exception):
+    """What was asked for by :meth:`RestDesk.fetch` could not be had; the message says why."""
 
 
 class RestDesk:
@@ -72,14 +87,10 @@ class RestDesk:
         self._timeout = timeout
         self._ssl = ssl_context
         self._log = log
-        self._queue: asyncio.Queue[Job] = asyncio.Queue(QUEUE)
+        self._lanes: Lanes[Job] = Lanes(QUEUE)
         self._pending: dict[tuple[str, ...], Job] = {}
         self._fleet = fleet
-        limit = max(1.0, limits.request_weight * share)
-        weight: Budget = TokenBucket.within(limit, limits.request_window)
-        if fleet is not None:
-            weight = fleet.within("weight", limit, limits.request_window)
-        self._buckets: dict[str, Budget] = {"weight": weight}
+        self._buckets: dict[str, Budget] = {"weight": _weight(limits, share, fleet)}
         self.problem = ""
 
     def move(self, rest: Rest) -> None:
@@ -110,23 +121,28 @@ class RestDesk:
         for request in self._rest.instruments(natives):
             self.ask(request, command)
 
-    def ask(self, request: RestRequest, command: str) -> None:
-        job = Job(request, command)
+    async def fetch(self, request: RestRequest) -> bytes:
+        """The body of an answer, for this process alone. Raises RestUnanswered."""
+        taken: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.ask(request, "", taken)
+        return await taken
+
+    def ask(self, request: RestRequest, command: str, taken: asyncio.Future[bytes] | None = None) -> None:
+        job = Job(request, command, taken=taken)
         held = self._pending.get(job.key)
         if held is not None:
             held.command = command or held.command
             held.asked = job.asked
+            held.taken = taken or held.taken
             return
-        try:
-            self._queue.put_nowait(job)
-        except asyncio.QueueFull:
+        if not self._lanes.put(job, request.weight, yields=request.kind == "trades"):
             self._give_up(job, f"{QUEUE} REST requests wait already")
             return
         self._pending[job.key] = job
 
     async def run(self) -> None:
         """Work until cancelled."""
-        connector = aiohttp.TCPConnector(limit=4, ssl=self._ssl if self._ssl is not None else True)
+        connector = aiohttp.TCPConnector(limit=WORKERS, ssl=self._ssl if self._ssl is not None else True)
         async with (
             aiohttp.ClientSession(
                 connector=connector,
@@ -140,7 +156,7 @@ class RestDesk:
 
     async def _work(self, session: aiohttp.ClientSession) -> None:
         while True:
-            job = await self._queue.get()
+            job = await self._lanes.get()
             try:
                 await self._serve(session, job)
             finally:
@@ -157,6 +173,8 @@ class RestDesk:
                 break
             try:
                 async with asyncio.timeout(left if job.command else None):
+                    if job.request.kind == "trades":
+                        await self._room()
                     await bucket.take(job.request.weight)
             except TimeoutError:
                 reason = reason or "no budget in time"
@@ -172,10 +190,16 @@ class RestDesk:
         if reason:
             self._give_up(job, reason, status if 400 <= status < 500 and status not in PASSING else 0)
 
+    async def _room(self) -> None:
+        """What is past must not take the memory that what comes now needs: answers wait in it for Redis, too."""
+        budget = self._producer.budget
+        while budget.used > ROOM_SHARE * budget.limit:  # noqa: ASYNC110 - nobody tells of it, and it is rare
+            await asyncio.sleep(ROOM_LOOK)
+
     async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: Budget) -> tuple[bool, str, int]:
         """(final?, why not, HTTP status or 0): ``(True, "", 200)`` is an answer in the stream."""
         request = job.request
-        sent = now_ns()
+        sent, began = now_ns(), monotonic()
         try:
             async with session.get(request.url, params=dict(request.params)) as answer:
                 body = await answer.content.read(MAX_BODY + 1)
@@ -192,10 +216,14 @@ class RestDesk:
             return True, f"the answer is larger than {MAX_BODY} bytes", 0
         limits = self._rest.read_limits(status, headers, body)
         if limits.used_weight is not None and request.bucket == "weight":
-            bucket.correct(self._limits.request_weight * 0.9 - limits.used_weight)
+            bucket.correct(self._limits.request_weight * HEADROOM - limits.used_weight, monotonic() - began)
         metrics.rest_requests.labels(request.kind, str(status)).inc()
         if 200 <= status < 300:
             self.problem = ""
+            if job.taken is not None:
+                if not job.taken.done():
+                    job.taken.set_result(body)
+                return True, "", status
             self._producer.answer(
                 control.RestAnswer(job.command, request.kind, request.symbol, request.native, status, sent, body), at
             )
@@ -223,4 +251,19 @@ class RestDesk:
     def _give_up(self, job: Job, reason: str, status: int = 0) -> None:
         metrics.rest_requests.labels(job.request.kind, "given_up").inc()
         self._log.warning("rest.given_up", kind=job.request.kind, symbol=job.request.symbol, reason=reason[:200])
+        if job.taken is not None:
+            if not job.taken.done():
+                job.taken.set_exception(RestUnanswered(reason[:200]))
+            return
         self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200], status))
+
+
+def _weight(limits: VenueLimits, share: float, fleet: Fleet | None) -> Budget:
+    """The budget of the venue's request weight."""
+    if fleet is not None and limits.weight_windows:
+        doubtful = (HEADROOM - TOLD_SHARE) * limits.request_weight
+        return fleet.windows("weight", limits.request_weight * TOLD_SHARE, limits.request_window, doubtful)
+    limit = max(1.0, limits.request_weight * share)
+    if fleet is not None:
+        return fleet.within("weight", limit, limits.request_window)
+    return TokenBucket.within(limit, limits.request_window)

@@ -102,7 +102,7 @@ class Receiver:
             ssl_context=settings.ssl_context, fleet=self.fleet, log=log,
         )  # fmt: skip
         self.commands = CommandReader(
-            redis_url, settings.shard, self.breaker, self.handle, replica=settings.replica,
+            redis_url, settings.shard, self.breaker, self.handle, session=lambda: self.producer.id,
             max_age=settings.command_max_age, well=lambda: not self.desk.problem, log=log,
         )  # fmt: skip
         self._asked: set[asyncio.Task[None]] = set()
@@ -164,6 +164,7 @@ class Receiver:
         if self.spool is not None:
             self.spool.resize(settings.spill_size)
         self.breaker.limit(settings.breaker_failures, settings.breaker_reset)
+        self.confirmer.replicas = settings.confirm_replicas
         if rest is not None:
             self.desk.move(rest)
         if self.fleet is not None and settings.fleet:
@@ -201,8 +202,8 @@ class Receiver:
             self.appender.report()
 
     async def _metadata(self) -> None:
-        natives = sorted({subscription.native for subscription in self.settings.subscriptions})
         while True:
+            natives = sorted({subscription.native for subscription in self.settings.subscriptions})
             if natives:
                 self.desk.instruments(natives, "")
             await asyncio.sleep(self.settings.instruments_interval)

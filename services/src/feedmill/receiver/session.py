@@ -23,6 +23,8 @@ STEP = 1024
 """Frames added to the open batch before its bounds are looked at."""
 SHED_FROM, SHED_UNTIL = 0.75, 0.5
 """Shares of the memory budget: what is left is for control records, which are never shed."""
+CRAMPED_SHARE = 8
+"""Of the spill: with less room than the 8th part confirmations of replicas are not waited for."""
 _COUNTERS = (metrics.frames, metrics.batches, metrics.bytes_packed, metrics.shed_frames, metrics.shed_bytes)
 
 
@@ -50,6 +52,8 @@ class Producer:
         """Sessions that are over and go to Redis before this one, oldest first."""
         self.stuck = False
         """The spill takes nothing more: what exceeds memory is shed."""
+        self.unreplicated = False
+        """Replicas that must have the batches do not: they pile up although Redis takes them."""
         self.shed = Shedder()
         self._may_shed = False
         self._shedding = False
@@ -128,6 +132,13 @@ class Producer:
         """Whether the spill takes nothing more. Then what exceeds memory is shed."""
         self.stuck = stuck
         self._may_shed = self._may_shed or stuck
+
+    @property
+    def cramped(self) -> bool:
+        """Little more can be held: the spill is nearly full, or there is none and half of the memory is used."""
+        if self.disk is None:
+            return self.budget.used >= SHED_UNTIL * self.budget.limit
+        return self.stuck or self.disk.folder.room < self.disk.folder.limit // CRAMPED_SHARE
 
     @property
     def shedding(self) -> bool:

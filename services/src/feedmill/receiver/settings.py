@@ -47,6 +47,7 @@ class ReceiverSettings:
     breaker_reset: float = 30.0
     append_deadline: float = 5.0
     confirm_replicas: int = 0
+    """Replicas that must have a batch on disk before it is let go."""
     confirm_hold: float = 2.0
     """How long a batch that the server calls on disk is held all the same, unless much is held."""
     pause_limit: float = 30.0
@@ -58,6 +59,8 @@ class ReceiverSettings:
     min_backoff: float = 0.5
     stable_after: float = 10.0
     silence_timeout: float | None = None
+    lifetime: float | None = None
+    """Connections are replaced before they are that old. None, or longer than the venue's limit = before its cut."""
     connect_timeout: float = 10.0
     ack_timeout: float = 10.0
     share: float = 0.5
@@ -82,7 +85,7 @@ class ReceiverSettings:
         spec = feed.spec
         receiver = spec.receiver
         breaker = pipeline.spec.redis.circuit_breaker
-        silence = receiver.reconnect.silence_timeout
+        silence, lifetime = receiver.reconnect.silence_timeout, receiver.reconnect.lifetime
         return cls(
             shard=ShardRef(feed.metadata.namespace, feed.metadata.name, shard),
             replica=replica,
@@ -98,9 +101,11 @@ class ReceiverSettings:
             spill_size=receiver.spill.size.bytes,
             breaker_failures=breaker.failure_threshold,
             breaker_reset=breaker.reset_timeout.seconds,
+            confirm_replicas=pipeline.spec.redis.confirm.replicas,
             max_backoff=receiver.reconnect.max_backoff.seconds,
             stable_after=receiver.reconnect.stable_after.seconds,
             silence_timeout=None if silence is None else silence.seconds,
+            lifetime=None if lifetime is None else lifetime.seconds,
             fleet=".".join(
                 (spec.exchange.name, spec.exchange.market, spec.exchange.environment.value, pipeline.spec.egress)
             ),

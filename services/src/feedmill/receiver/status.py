@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from feedmill.exchanges.base import ChannelName
 from feedmill.receiver import metrics
 from feedmill.receiver.keeper import Keeper
 from feedmill.receiver.subscriber import TopicState
@@ -46,6 +47,8 @@ def install(receiver: Receiver) -> None:
     metrics.breaker_state.set_function(lambda: BREAKER[receiver.breaker.state])
     metrics.rss_bytes.set_function(metrics.read_rss)
     metrics.connections.set_function(lambda: len(receiver.supervisor.links))
+    for channel in ChannelName:
+        metrics.silent_topics.labels(channel.value).set_function(partial(silent, receiver, channel.value))
     for state in TopicState:
         metrics.subscriptions.labels(state.value).set_function(partial(count, receiver, state))
 
@@ -68,6 +71,11 @@ def count(receiver: Receiver, state: TopicState) -> float:
     return sum(
         1 for link in receiver.supervisor.links for each in link.subscriber.states.values() if each is state
     )  # fmt: skip
+
+
+def silent(receiver: Receiver, channel: str) -> float:
+    links = receiver.supervisor.links
+    return sum(link.attention.counted(link.subscriber.topics)[channel] for link in links)
 
 
 def capturing(receiver: Receiver) -> tuple[bool, str]:
@@ -117,6 +125,7 @@ def connection(keeper: Keeper) -> Mapping[str, Any]:
         "pending": states.count(TopicState.PENDING),
         "rejected": [name for name, state in link.subscriber.states.items() if state is TopicState.REJECTED],
         "freshness": link.freshness.ages(now),
+        **link.attention.document(),
     }
 
 
@@ -132,7 +141,8 @@ def redis(receiver: Receiver) -> Mapping[str, Any]:
         "confirms": {None: "unknown", True: "WAITAOF", False: "append-only file is off: acknowledged = confirmed"}[
             confirmer.aof
         ],
-        "confirmProblem": confirmer.problem,
+        "confirmProblem": confirmer.problem or confirmer.short_of_replicas,
+        "confirmReplicas": {"wanted": confirmer.replicas, "seen": confirmer.replicas_seen},
     }
 
 

@@ -98,6 +98,11 @@ class Subscriber:
         self.bucket.force()
 
     @property
+    def active(self) -> dict[str, Topic]:
+        """What the venue has accepted."""
+        return {name: self.topics[name] for name, state in self.states.items() if state is TopicState.ACTIVE}
+
+    @property
     def settled(self) -> bool:
         return TopicState.PENDING not in self.states.values()
 

@@ -111,9 +111,6 @@ def _unknown_venue(item: Loaded, exchange: str, market: str, names: Sequence[str
 def _instruments(item: Loaded, feed: ExchangeFeed, venue: Venue) -> Iterator[Problem]:
     instruments = feed.spec.instruments
     if instruments.symbols is None:
-        if instruments.select is not None:
-            message = "select is not supported yet: list the instruments in symbols"
-            yield item.document.problem(("spec", "instruments", "select"), message)
         return
     natives: dict[str, int] = {}
     for index, symbol in enumerate(instruments.symbols):

@@ -18,6 +18,7 @@ from feedmill.resources.types import (
     KeepFor,
     LogLevel,
     Quantity,
+    RefreshInterval,
     SampleInterval,
 )
 
@@ -99,7 +100,12 @@ class Select(Model):
     quote: Annotated[list[_CURRENCY], Field(min_length=1, max_length=200)] | None = None
     """Quote currencies."""
     expires_within: KeepFor | None = None
-    """Only instruments that expire within this time."""
+    """Only instruments that expire within this time; what never expires does not."""
+    max_instruments: Annotated[Integer, Field(ge=1, le=2000)] = 500
+    """Where more match, the last list stays as it is, and health says so: narrow the selection, or raise this."""
+    refresh_interval: RefreshInterval | None = None
+    """How often the venue's list is read, also when one of the instruments expires. Default: `1m` where options may be
+    among them, else `5m`."""
 
 
 class Instruments(Model):
@@ -119,7 +125,7 @@ class Instruments(Model):
     """Symbols, each once: `BTC-USDT` (Binance Spot and USD-M), `BTC-USDT-260925` (USD-M delivery), Deribit's own names
     (`BTC-PERPETUAL`)."""
     select: Select | None = None
-    """Instruments by their properties, instead of `symbols`. Not supported by this version yet."""
+    """Instruments by their properties, instead of `symbols`: the list follows the venue's listings and expiries."""
 
 
 class Channel(Model):
@@ -172,6 +178,9 @@ class Reconnect(Model):
     """Back-off starts anew once data has come for this long."""
     silence_timeout: Duration | None = None
     """A connection without any frame for this long counts as dead. Default: as fits the venue."""
+    lifetime: Duration | None = None
+    """A connection is replaced, new before old, after half to nearly all of this time. Default, and at most: the time
+    after which the venue ends it (Binance: 24h); where there is none (Deribit): never."""
 
 
 class Batching(Model):

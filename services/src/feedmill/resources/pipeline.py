@@ -64,10 +64,26 @@ class ManagedPostgres(Model):
     """Size of its volume."""
 
 
+class Confirm(Model):
+    """What a receiver waits for before it lets go of what it appended: Redis' own disk, always, and its replicas'."""
+
+    replicas: Annotated[Integer, Field(ge=0, le=8)] = 0
+    """Replicas that must have it on their disks too (`WAITAOF`; they need `appendonly yes`). While fewer are connected,
+    it is held in memory and in the spill; where that is nearly full Redis' own disk is enough."""
+
+
 class Redis(Model):
     """Redis 7.2 or newer, or Valkey."""
 
-    rules: ClassVar[tuple[Rule, ...]] = _SERVER_RULES
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *_SERVER_RULES,
+        Rule(
+            "!has(self.managed) || !has(self.confirm) || self.confirm.replicas == 0",
+            "a managed Redis has no replicas that could confirm: remove confirm, or give a server of your own "
+            "(urlSecretRef)",
+            ".confirm",
+        ),
+    )
 
     url_secret_ref: SecretKeyRef | None = None
     """Secret with the URL of a Redis of your own (`redis://`, `rediss://`)."""
@@ -77,6 +93,8 @@ class Redis(Model):
     """How the server's certificate is checked."""
     circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker)
     """When to stop asking a server that does not answer."""
+    confirm: Confirm = Field(default_factory=Confirm)
+    """When what was appended counts as safe."""
 
 
 class Postgres(Model):

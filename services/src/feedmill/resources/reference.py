@@ -24,6 +24,7 @@ API server and local mode check; those with `oldSelf` compare with the object as
 _PATTERNS = {
     "Quantity": "size",
     "KeepFor": "duration (whole `h` or `d`)",
+    "RefreshInterval": "duration (`10s` or longer)",
     "SampleInterval": "duration (`100ms` or longer)",
 }
 _QUANTITY = shape_of(ResourceQuantity).constraints["pattern"]

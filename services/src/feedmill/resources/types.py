@@ -74,6 +74,14 @@ class SampleInterval(Duration):
     meaning = "a sample interval: write 100ms or longer in ms, s, m or h, such as 500ms, 1s or 1m"
 
 
+class RefreshInterval(Duration):
+    """How often something is asked for: 10s at least, days at most."""
+
+    __slots__ = ()
+    pattern = r"^([1-9][0-9]{1,4}s|[1-9][0-9]{0,3}m|[1-9][0-9]?h)$"
+    meaning = "an interval: write 10s or longer in s, m or h, such as 30s, 5m or 1h"
+
+
 class KeepFor(Duration):
     """How long data is kept: hours or days, since it is dropped in partitions of a day."""
 

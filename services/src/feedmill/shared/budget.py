@@ -23,8 +23,11 @@ class Budget(Protocol):
     def blocked_for(self) -> float:
         """Seconds a block still lasts."""
 
-    def correct(self, left: float) -> None:
-        """The server says only ``left`` tokens remain: believe it when that is less than what is counted here."""
+    def correct(self, left: float, age: float = 0.0) -> None:
+        """The server says only ``left`` tokens remain: believe it when that is less than what is counted here.
+
+        ``age``: seconds since the request was sent whose answer says so.
+        """
 
 
 def burst_and_rate(limit: float, window: float) -> tuple[float, float]:
@@ -95,7 +98,7 @@ class TokenBucket:
     def blocked_for(self) -> float:
         return max(0.0, self._blocked_until - self._clock())
 
-    def correct(self, left: float) -> None:
+    def correct(self, left: float, age: float = 0.0) -> None:
         """The server says only ``left`` tokens remain: believe it when that is less than what is counted here."""
         if left < self.level:
             self._level = left

@@ -164,6 +164,8 @@ class Command(msgspec.Struct):
     to_id: int = -1
     from_ns: int = 0
     to_ns: int = 0
+    living: list[str] | None = None
+    """Issued once more, under the same id: sessions known to live. What any other one claimed, nobody works on."""
 
 
 _encoder = msgspec.msgpack.Encoder()

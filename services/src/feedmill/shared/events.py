@@ -135,7 +135,8 @@ class Gap(msgspec.Struct, array_like=True, gc=False):
     cause: str
     """sequence | disconnected | shutdown | killed | session_lost | shed | redis_lost | book."""
     state: str
-    """open | closed. Closed: the extent is final and (numbered) all is repaired, or the stream flows again."""
+    """open | closed. Closed: the extent is final and (numbered) all is repaired, or the stream flows again, or the
+    instrument was delisted or is wanted no longer (``to_ns``; ``to_seq`` is not known then)."""
     from_seq: int
     to_seq: int
     missing: list[tuple[int, int]]

@@ -1,12 +1,13 @@
 """Budgets that all processes behind one outgoing address share, in Redis: connects, REST weight.
 
-A budget is a token bucket in a hash, moved by one script that goes by the server's clock. Taking **reserves**: the
-level may fall below 0, and who took waits until it would be back at 0. So the fleet is served in the order of asking,
-and a large request is not starved by small ones. A block (Retry-After, 418, 429) holds for everybody behind the
-address, and so does what the venue's headers say is left.
+A budget is a hash, moved by one script that goes by the server's clock (:mod:`feedmill.shared.fleet_rules`: a token
+bucket, or the venue's own windows). Taking **reserves**: more may be taken than there is, and who took waits until it
+is there. So the fleet is served in the order of asking, and a large request is not starved by small ones. A block
+(Retry-After, 418, 429) holds for everybody behind the address, and so does what the venue's headers say is left.
 
 While Redis is away each process keeps to its share of the limit (:mod:`feedmill.shared.fleet_local`). What others
-spent meanwhile is not known: who comes back finds, or makes, the bucket empty. So the sum stays within the limit
+spent meanwhile is not known: who comes back finds, or makes, the bucket empty (of windows: all but empty, until the
+venue's next answer says what it has counted). So the sum stays within the limit
 through any outage that all processes see; where only some of them lose Redis, it exceeds it by their share at most.
 """
 
@@ -19,9 +20,9 @@ from typing import Any
 from feedmill.shared.budget import burst_and_rate
 from feedmill.shared.clock import monotonic
 from feedmill.shared.fleet_local import LocalShare
+from feedmill.shared.fleet_rules import US, Bucket, Rule, Windows
 from feedmill.shared.lease import AWAY, Link, Share
 from feedmill.shared.redis.url import RedisUrl
-from feedmill.shared.redis.wire import Script
 
 ANSWER = 1.0
 """Seconds after which a Redis that does not answer counts as away."""
@@ -29,45 +30,10 @@ MEMBER_TTL = 30.0
 """Seconds after which a process that is not heard of is no member any more."""
 RESERVE = 0.2
 """Of a limit: kept out of the shared bucket for those who lose Redis, so that they need not begin with nothing."""
+WINDOWS_RESERVE = 0.1
+"""The same of windows: it is all they have without Redis, but what would be asked for is told by way of Redis."""
 STEP = 0.5
 """Seconds between two looks whether Redis is back, or a block is over."""
-US = 1_000_000
-
-BUCKET = Script("""#!lua flags=allow-oom
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local op, capacity, rate, amount = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'blocked')
-local level, at, blocked = tonumber(kept[1]) or capacity, tonumber(kept[2]) or now, tonumber(kept[3]) or 0
-level = math.min(capacity, level + math.max(0, now - at) * rate / 1000000)
-local taken, wait = 1, 0
-if op == 'take' then
-  if blocked > now then
-    taken = 0
-  else
-    level = level - amount
-    wait = math.ceil(math.max(0, -level) / rate * 1000000)
-  end
-elseif op == 'give' then
-  level = math.min(capacity, level + amount)
-elseif op == 'left' then
-  level = math.min(level, amount)
-elseif op == 'block' then
-  blocked = math.max(blocked, now + math.ceil(amount * 1000000))
-end
-if op ~= 'look' then
-  redis.call('HSET', KEYS[1], 'level', string.format('%.6f', level), 'at', string.format('%.0f', now),
-    'blocked', string.format('%.0f', blocked))
-  local still = math.max(0, capacity - level) / rate * 1000 + math.max(0, blocked - now) / 1000
-  redis.call('PEXPIRE', KEYS[1], math.ceil(still) + 1000)
-end
-return {taken, wait, math.max(0, blocked - now)}
-""")
-"""KEYS bucket; ARGV take | give | left | block | look, capacity, rate a second, amount (tokens; of block: seconds).
-
--> [1 | 0 blocked, nothing taken; us to wait before what was taken may be spent; us the block lasts]. A bucket that is
-full and not blocked is no key.
-"""
 
 
 class Fleet:
@@ -135,11 +101,23 @@ class Fleet:
         """At most ``capacity`` at once, refilled at ``rate`` tokens a second, all members together."""
         return self.budget(kind, capacity * (1 - RESERVE), rate * (1 - RESERVE), capacity * RESERVE)
 
+    def windows(self, kind: str, limit: float, window: float, doubtful: float) -> FleetBudget:
+        """At most ``limit`` in each of the venue's windows, which begin with the clock and which it tells about.
+
+        ``doubtful``: what may be spent on top while it is not known how much of a window was spent.
+        """
+        reserve = limit * WINDOWS_RESERVE
+        share = LocalShare(reserve / 2, reserve / 2 / window, reserve / 2)
+        return self._known(kind, Windows(limit - reserve, window, doubtful), share)
+
     def budget(self, kind: str, capacity: float, rate: float, reserve: float) -> FleetBudget:
         """The same object for the same kind."""
+        return self._known(kind, Bucket(capacity, rate), LocalShare(capacity, rate, reserve))
+
+    def _known(self, kind: str, rule: Rule, share: LocalShare) -> FleetBudget:
         found = self._budgets.get(kind)
         if found is None:
-            found = self._budgets[kind] = FleetBudget(self, kind, capacity, rate, reserve)
+            found = self._budgets[kind] = FleetBudget(self, kind, rule, share)
         return found
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -168,12 +146,11 @@ class Fleet:
 class FleetBudget:
     """One budget of a fleet (``feedmill.shared.budget.Budget``). Within a process: first come, first served."""
 
-    def __init__(self, fleet: Fleet, kind: str, capacity: float, rate: float, reserve: float) -> None:
+    def __init__(self, fleet: Fleet, kind: str, rule: Rule, share: LocalShare) -> None:
         self._fleet = fleet
         self._kind = kind
-        self.capacity = capacity
-        self.rate = rate
-        self._share = LocalShare(capacity, rate, reserve)
+        self._rule = rule
+        self._share = share
         self._turn = asyncio.Lock()
         self._blocked_until = 0.0
         self._server = ""
@@ -191,20 +168,21 @@ class FleetBudget:
             await asyncio.sleep(min(blocked, STEP))
             return False
         try:
-            taken, wait, _ = await self._ask("take", amount)
+            taken, wait, _, at = await self._ask("take", amount)
         except AWAY:
             return await self._try_alone(amount)
         if not taken:
+            await asyncio.sleep(min(wait, STEP))
             return False
         if wait > 0:
             try:
                 await asyncio.sleep(wait)
                 over = await self._blocked_meanwhile() if wait > STEP else False
             except asyncio.CancelledError:
-                self._fleet.spawn(self._tell("give", amount))
+                self._fleet.spawn(self._tell("give", amount, at))
                 raise
             if over or self.blocked_for > 0:
-                self._fleet.spawn(self._tell("give", amount))
+                self._fleet.spawn(self._tell("give", amount, at))
                 return False
         return True
 
@@ -232,26 +210,26 @@ class FleetBudget:
 
     async def _blocked_meanwhile(self) -> bool:
         try:
-            _, _, blocked = await self._ask("look", 0.0)
+            blocked = (await self._ask("look", 0.0))[2]
         except AWAY:
             return False
         return blocked > 0
 
-    async def _ask(self, op: str, amount: float) -> tuple[bool, float, float]:
-        """(taken, seconds to wait, seconds blocked). Raises one of AWAY."""
+    async def _ask(self, op: str, amount: float, extra: float = 0.0) -> tuple[bool, float, float, float]:
+        """(taken, seconds to wait, seconds blocked, window it was taken from). Raises one of AWAY."""
         link = self._fleet.link
         try:
-            answer = await self._run(op, amount)
+            answer = await self._run(op, amount, extra)
             if self._server != link.run_id:
                 known, self._server = self._server, link.run_id
                 if known:
                     # It may have forgotten what was spent, and others may have spent their share.
                     if op == "take" and answer[0]:
-                        await self._run("give", amount)
-                    await self._run("left", 0.0)
+                        await self._run("give", amount, answer[-1])
+                    await self._run(*self._rule.forgot, 0.0)
                     if (blocked := self.blocked_for) > 0:
-                        await self._run("block", blocked)
-                    answer = await self._run(op, amount)
+                        await self._run("block", blocked, 0.0)
+                    answer = await self._run(op, amount, extra)
         except AWAY:
             self._server = "lost"
             if not self.local:
@@ -263,22 +241,22 @@ class FleetBudget:
             self.local = False
             self._share.leave(monotonic())
             self._fleet.changed(away=False)
-        taken, wait, blocked = answer
+        taken, wait, blocked = answer[:3]
         if blocked > 0:
             self._blocked_until = max(self._blocked_until, monotonic() + blocked / US)
-        return bool(taken), wait / US, blocked / US
+        return bool(taken), wait / US, blocked / US, answer[-1]
 
-    async def _run(self, op: str, amount: float) -> list[int]:
-        fleet = self._fleet
-        arguments = (op, f"{self.capacity:.6f}", f"{self.rate:.9f}", f"{amount:.6f}")
-        answer: list[int] = await fleet.link.run(BUCKET, fleet.key(self._kind), *arguments, timeout=ANSWER)
+    async def _run(self, op: str, amount: float, extra: float) -> list[int]:
+        fleet, rule = self._fleet, self._rule
+        arguments = rule.arguments(op, amount, extra)
+        answer: list[int] = await fleet.link.run(rule.script, fleet.key(self._kind), *arguments, timeout=ANSWER)
         return answer
 
-    async def _tell(self, op: str, amount: float) -> None:
+    async def _tell(self, op: str, amount: float, extra: float = 0.0) -> None:
         try:
-            await self._ask(op, amount)
+            await self._ask(op, amount, extra)
         except AWAY:
-            pass  # A block is handed on when Redis is back; the rest lasts no longer than the bucket takes to fill.
+            pass  # A block is handed on when Redis is back; the rest lasts no longer than the budget takes to fill.
 
     def block(self, seconds: float) -> None:
         """Let nobody behind the address through for ``seconds`` (Retry-After). A longer block that runs is kept."""
@@ -289,9 +267,9 @@ class FleetBudget:
     def blocked_for(self) -> float:
         return max(0.0, self._blocked_until - monotonic())
 
-    def correct(self, left: float) -> None:
+    def correct(self, left: float, age: float = 0.0) -> None:
         """The server says only ``left`` tokens remain for the whole address: believe it when that is less."""
         if self.local:
             self._share.correct(left / self._fleet.members)
         else:
-            self._fleet.spawn(self._tell("left", left))
+            self._fleet.spawn(self._tell("left", left, age * US))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import atexit
 import copy
 import functools
+import io
 import logging
 import logging.handlers
+import os
 import queue
 import re
+import select
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from json import dumps as json_text
 from typing import TYPE_CHECKING, Any
@@ -65,6 +69,10 @@ _pem = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _threshold = 20
 """Least level of the lines written; see :func:`set_level`."""
+QUEUE = 10_000
+"""Lines that wait to be written; more are dropped and counted."""
+FINISH = 2.0
+"""Seconds that a process that ends gives to whoever reads its lines."""
 _OURS = "feedmill"
 """Logger of lines that structlog has rendered already."""
 
@@ -137,11 +145,11 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
     renderer: Any = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=out.isatty())
     )
-    handler = logging.StreamHandler(out)
+    handler = _writer_to(out)
     handler.setFormatter(logging.Formatter("%(message)s"))
     # A bounded queue and its own thread: a slow terminal or disk never holds the event loop.
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
-    listener = logging.handlers.QueueListener(lines, handler)
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE)
+    listener = _Listener(lines, handler)
     listener.start()
     finish = functools.cache(listener.stop)  # once: a second stop() fails on Python 3.11
     atexit.register(finish)
@@ -184,8 +192,60 @@ def _drop_below(_: Any, method: str, event: MutableMapping[str, Any]) -> Mutable
     return event
 
 
+def _writer_to(out: Any) -> logging.Handler:
+    try:
+        return _Descriptor(out.fileno())
+    except (AttributeError, OSError, io.UnsupportedOperation):
+        return logging.StreamHandler(out)
+
+
+class _Descriptor(logging.Handler):
+    """Writes to a file descriptor, past Python's own buffer and its lock: while a reader that stopped holds the writing
+    thread, the process can end all the same."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def createLock(self) -> None:
+        self.lock = None  # One thread writes, and logging's own end must not wait for it.
+
+    def emit(self, record: logging.LogRecord) -> None:
+        data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                try:
+                    data = data[os.write(self._number, data) :]
+                except BlockingIOError:
+                    select.select([], [self._number], [])
+        except OSError:
+            pass  # The reader is gone: there is nobody to tell.
+
+
+class _Listener(logging.handlers.QueueListener):
+    """Ends within ``FINISH`` seconds, also when nobody reads what it writes."""
+
+    def stop(self) -> None:
+        thread, self._thread = self._thread, None
+        until = time.monotonic() + FINISH
+        while thread is not None:
+            try:
+                self.enqueue_sentinel()
+            except queue.Full:
+                if time.monotonic() >= until:
+                    return
+                time.sleep(0.01)
+            else:
+                thread.join(max(0.0, until - time.monotonic()))
+                return
+
+
+dropped_lines = 0
+"""Since the process began."""
+
+
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Never blocks the loop: a full queue drops the line (the queue holds 10,000).
+    """Never blocks the loop: a full queue (``QUEUE``) drops the line.
 
     What libraries log (asyncio's "exception was never retrieved", aiohttp) takes the same form, and is redacted alike.
     """
@@ -208,10 +268,11 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
         return done
 
     def enqueue(self, record: logging.LogRecord) -> None:
+        global dropped_lines
         try:
             self.queue.put_nowait(record)
         except queue.Full:
-            pass
+            dropped_lines += 1
 
 
 def get_logger(**bind: Any) -> Any:

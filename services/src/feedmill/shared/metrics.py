@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Callable
 
-from prometheus_client import Gauge, Histogram
+import prometheus_client
+from prometheus_client import Counter, Histogram
+
+from feedmill.shared import log
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """Seconds."""
 
+unreadable = Counter("feedmill_process_unreadable_gauges", "Looks at a gauge that failed, by gauge.", ["gauge"])
+_told: set[tuple[str, str]] = set()
+"""(gauge, error) that the log has told of."""
+
+
+class Gauge(prometheus_client.Gauge):
+    """Every gauge of ours: where its function fails it shows NaN, and ``/metrics`` goes on to the others."""
+
+    def set_function(self, f: Callable[[], float]) -> None:
+        super().set_function(lambda: self._read(f))
+
+    def _read(self, f: Callable[[], float]) -> float:
+        try:
+            return float(f())
+        except Exception as error:
+            unreadable.labels(self._name).inc()
+            cause = (self._name, type(error).__name__)
+            if cause not in _told:
+                _told.add(cause)
+                log.get_logger().exception("metrics.gauge_failed", gauge=self._name)
+            return math.nan
+
+
+dropped_lines = Gauge("feedmill_process_dropped_log_lines", "Log lines dropped since nobody read the ones before.")
+dropped_lines.set_function(lambda: log.dropped_lines)
 loop_lag = Histogram(
     "feedmill_process_loop_lag_seconds",
     "How late a timer of the event loop fired.",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import weakref
 from enum import Enum
 
 import asyncpg
-from pydantic import SecretStr
+
+from feedmill.shared.database_url import DatabaseUrl
 
 HEAD = "0002"
 """The migration this code was written for. Revisions are in text order; a later one is fine (expand, then contract)."""
@@ -80,27 +82,20 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}{f' ({state})' if state else ''}: {text}"[:300]
 
 
-class DatabaseUrl:
-    """A database URL that never shows itself. Shared by all that connect: :meth:`become` changes it for all."""
+_REMEDIES = {
+    "25006": "the server is read-only (a standby, or default_transaction_read_only): let the URL lead to the primary",
+    "53300": "all connections are taken: raise max_connections, or end what holds them (pg_stat_activity)",
+    "53100": "its disk is full: make room",
+    "28P01": "the password in the Secret is not the user's: correct it, running processes take it up",
+    "3D000": "the database of the URL does not exist: create it, or correct the URL",
+}
 
-    __slots__ = ("_value", "life")
 
-    def __init__(self, value: str) -> None:
-        self._value = SecretStr(value)
-        self.life = 0
-        """How often it became another: a connection made in an earlier life is due to be made anew."""
-
-    def get(self) -> str:
-        """The URL with its password: never log it."""
-        return self._value.get_secret_value()
-
-    def become(self, value: str) -> None:
-        """Whoever connects from now on uses ``value``."""
-        self._value = SecretStr(value)
-        self.life += 1
-
-    def __repr__(self) -> str:
-        return "DatabaseUrl(**********)"
+def remedy_of(text: str) -> str:
+    """What to do about an error as :func:`describe` tells it."""
+    state = re.search(r" \(([0-9A-Z]{5})\): ", text)
+    known = _REMEDIES.get(state[1]) if state else None
+    return known or "check that it runs, its URL, and what lies between"
 
 
 Url = str | DatabaseUrl

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from feedmill.exchanges.registry import UnknownVenue
 from feedmill.resources.collection import Key, Resources
@@ -22,8 +22,10 @@ from feedmill.resources.confighash import config_hash
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.load import Texts, load_read, read_files
 from feedmill.resources.pipeline import FeedPipeline
-from feedmill.shared import log, postgres
+from feedmill.shared import log
 from feedmill.shared.config import ConfigError, resolve_urls
+from feedmill.shared.database_url import DatabaseUrl
+from feedmill.shared.metrics import Gauge
 from feedmill.shared.redis import wire
 from feedmill.shared.redis.url import RedisUrl
 
@@ -175,6 +177,10 @@ class SecretState:
         return {"state": self.state, "changedAt": self.changed_at, "error": self.error}
 
 
+class DoesNotWork(Exception):
+    """A new URL does not, with the reason (not yet redacted)."""
+
+
 class SecretsWatch:
     """Follows the URLs of Redis and PostgreSQL, as far as they come from files."""
 
@@ -185,7 +191,7 @@ class SecretsWatch:
         secrets_dir: Path | None,
         servers: frozenset[str],
         redis_url: RedisUrl,
-        database_url: postgres.DatabaseUrl,
+        database_url: DatabaseUrl,
         logger: Any,
     ) -> None:
         self.pipeline = pipeline
@@ -235,6 +241,8 @@ class SecretsWatch:
         if self._due("postgres", new != self._database_url.get()) and await self._proven(
             "postgres", _prove_postgres, new
         ):
+            from feedmill.shared import postgres
+
             self._database_url.become(new)
             self._taken_up("postgres", postgres.recycle(self._database_url))
 
@@ -253,8 +261,8 @@ class SecretsWatch:
         state = self.states[server]
         try:
             await prove(new)
-        except (*postgres.RETRYABLE, wire.WireError) as error:
-            why = log.redact(postgres.describe(error))
+        except DoesNotWork as error:
+            why = log.redact(str(error))
             if state.error != why:
                 self._log.warning(
                     "secret.does_not_work", server=server, error=why, effect="the one in use stays, this is tried again"
@@ -272,20 +280,28 @@ class SecretsWatch:
 
 
 async def _prove_redis(url: RedisUrl) -> None:
-    made = await wire.connect(url, name="feedmill-prove")
     try:
-        async with asyncio.timeout(5.0):
-            await made.call("PING")
-    finally:
-        made.abort()
+        made = await wire.connect(url, name="feedmill-prove")
+        try:
+            async with asyncio.timeout(5.0):
+                await made.call("PING")
+        finally:
+            made.abort()
+    except (OSError, TimeoutError, EOFError, wire.WireError) as error:
+        raise DoesNotWork(f"{type(error).__name__}: {error}"[:300]) from error
 
 
 async def _prove_postgres(url: str) -> None:
-    connection = await postgres.connect(url, name="feedmill prove", command_timeout=5.0)
+    from feedmill.shared import postgres  # Here: services without a database do not load its driver.
+
     try:
-        await connection.fetchval("SELECT 1")
-    finally:
-        await postgres.close(connection)
+        connection = await postgres.connect(url, name="feedmill prove", command_timeout=5.0)
+        try:
+            await connection.fetchval("SELECT 1")
+        finally:
+            await postgres.close(connection)
+    except postgres.RETRYABLE as error:
+        raise DoesNotWork(postgres.describe(error)) from error
 
 
 class Reloader:
@@ -318,9 +334,7 @@ class Reloader:
 
     async def run(self) -> None:
         """Look once a second until cancelled."""
-        if not self._origin.follow:
-            return
-        looks: list[Callable[[], Awaitable[None]]] = [self._config_look]
+        looks: list[Callable[[], Awaitable[None]]] = [self._config_look] if self._origin.follow else []
         if self.secrets.from_files:
             looks.append(self.secrets.look)
         async with asyncio.TaskGroup() as group:

@@ -20,8 +20,8 @@ import uvloop
 
 from feedmill import __version__
 from feedmill.shared import log, metrics
+from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.health import Health, HealthServer
-from feedmill.shared.postgres import DatabaseUrl
 from feedmill.shared.redis.url import RedisUrl
 
 if TYPE_CHECKING:

@@ -95,7 +95,7 @@ class BinanceSource(Generated):
                     text = many % (now_ms + 1, unit, price, size, normal, first, last, now_ms, maker)
                 aggregate.emit(text.encode())
 
-        self.engine.add("Trades", produce)
+        self.engine.add("Trades", native, produce)
 
     def _add_ticker(self, topic: Topic) -> None:
         native, symbol = topic.native, topic.symbol
@@ -125,7 +125,7 @@ class BinanceSource(Generated):
                 lines.append(f"{symbol}\t{seq}\t{bid}\t{bid_size}\t{ask}\t{ask_size}\t{now_ms}{MS_NS}\n")
                 topic.emit((form % (seq, now_ms + 1, now_ms, bid, bid_size, ask, ask_size)).encode())
 
-        self.engine.add("Ticker", produce)
+        self.engine.add("Ticker", native, produce)
 
     def _add_depth(self, topic: Topic, now_ms: int) -> None:
         native, symbol = topic.native, topic.symbol
@@ -158,7 +158,7 @@ class BinanceSource(Generated):
             values = (now_ms + 1, first, last, b, a) if spot else (now_ms + 1, now_ms, first, last, previous, b, a)
             topic.emit((form % values).encode())
 
-        self.engine.add("Book", produce)
+        self.engine.add("Book", native, produce)
 
     def push_candle(self, flow: CandleFlow, market: Market, now_ms: int, *, closed: bool) -> None:
         bar = market.interval_bar(flow.minutes, ended=closed)
@@ -291,9 +291,10 @@ class BinanceSource(Generated):
         top = f"{listing.price * 100:.{listing.price_decimals}f}"
         price_filter = {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": top, "tickSize": tick}
         lot_filter = {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": "9000000", "stepSize": lot}
+        status = "TRADING" if listing.native not in self.ended else "BREAK" if self.spot else "SETTLING"
         if self.spot:
             return {
-                "symbol": listing.native, "status": "TRADING", "baseAsset": listing.base, "baseAssetPrecision": 8,
+                "symbol": listing.native, "status": status, "baseAsset": listing.base, "baseAssetPrecision": 8,
                 "quoteAsset": listing.quote, "quotePrecision": 8, "quoteAssetPrecision": 8,
                 "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET"], "isSpotTradingAllowed": True,
                 "filters": [price_filter, lot_filter, {"filterType": "NOTIONAL", "minNotional": "5.00000000"}],
@@ -304,7 +305,7 @@ class BinanceSource(Generated):
             "symbol": listing.native, "pair": listing.base + listing.quote,
             "contractType": "CURRENT_QUARTER" if listing.expiry_ms else "PERPETUAL",
             "deliveryDate": listing.expiry_ms or NEVER_BINANCE_MS, "onboardDate": creation_ms(listing),
-            "status": "TRADING", "baseAsset": listing.base, "quoteAsset": listing.quote,
+            "status": status, "baseAsset": listing.base, "quoteAsset": listing.quote,
             "marginAsset": listing.settle, "pricePrecision": listing.price_decimals + 1,
             "quantityPrecision": listing.size_decimals, "underlyingType": "COIN",
             "filters": [price_filter, lot_filter, {"filterType": "MIN_NOTIONAL", "notional": "5.0"}],

@@ -183,10 +183,13 @@ _DEFAULTS = {
 }
 
 
-def listings(venue: str, extra: tuple[str, ...] = ()) -> dict[str, Listing]:
-    """The venue's instruments by native name: the default list and ``extra``. Raises ConfigError for a bad name."""
+def listings(venue: str, extra: tuple[str, ...] = (), *, only: bool = False) -> dict[str, Listing]:
+    """The venue's instruments by native name: the default list and ``extra`` (``only``: nothing else).
+
+    Raises ConfigError for a bad name.
+    """
     make = _MAKERS[venue]
-    found = [make(symbol) for symbol in dict.fromkeys((*_DEFAULTS[venue], *extra))]
+    found = [make(symbol) for symbol in dict.fromkeys((*(() if only else _DEFAULTS[venue]), *extra))]
     return {listing.native: listing for listing in found}
 
 

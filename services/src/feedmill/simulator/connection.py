@@ -59,6 +59,8 @@ class Connection:
         self._socket = socket_
         self._transport: asyncio.Transport = request.transport
         self._mode_until: float | None = None
+        self.doomed_at: float | None = None
+        """When a fault ends it (loop time)."""
         self._delay = 0.0
         self._next_flush = 0.0
         self._dead = asyncio.Event()
@@ -135,6 +137,9 @@ class Connection:
                 self._pinged = now
                 self._unanswered = now if self._unanswered is None else self._unanswered
                 self._transport.write(ping_frame(str(self.venue.now_ns() // 1_000_000).encode()))
+        if self.doomed_at is not None and now >= self.doomed_at:
+            self.venue.announce_cut(self, True)
+            return
         if limits.lifetime and now - self.opened >= limits.lifetime - limits.shutdown_lead:
             self.venue.announce_cut(self, now - self.opened >= limits.lifetime)
 

@@ -80,7 +80,7 @@ class DeribitSource(Generated):
             f'"direction":"{"buy" if buy else "sell"}","index_price":{prices[ticks - 1]},'
             f'"instrument_name":"{listing.native}","trade_seq":{unit},"mark_price":{prices[ticks + 1]},'
             f'"tick_direction":{lots & 3},"contracts":{lots}.0,'
-            f'"trade_id":"{prefix}{unit * 64 + self._order[listing.native] % 64}"{extra}}}'
+            f'"trade_id":"{prefix}{unit * 64 + self._order.setdefault(listing.native, len(self._order)) % 64}"{extra}}}'
         )
 
     def _add_trades(self, native: str) -> None:
@@ -108,7 +108,7 @@ class DeribitSource(Generated):
             if topic.started:
                 topic.emit(("[" + ",".join(parts) + "]").encode())
 
-        self.engine.add("Trades", produce)
+        self.engine.add("Trades", native, produce)
 
     # -- quote and ticker
 
@@ -133,7 +133,7 @@ class DeribitSource(Generated):
             else:
                 topic.emit(self._ticker_text(market, now_ms, ask, bid, ask_size, bid_size).encode())
 
-        self.engine.add("Ticker", produce)
+        self.engine.add("Ticker", native, produce)
 
     def _ticker_text(self, market: Market, at: int, ask: str, bid: str, ask_size: str, bid_size: str) -> str:
         listing, prices, start = market.listing, market.prices, market.start
@@ -174,7 +174,7 @@ class DeribitSource(Generated):
                 book.change()
             self._emit_book(native, at_ms)
 
-        self.engine.add("Book", produce)
+        self.engine.add("Book", native, produce)
 
     def _emit_book(self, native: str, now_ms: int) -> None:
         """Send the changes since the last message, if there are any."""
@@ -307,11 +307,11 @@ class DeribitSource(Generated):
             "settlement_period": "perpetual" if listing.type == "Perpetual" else "month",
             "quote_currency": listing.quote, "counter_currency": listing.quote, "base_currency": listing.base,
             "price_index": f"{listing.base}_{listing.quote}".lower(), "min_trade_amount": float(listing.lot),
-            "kind": kind_of(listing), "is_active": True, "instrument_name": native,
+            "kind": kind_of(listing), "is_active": native not in self.ended, "instrument_name": native,
             "instrument_id": 100_000 + zlib.crc32(native.encode()) % 100_000,
             "instrument_type": "reversed" if inverse or listing.settle == listing.base else "linear",
             "expiration_timestamp": listing.expiry_ms or NEVER_DERIBIT_MS, "creation_timestamp": creation_ms(listing),
-            "contract_size": float(listing.contract_size), "state": "open",
+            "contract_size": float(listing.contract_size), "state": "closed" if native in self.ended else "open",
         }  # fmt: skip
         if listing.type != "Spot":
             row["settlement_currency"] = listing.settle
@@ -324,12 +324,16 @@ class DeribitSource(Generated):
         return [
             native
             for native, listing in self.listings.items()
-            if kind in ("any", kind_of(listing)) and currency in ("any", currency_of(listing))
+            if native not in self.ended
+            and kind in ("any", kind_of(listing))
+            and currency in ("any", currency_of(listing))
         ]
 
     def instruments(self, currency: str, kind: str) -> list[dict[str, Any]]:
         found = []
         for native, listing in self.listings.items():
+            if native in self.ended:
+                continue
             if currency in ("any", currency_of(listing)) and kind in ("", "any", kind_of(listing)):
                 row = self.instrument(native)
                 assert row is not None

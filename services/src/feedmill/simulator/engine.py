@@ -16,13 +16,19 @@ BLAST = 2_000
 class Lane:
     """The topics of one channel, served in turn."""
 
-    __slots__ = ("due", "index", "producers", "weight")
+    __slots__ = ("due", "index", "owners", "producers", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
         self.producers: list[Produce] = []
+        self.owners: list[str] = []
+        """Of each producer: the instrument it makes messages of."""
         self.index = 0
         self.due = 0.0
+
+    def remove(self, owner: str) -> None:
+        kept = [at for at, name in enumerate(self.owners) if name != owner]
+        self.producers, self.owners = [self.producers[at] for at in kept], [self.owners[at] for at in kept]
 
     def run(self, count: int, now_ms: int) -> None:
         producers = self.producers
@@ -44,8 +50,15 @@ class Engine:
         self.lanes = {channel: Lane(mix.get(channel, 0.0)) for channel in ("Trades", "Ticker", "Book")}
         self.made = 0
 
-    def add(self, channel: str, produce: Produce) -> None:
-        self.lanes[channel].producers.append(produce)
+    def add(self, channel: str, owner: str, produce: Produce) -> None:
+        lane = self.lanes[channel]
+        lane.producers.append(produce)
+        lane.owners.append(owner)
+
+    def remove(self, owner: str) -> None:
+        """Nothing of an instrument any more."""
+        for lane in self.lanes.values():
+            lane.remove(owner)
 
     def run(self, now_ms: int, elapsed: float) -> None:
         """Send what is due after ``elapsed`` seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +11,12 @@ from typing import Any
 from feedmill.simulator.config import ConfigError
 from feedmill.simulator.topics import Topic
 
-TOPIC_KINDS = ("drop", "double", "swap", "bad_bytes", "bad_price")
+TOPIC_KINDS = ("drop", "double", "swap", "bad_bytes", "bad_price", "unknown_fields")
 SOCKET_KINDS = ("close", "abort", "silence", "half_open", "slow", "cut")
 REST_KINDS = ("rest_429", "rest_418", "rest_500", "latency")
-OTHER_KINDS = ("skew", "forget", "expire", "clear")
-KINDS = TOPIC_KINDS + SOCKET_KINDS + REST_KINDS + OTHER_KINDS
+LISTING_KINDS = ("list", "expire")
+OTHER_KINDS = ("skew", "forget", "expire_session", "clear")
+KINDS = TOPIC_KINDS + SOCKET_KINDS + REST_KINDS + LISTING_KINDS + OTHER_KINDS
 VARIANTS = ("cut", "json", "utf8")
 CHANNELS = ("Trades", "Ticker", "Book", "Candles", "Account")
 """Account: private events; the symbol of their faults is the name of the account."""
@@ -27,6 +29,7 @@ class Fault:
     ``count``: messages (topic kinds), connections (socket kinds) or requests (REST kinds) it hits; None = all there are
     now (socket kinds: those connected; with ``every`` and REST kinds: until ``clear``).
     ``every="subscribe"`` (socket kinds) strikes after each subscribe acknowledgement instead of at once.
+    ``cut`` announces where the venue does so, and ends the connection ``seconds`` later (None = at once).
     """
 
     kind: str
@@ -35,7 +38,8 @@ class Fault:
     count: int | None = None
     every: str = ""
     seconds: float | None = None
-    """How long silence, half_open and slow last (None = until the connection ends), how far skew and latency go."""
+    """How long silence, half_open and slow last (None = until the connection ends), how far skew and latency go, in how
+    many an instrument that is listed expires (None = as its name says)."""
     code: int = 1000
     reason: str = ""
     variant: str = "cut"
@@ -63,6 +67,8 @@ class Fault:
             raise ConfigError(f"fault count {self.count} is too small: give at least 1, or leave it out")
         if self.kind in ("skew", "latency") and self.seconds is None:
             raise ConfigError(f"fault {self.kind} needs seconds")
+        if self.kind in LISTING_KINDS and not self.symbol:
+            raise ConfigError(f"fault {self.kind} needs a symbol")
 
     def matches(self, topic: Topic) -> bool:
         return self.symbol in ("", topic.symbol, topic.native) and self.channel in ("", topic.channel)
@@ -152,7 +158,23 @@ class BadBytes(Rule):
         return [payload, bad]
 
 
-_RULES: dict[str, type[Rule]] = {"drop": Drop, "double": Double, "swap": Swap, "bad_bytes": BadBytes}
+class UnknownFields(Rule):
+    """Every object of the message has one more field, as when a venue adds some."""
+
+    def apply(self, topic: Topic, payload: bytes) -> list[bytes]:
+        # The generators write no braces in texts, and no empty objects in data.
+        more = re.sub(rb"(?<!\{)\}", b',"added":{"deep":[1,null,"x"]}}', payload)
+        self.note(topic, more)
+        return [more]
+
+
+_RULES: dict[str, type[Rule]] = {
+    "drop": Drop,
+    "double": Double,
+    "swap": Swap,
+    "bad_bytes": BadBytes,
+    "unknown_fields": UnknownFields,
+}
 
 
 @dataclass(slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from feedmill.simulator.catalog import Listing
+from feedmill.simulator.catalog import Listing, listings
 from feedmill.simulator.engine import Engine
 from feedmill.simulator.market import MINUTE_MS, Market
 from feedmill.simulator.orderbook import OrderBook
@@ -53,11 +54,17 @@ class Generated(ABC):
         self._traded: set[str] = set()
         self._waiting: list[Topic] = []
         self._minute = -1
+        self.ended: set[str] = set()
+        """Natives that no longer trade; REST still has what they traded."""
+        self._expiring: dict[str, int] = {}
+        """Native listed on demand -> when (ms) it ends by itself."""
 
     # -- what the servers ask
 
     def topic(self, native: str, kind: str) -> Topic | None:
         """The topic, or None when the venue knows no such instrument or stream."""
+        if native in self.ended:
+            return None
         found = self.topics.get((native, kind))
         if found is None:
             listing = self.listings.get(native)
@@ -88,6 +95,8 @@ class Generated(ABC):
 
     def tick(self, now_ms: int, elapsed: float) -> None:
         """Emit what is due at ``now_ms`` (matching time)."""
+        for native in [native for native, at in self._expiring.items() if now_ms >= at]:
+            self.end(native)
         if self._waiting:
             self._start_waiting(now_ms)
         if now_ms // MINUTE_MS != self._minute:
@@ -108,6 +117,39 @@ class Generated(ABC):
         for market in hit:
             market.history.clear()
         return len(hit)
+
+    def list_new(self, symbol: str, expiry_ms: int) -> int:
+        """The venue lists one more instrument, which ends by itself at ``expiry_ms`` (0 = as its name says)."""
+        (native, listing), *_ = listings(self.config.venue, (symbol,), only=True).items()
+        if native in self.listings and native not in self.ended:
+            return 0
+        self.listings[native] = replace(listing, expiry_ms=expiry_ms) if expiry_ms else listing
+        self.ended.discard(native)
+        if expiry_ms:
+            self._expiring[native] = expiry_ms
+        return 1
+
+    def expire(self, symbol: str) -> int:
+        """Instruments (of ``symbol``) end now; answers how many."""
+        hit = [
+            native
+            for native, each in self.listings.items()
+            if symbol in (native, each.symbol) and native not in self.ended
+        ]
+        for native in hit:
+            self.end(native)
+        return len(hit)
+
+    def end(self, native: str) -> None:
+        """No more messages of it, and no list has it among what trades."""
+        self.ended.add(native)
+        self._expiring.pop(native, None)
+        self.engine.remove(native)
+        self.candles.pop(native, None)
+        self._waiting = [topic for topic in self._waiting if topic.native != native]
+        for (owner, _), topic in self.topics.items():
+            if owner == native:
+                topic.release()
 
     def finish(self, now_ms: int) -> None:
         """One more message on each topic that somebody receives, so that holes before the end show."""

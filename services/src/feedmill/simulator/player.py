@@ -7,6 +7,7 @@ from collections import deque
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from feedmill.simulator.config import ConfigError
 from feedmill.simulator.recorded import Recording, canonical_symbols
 from feedmill.simulator.topics import Topic
 
@@ -115,6 +116,12 @@ class Player(ABC):
         while self.frames and self.frames[0][0] <= until:
             _, name, data = self.frames.popleft()
             self.play(name, data)
+
+    def list_new(self, symbol: str, expiry_ms: int) -> int:
+        raise ConfigError("a recording lists what it holds: nothing can be listed or expire")
+
+    def expire(self, symbol: str) -> int:
+        return self.list_new(symbol, 0)
 
     def forget(self, symbol: str) -> int:
         """REST no longer has the trades sent so far."""

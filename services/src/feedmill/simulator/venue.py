@@ -44,6 +44,12 @@ class Source(Protocol):
     def forget(self, symbol: str) -> int:
         """REST no longer has the trades sent so far, of ``symbol`` or of all; answers of how many instruments."""
 
+    def list_new(self, symbol: str, expiry_ms: int) -> int:
+        """The venue lists one more instrument; answers how many are new."""
+
+    def expire(self, symbol: str) -> int:
+        """An instrument ends; answers how many did."""
+
 
 class Venue(ABC):
     """One venue. ``stop_emitting`` ends the flow of messages; the server answers on."""
@@ -291,12 +297,19 @@ class Venue(ABC):
             self.skew_ns = int((fault.seconds or 0.0) * 1e9)
             self.log_fault("skew", "", "", f"{fault.seconds} s")
             return 1
-        if fault.kind == "expire":
-            self.log_fault("expire", fault.symbol, "Account", "")
+        if fault.kind == "expire_session":
+            self.log_fault("expire_session", fault.symbol, "Account", "")
             return self.private.expire(fault.symbol)
         if fault.kind == "forget":
             self.log_fault("forget", fault.symbol, "Trades", "")
             return self.source.forget(fault.symbol)
+        if fault.kind == "list":
+            expiry_ms = 0 if fault.seconds is None else self.matching_ms() + int(fault.seconds * 1000)
+            self.log_fault("list", fault.symbol, "", f"expires {expiry_ms or 'as its name says'}")
+            return self.source.list_new(fault.symbol, expiry_ms)
+        if fault.kind == "expire":
+            self.log_fault("expire", fault.symbol, "", "")
+            return self.source.expire(fault.symbol)
         if fault.kind in TOPIC_KINDS:
             hit = [topic for topic in self._topics() if topic.started and fault.matches(topic)]
             for topic in hit:
@@ -341,7 +354,9 @@ class Venue(ABC):
             connection.set_mode(Mode.SLOW, fault.seconds, fault.delay)
         else:
             self.announce_cut(connection, False)
-            self.announce_cut(connection, True)
+            connection.doomed_at = connection.loop.time() + (fault.seconds or 0.0)
+            if not fault.seconds:
+                self.announce_cut(connection, True)
 
     @web.middleware
     async def _rest_faults(self, request: web.Request, handler: Any) -> web.StreamResponse:

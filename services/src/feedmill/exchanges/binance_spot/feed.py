@@ -19,6 +19,7 @@ class SpotFeed(BinanceFeed):
         topics_per_request=100,  # Keeps a message below 4 KiB.
         request_weight=6000,
         request_window=60.0,
+        weight_windows=True,
         connection_lifetime=86_400.0,
         silence=60.0,  # The venue pings every 20 s.
     )

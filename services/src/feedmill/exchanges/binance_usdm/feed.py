@@ -20,6 +20,7 @@ class UsdmFeed(BinanceFeed):
         topics_per_request=100,  # Keeps a message below 4 KiB.
         request_weight=2400,
         request_window=60.0,
+        weight_windows=True,
         connection_lifetime=86_400.0,
         # The only sign of life of a quiet market is the ping every 3 minutes. A feed of busy ones can say less in
         # its manifest (receiver.reconnect.silenceTimeout).

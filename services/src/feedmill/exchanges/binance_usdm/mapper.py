@@ -10,12 +10,11 @@ from feedmill.exchanges.base import BookRules, BookUpdate, Chain, MapError, Venu
 from feedmill.exchanges.binance_frames import AggTrade, Kline, UsdmDepth, UsdmTicker
 from feedmill.exchanges.binance_mapper import BinanceMapper, decoders
 from feedmill.exchanges.binance_rows import RestRows, SymbolRow, agg_trades
+from feedmill.exchanges.binance_usdm.contracts import kind_of
 from feedmill.exchanges.reading import DECODE_ERRORS
 from feedmill.exchanges.times import to_ns
 from feedmill.shared.events import Ticker
 
-NEVER_MS = 4_133_404_800_000
-"""deliveryDate of what is never delivered."""
 _DIFF = frozenset({"", "depth", "depth@100ms", "depth@500ms"})
 """Partial books and ``@rpiDepth`` have the event type of changes: only the stream's name tells them apart."""
 
@@ -29,9 +28,7 @@ _typed = msgspec.json.Decoder(_Typed).decode
 
 
 def _kind(row: SymbolRow) -> tuple[str, int]:
-    perpetual = "PERPETUAL" in row.contractType or (not row.contractType and "_" not in row.symbol)
-    expires = row.deliveryDate and row.deliveryDate < NEVER_MS
-    return "Perpetual" if perpetual else "Future", to_ns(row.deliveryDate) if expires else 0
+    return kind_of(row.symbol, row.contractType, row.deliveryDate)
 
 
 class UsdmMapper(BinanceMapper):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feedmill.exchanges.binance_rows import BinanceRest
+from feedmill.exchanges.binance_usdm.contracts import kind_of
 
 
 class UsdmRest(BinanceRest):
@@ -13,3 +14,7 @@ class UsdmRest(BinanceRest):
     depth_limit, depth_weight = 1000, 20
     info_weight = 1
     trades_path, trades_weight = "aggTrades", 20  # The last 48 hours.
+
+    @staticmethod
+    def kind(native: str, contract: str, delivery_ms: int) -> tuple[str, int]:
+        return kind_of(native, contract, delivery_ms)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from feedmill.exchanges.base import Rest, RestLimits, RestRequest, TradeRange
+from feedmill.exchanges.base import Listed, Rest, RestLimits, RestRequest, TradeRange
+from feedmill.exchanges.deribit import rows
 from feedmill.exchanges.deribit.names import currency_of
 from feedmill.exchanges.reading import seconds
 from feedmill.exchanges.urls import join
@@ -17,6 +18,11 @@ ONE_BY_ONE = 10
 LIST_WEIGHT = 1
 """In the budget "instruments": one list in 10 s, 5 at once, the stricter of the two documented limits."""
 TRADES_PAGE = 1000
+KINDS = {
+    "spot": frozenset({"Spot"}), "future": frozenset({"Future", "Perpetual"}), "option": frozenset({"Option"}),
+    "future_combo": frozenset({"Combo"}), "option_combo": frozenset({"Combo"}),
+}  # fmt: skip
+"""The venue's kinds and our types among them."""
 _RETRY_AFTER = {429: 5.0, 10028: 5.0, 10040: 1.0, 10041: 5.0, 10047: 1.0, 10066: 5.0, 11051: 30.0}
 """Seconds to stay away, by HTTP status or error code, where the answer does not say it."""
 
@@ -49,6 +55,20 @@ class DeribitRest(Rest):
             params = {"currency": currency, "expired": "false"} | ({"kind": kind} if kind else {})
             requests.append(self._call("instruments", "get_instruments", params, LIST_WEIGHT, bucket="instruments"))
         return requests
+
+    def listing(self, types: frozenset[str]) -> list[RestRequest]:
+        """One list a kind, of all currencies: linear contracts are listed under what they settle in."""
+        kinds = [kind for kind, ours in KINDS.items() if not types or ours & types]
+        return [
+            self._call(
+                "listing", "get_instruments", {"currency": "any", "kind": kind, "expired": "false"}, LIST_WEIGHT,
+                bucket="instruments",
+            )
+            for kind in kinds
+        ]  # fmt: skip
+
+    def read_listing(self, body: bytes) -> Iterator[Listed]:
+        return rows.listing(body)
 
     def book_snapshot(self, symbol: str, native: str) -> RestRequest:
         """The venue's books start in-band; this is for comparing, its change_id belongs to the channel's chain."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from feedmill.exchanges.base import BookUpdate, MapError
+from feedmill.exchanges.base import BookUpdate, Listed, Listing, MapError
 from feedmill.exchanges.deribit.frames import InstrumentRow, LastTrades, OrderBook, TradeRow
 from feedmill.exchanges.deribit.numbers import decimal_text
-from feedmill.exchanges.times import to_ns
+from feedmill.exchanges.reading import DECODE_ERRORS, map_error
+from feedmill.exchanges.times import Time, to_ns
 from feedmill.shared.events import Flag, Instrument, Side, Trade
 
 NEVER_MS = 32_503_708_800_000
@@ -20,10 +21,26 @@ _SIDES = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
 _TYPES = {
     "future": "Future", "option": "Option", "spot": "Spot", "future_combo": "Combo", "option_combo": "Combo",
 }  # fmt: skip
+_STATES = {
+    "open": Listing.TRADING, "created": Listing.PAUSED, "started": Listing.PAUSED, "locked": Listing.PAUSED,
+    "halted": Listing.PAUSED,
+}  # fmt: skip
+"""Every other state is an end: settlement, delivered, closed, inactive, archivized, terminated."""
 
 
 class _Name(msgspec.Struct, gc=False):
     instrument_name: str
+
+
+class _ListedRow(msgspec.Struct, gc=False):
+    instrument_name: str
+    kind: str
+    base_currency: str
+    quote_currency: str
+    expiration_timestamp: Time = 0
+    settlement_period: str = ""
+    state: str = ""
+    is_active: bool = True
 
 
 def _result(form: Any) -> msgspec.json.Decoder[Any]:
@@ -34,6 +51,8 @@ _book, _trades, _raw = _result(OrderBook), _result(LastTrades), _result(Raw)
 _list = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(_Name)
 _row = msgspec.json.Decoder(InstrumentRow)
+_raws = _result(list[Raw])
+_listed = msgspec.json.Decoder(_ListedRow)
 
 
 def trade(symbol: str, row: TradeRow, receive_ns: int, flags: int = 0) -> Trade:
@@ -70,12 +89,36 @@ def instruments(symbols: Mapping[str, str], body: bytes, receive_ns: int) -> lis
     return found
 
 
+def listing(body: bytes) -> Iterator[Listed]:
+    """``get_instruments``: every row of it that can be read."""
+    try:
+        found = _raws.decode(body).result
+    except DECODE_ERRORS as error:
+        raise map_error(error) from error
+    for raw in found:
+        try:
+            row = _listed.decode(raw)
+        except DECODE_ERRORS:
+            continue
+        kind = _kind(row.kind, row.settlement_period)
+        if kind is not None:
+            name, expiry = row.instrument_name, row.expiration_timestamp
+            state = _STATES.get(row.state, Listing.ENDED) if row.state else Listing.TRADING
+            if not row.is_active and state is Listing.TRADING:
+                state = Listing.ENDED
+            expiry_ns = to_ns(expiry) if expiry < NEVER_MS else 0
+            yield Listed(name, name, kind, row.base_currency, row.quote_currency, expiry_ns, state)
+
+
+def _kind(kind: str, settlement_period: str) -> str | None:
+    """Our type; None = a kind not known here."""
+    return "Perpetual" if kind == "future" and settlement_period == "perpetual" else _TYPES.get(kind)
+
+
 def _instrument(symbol: str, row: InstrumentRow, receive_ns: int) -> Instrument:
-    kind = _TYPES.get(row.kind)
+    kind = _kind(row.kind, row.settlement_period)
     if kind is None:
         raise MapError("bad_field", f"kind {row.kind[:40]}")
-    if kind == "Future" and row.settlement_period == "perpetual":
-        kind = "Perpetual"
     expiry = row.expiration_timestamp
     return Instrument(
         symbol=symbol, native=row.instrument_name, type=kind, base=row.base_currency, quote=row.quote_currency,

@@ -34,6 +34,7 @@ TRY_AGAIN = 1.0
 """Seconds after which a disk that refused is tried again."""
 FREE_SHARE = 16
 """A spill that was full is used again when the 16th part of it is free."""
+USED_UP = "its size is used up"
 USABLE = 15 / 16
 """Of the configured size: file systems count blocks, and a volume above its limit ends the pod."""
 
@@ -90,7 +91,7 @@ class Spool:
     @property
     def oldest_seconds(self) -> float:
         """Age of the oldest segment, 0 without one."""
-        first = next((disk.extents[0] for disk in self.disks), None)
+        first = next((disk.extents[0] for disk in self.disks if disk.extents), None)
         return 0.0 if first is None else max(0.0, (now_ns() - first.head.created_ns) / SECOND)
 
     # life
@@ -155,7 +156,9 @@ class Spool:
         producer = self._producer
         if self._blocked_for() >= AFTER or producer.budget.used >= MEMORY_SHARE * producer.budget.limit:
             return True
-        return self.active and (producer.backlog.unsent_on_disk or producer.lane is not producer)
+        return self.active and (
+            producer.unreplicated or producer.backlog.unsent_on_disk or producer.lane is not producer
+        )
 
     async def work(self) -> bool:
         """One write, or the end of the spilling; answers whether more is to be written at once."""
@@ -221,8 +224,9 @@ class Spool:
             self._refused(written.error)
         elif written.full:
             self._producer.set_stuck(True)
-            self.problem = "its size is used up"
-            self._log.error("spill.full", **self._numbers(), effect="the newest is shed once memory is full too")
+            if self.problem != USED_UP:
+                self._log.error("spill.full", **self._numbers(), effect="the newest is shed once memory is full too")
+            self.problem = USED_UP
         elif self._producer.stuck:
             self._producer.set_stuck(False)
             self.problem = ""
