@@ -245,6 +245,17 @@ async def test_rights_of_a_key_and_its_rotation(venue, connect) -> None:
         _, body, _ = await signed_get(base, rights, new)
         assert body["enableWithdrawals"], "the new key has the rights of the old one"
         assert (await client.ask(ask("userDataStream.subscribe.signature", 3, **signed_params(new))))["status"] == 200
+        async with aiohttp.ClientSession() as http:
+            async with http.get(f"{base}/_sim/accounts/keys", params={"account": old["account"]}) as answer:
+                told = await answer.json()
+            async with http.get(f"{base}/_sim/stats") as answer:
+                assert (await answer.json())["private"]["listened"] == 1
+        assert [(each["type"], each["ended"], each["uses"], each["refused"]) for each in told] == [
+            ("hmac", True, 2, 1),
+            ("ed25519", True, 1, 0),
+            ("hmac", False, 2, 0),
+            ("ed25519", False, 0, 0),
+        ]
 
 
 async def test_faults_of_private_events(venue, connect, ledger) -> None:
@@ -322,3 +333,23 @@ async def test_a_thousand_accounts_on_one_connection(venue, connect) -> None:
             got += "event" in await client.next()
         reported = {message["subscriptionId"] for message in client.got if "event" in message}
         assert len(reported) > 900
+
+
+async def test_limits_change_on_demand(venue, connect) -> None:
+    async with venue(limits={"weight": 1000}) as (sim, keys_file), aiohttp.ClientSession() as http:
+        base = sim.endpoints[VENUE][1]
+        key = keys_in(keys_file, VENUE)[0]
+
+        async def limit(**fields: Any) -> tuple[int, Any]:
+            async with http.post(f"{base}/_sim/limits", json=fields) as answer:
+                return answer.status, await answer.json()
+
+        assert (await signed_get(base, "/api/v3/account", key))[0] == 200
+        assert sim.venues[VENUE].stats()["weight"] == {"limit": 1000, "peak": 20}
+        assert await limit(weight=30) == (200, {"weight": 30})
+        assert (await signed_get(base, "/api/v3/account", key))[0] == 429
+        assert (await limit(weight=100))[0] == 200
+        assert (await signed_get(base, "/api/v3/account", key))[0] == 200
+        for wrong in ({"wait": 1}, {"weight": "many"}, {"weight": True}):
+            status, body = await limit(**wrong)
+            assert (status, next(iter(wrong)) in body["error"]) == (400, True)

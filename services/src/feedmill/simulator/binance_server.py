@@ -12,7 +12,7 @@ from aiohttp import web
 from feedmill.simulator.accounts.spot_stream import SpotSide
 from feedmill.simulator.accounts.usdm_stream import UsdmSide
 from feedmill.simulator.binance_rest import BinanceRest, RestSource, too_much_weight
-from feedmill.simulator.config import SimulatorConfig, VenueConfig
+from feedmill.simulator.config import Limits, SimulatorConfig, VenueConfig
 from feedmill.simulator.connection import Connection, Mode
 from feedmill.simulator.faults import RestFault
 from feedmill.simulator.limits import Weights
@@ -45,6 +45,16 @@ class BinanceVenue(Venue):
     def weights_of(self, address: str) -> Weights:
         """Public and signed requests share one."""
         return self._weights.setdefault(address, Weights(self.limits))
+
+    def set_limits(self, limits: Limits) -> None:
+        super().set_limits(limits)
+        for weights in self._weights.values():
+            weights.limits = limits
+            weights.peak = 0
+
+    def stats(self) -> dict[str, Any]:
+        most = max((each.peak for each in self._weights.values()), default=0)
+        return super().stats() | {"weight": {"limit": self.limits.weight, "peak": most}}
 
     def use(self, source: BinanceData) -> None:
         self.source = self.data = source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ _DEFAULT_LIMITS = {
 def default_limits(venue: str, **changes: Any) -> Limits:
     """The dossier's limits of ``venue`` with some of them changed."""
     return replace(_DEFAULT_LIMITS[venue], **changes)
+
+
+def change_limits(limits: Limits, fields: Mapping[str, Any]) -> Limits:
+    """``limits`` with some of them changed. Raises ConfigError."""
+    known = {each.name: each.type for each in dataclass_fields(Limits)}
+    for name, value in fields.items():
+        if name not in known:
+            raise ConfigError(f"{name!r} names no limit: use one of {', '.join(known)}")
+        wanted = {"bool": bool, "int": int}.get(str(known[name]), (int, float))
+        if not isinstance(value, wanted) or (isinstance(value, bool) and known[name] != "bool"):
+            raise ConfigError(f"limit {name}: {value!r} is no {known[name]}")
+    return replace(limits, **fields)
 
 
 def parse_mix(text: str) -> dict[str, float]:

@@ -42,20 +42,23 @@ class Weights:
     """Binance's request weight of one address: windows aligned to the wall clock, 429, then 418."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._window = -1
         self._used = 0
+        self.peak = 0
+        """The most that any window has seen."""
         self._refused = 0
         self._banned_until = 0.0
 
     def take(self, weight: int, now: float) -> WeightVerdict:
-        limits = self._limits
+        limits = self.limits
         window = int(now // limits.weight_window)
         if window != self._window:
             self._window, self._used, self._refused = window, 0, 0
         if now < self._banned_until:
             return WeightVerdict(418, self._used, self._banned_until - now)
         self._used += weight
+        self.peak = max(self.peak, self._used)
         if self._used <= limits.weight:
             return WeightVerdict(200, self._used)
         self._refused += 1

@@ -13,7 +13,14 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from feedmill.simulator.accounts.side import PrivateSide, write_keys_aside
-from feedmill.simulator.config import ConfigError, Limits, SimulatorConfig, VenueConfig, default_limits
+from feedmill.simulator.config import (
+    ConfigError,
+    Limits,
+    SimulatorConfig,
+    VenueConfig,
+    change_limits,
+    default_limits,
+)
 from feedmill.simulator.connection import Connection, Mode
 from feedmill.simulator.faults import REST_KINDS, SOCKET_KINDS, TOPIC_KINDS, Fault, FaultBoard, RestFault, fault_from
 from feedmill.simulator.ledger import Ledger
@@ -87,6 +94,7 @@ class Venue(ABC):
         app = web.Application(client_max_size=1 << 20, middlewares=[self._rest_faults])
         app.router.add_post("/_sim/fault", self._admin_fault)
         app.router.add_post("/_sim/stop", self._admin_stop)
+        app.router.add_post("/_sim/limits", self._admin_limits)
         app.router.add_get("/_sim/stats", self._admin_stats)
         app.router.add_get("/_sim/health", self._admin_health)
         self.private.add_admin(app.router)
@@ -389,6 +397,20 @@ class Venue(ABC):
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response({"hit": hit})
+
+    def set_limits(self, limits: Limits) -> None:
+        """From now on; connections that stand keep their own."""
+        self.limits = limits
+
+    async def _admin_limits(self, request: web.Request) -> web.Response:
+        try:
+            fields = await request.json()
+            if not isinstance(fields, dict):
+                raise ConfigError('the body must be a JSON object of limits, such as {"weight": 6000}')
+            self.set_limits(change_limits(self.limits, fields))
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response({name: getattr(self.limits, name) for name in fields})
 
     async def _admin_stop(self, request: web.Request) -> web.Response:
         self.stop_emitting(finish=request.query.get("finish", "") in ("1", "true"))

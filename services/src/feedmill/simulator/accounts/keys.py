@@ -33,9 +33,15 @@ class ApiKey:
     """Addresses the key may be used from; empty = all."""
     until_ms: int = NEVER
     """Refused from then on."""
+    uses: int = 0
+    refused: int = 0
 
     def allowed(self, address: str, now_ms: int) -> bool:
-        return now_ms < self.until_ms and (not self.ips or address in self.ips)
+        """Asked once a use, which is counted."""
+        may = now_ms < self.until_ms and (not self.ips or address in self.ips)
+        self.uses += may
+        self.refused += not may
+        return may
 
     def signed(self, payload: str, signature: str) -> bool:
         if self.private is not None:

@@ -158,6 +158,7 @@ class PrivateSide(ABC):
     def add_admin(self, router: web.UrlDispatcher) -> None:
         router.add_post("/_sim/accounts/step", self._admin_step)
         router.add_post("/_sim/accounts/key", self._admin_key)
+        router.add_get("/_sim/accounts/keys", self._admin_keys)
 
     async def _admin_step(self, request: web.Request) -> web.Response:
         count = request.query.get("count", "1")
@@ -181,10 +182,22 @@ class PrivateSide(ABC):
             await self.venue.write_keys()
         return web.json_response({"hit": hit})
 
+    async def _admin_keys(self, request: web.Request) -> web.Response:
+        """How often each key of an account was used, and tried after its end; oldest first. No key is in it."""
+        account = request.query.get("account", "")
+        now_ms = self.venue.now_ns() // 1_000_000
+        return web.json_response(
+            [
+                {"type": key.kind, "ended": now_ms >= key.until_ms, "uses": key.uses, "refused": key.refused}
+                for key in self.keys.of(account)
+            ]
+        )
+
     def stats(self) -> dict[str, int]:
         return {
             "accounts": len(self.accounts),
             "steps": self.engine.steps,
+            "listened": len({account for (account, _), topic in self.topics.items() if topic.outlets}),
             "open_orders": sum(len(account.open) for account in self.accounts.values()),
         }
 
