@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from feedmill.cli.simulate import clock_base, simulate
 from feedmill.resources.load import load_files
+from feedmill.simulator.config import VENUES, parse_accounts
 
 RUN = "import typer; from feedmill.cli.simulate import simulate; typer.run(simulate)"
 
@@ -136,6 +137,12 @@ def test_it_refuses_with_the_remedy(args: list[str], words: str) -> None:
     assert words in result.output
 
 
+def test_accounts_of_all_or_of_some() -> None:
+    assert parse_accounts("2", VENUES) == {"binance/Spot": 2, "binance/UsdM": 2, "deribit/Derivatives": 2}
+    found = parse_accounts("binance/Spot=1, deribit/Derivatives=3", VENUES)
+    assert found == {"binance/Spot": 1, "binance/UsdM": 0, "deribit/Derivatives": 3}
+
+
 async def test_keys_go_to_their_file_and_nowhere_else(tmp_path: Path) -> None:
     keys, ledger = tmp_path / "keys.json", tmp_path / "ledger"
     args = ("-e", "all", "--accounts", "3", "--account-rate", "200", "--keys", str(keys), "--ledger", str(ledger))
@@ -171,6 +178,8 @@ def _filled(ledger: Path, venue: str) -> bool:
     ("args", "words"),
     [
         (["--accounts", "-1"], "accounts -1 is out of range"),
+        (["--accounts", "many"], "--accounts 'many' is not understood"),
+        (["--accounts", "binance/Spot=1,kraken/Spot=1"], "--accounts 'kraken/Spot=1' is not understood"),
         (["--account-rate", "-1"], "account rate -1.0 is negative"),
     ],
 )

@@ -215,6 +215,14 @@ async def test_a_faithful_store_is_equal_and_damage_is_found(
     (found,) = (await verify(tmp_path / "ledger", database_url)).venues
     assert (found.trades.lost, found.trades.in_gaps, found.ok) == (len(ids), 0, False)
     assert any(f"{symbol} {ids[0]}" in note for note in found.notes)
+    # What an account missed excuses no feed.
+    await database.execute(
+        "INSERT INTO gaps VALUES ('a', 'default.@a.0', NULL, 'Account', 'disconnected', 'open', NULL, NULL, '{}', 1, 0,"
+        " '', 1, 1)"
+    )
+    (found,) = (await verify(tmp_path / "ledger", database_url)).venues
+    assert (found.trades.lost, found.trades.in_gaps, found.causes) == (len(ids), 0, {})
+    await database.execute("DELETE FROM gaps")
     ranges = "{" + ",".join(f"[{n},{n}]" for n in ids) + "}"
     await store.gap(symbol, "Trades", ids[0], ids[-1], ranges)
     (found,) = (await verify(tmp_path / "ledger", database_url)).venues

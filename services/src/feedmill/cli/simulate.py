@@ -22,6 +22,7 @@ from feedmill.simulator.config import (
     SimulatorConfig,
     VenueConfig,
     default_limits,
+    parse_accounts,
     parse_mix,
 )
 from feedmill.simulator.simulator import Simulator
@@ -146,8 +147,12 @@ def simulate(
     levels: Annotated[int, typer.Option(metavar="NUMBER", help="Book levels a side.")] = 200,
     history: Annotated[int, typer.Option(metavar="NUMBER", help="Trades an instrument keeps for REST.")] = 20_000,
     accounts: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Accounts a venue has: keys, orders, fills, balances, positions.")
-    ] = 0,
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="Accounts a venue has, with keys, orders, fills, balances; or EXCHANGE/MARKET=NUMBER,... for some.",
+        ),
+    ] = "0",
     account_rate: Annotated[
         float, typer.Option(metavar="ACTIONS/S", help="What all accounts of a venue do a second; 0 = nothing.")
     ] = 10.0,
@@ -194,7 +199,7 @@ def _config(
     limit: list[str],
     levels: int,
     history: int,
-    accounts: int,
+    accounts: str,
     account_rate: float,
     **rest: Any,
 ) -> SimulatorConfig:
@@ -203,12 +208,13 @@ def _config(
     if extra and len(names) > 1:
         raise ConfigError("--symbols belongs to one exchange: run one simulator an exchange, or leave it out")
     changes = _limits(limit)
+    counts = parse_accounts(accounts, names)
     venues = []
     for at, name in enumerate(names):
         venue = VenueConfig(name, port + at if port else 0, rate, parse_mix(mix), extra, None, levels=levels)
         limits = default_limits(name, **changes)
         venues.append(
-            dataclasses.replace(venue, limits=limits, history=history, accounts=accounts, account_rate=account_rate)
+            dataclasses.replace(venue, limits=limits, history=history, accounts=counts[name], account_rate=account_rate)
         )
     return SimulatorConfig(tuple(venues), **rest)
 

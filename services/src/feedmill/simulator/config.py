@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -100,6 +100,24 @@ def parse_mix(text: str) -> dict[str, float]:
             )
         mix[channel] = weight
     return mix
+
+
+def parse_accounts(text: str, venues: Sequence[str]) -> dict[str, int]:
+    """``2`` accounts for each of ``venues``, or for some of them ``binance/Spot=2,deribit/Derivatives=1``.
+
+    Raises ConfigError.
+    """
+    found = dict.fromkeys(venues, 0)
+    for part in text.split(","):
+        name, equals, number = (piece.strip() for piece in part.rpartition("="))
+        wanted = [name] if equals else list(venues)
+        if not set(wanted) <= found.keys() or not number.lstrip("-").isdigit():
+            raise ConfigError(
+                f"--accounts {part.strip()!r} is not understood: write a number, or EXCHANGE/MARKET=NUMBER for some of "
+                f"{', '.join(venues)}"
+            )
+        found |= dict.fromkeys(wanted, int(number))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,9 +87,9 @@ _BY_SEQ = """
 _BY_TIME = """
     m.exchange_ns / 1000000 >= coalesce(g.from_seq, -1)
     AND m.exchange_ns / 1000000 <= CASE WHEN coalesce(g.to_seq, -1) < 0 THEN 9223372036854775807 ELSE g.to_seq END"""
-# One without a beginning says nothing: it would excuse every loss there ever was.
+# One without a beginning says nothing: it would excuse every loss there ever was. Those of accounts excuse no feed.
 _WHOLE_SHARD = """
-    EXISTS (SELECT FROM gaps g WHERE g.instrument_id IS NULL AND m.exchange_ns > 0
+    EXISTS (SELECT FROM gaps g WHERE g.instrument_id IS NULL AND g.channel <> 'Account' AND m.exchange_ns > 0
             AND g.from_ns > 0 AND m.exchange_ns >= g.from_ns
             AND (coalesce(g.to_ns, 0) = 0 OR m.exchange_ns <= g.to_ns))"""
 
@@ -136,7 +136,8 @@ def tickers_in_gaps(*, by_time: bool) -> str:
 
 
 CAUSES = """
-SELECT channel, cause, count(*) FROM gaps WHERE instrument_id IN (SELECT id FROM ours) OR instrument_id IS NULL
+SELECT channel, cause, count(*) FROM gaps
+WHERE (instrument_id IN (SELECT id FROM ours) OR instrument_id IS NULL) AND channel <> 'Account'
 GROUP BY 1, 2 ORDER BY 1, 2"""
 
 BOOKS = """
