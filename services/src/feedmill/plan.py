@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from feedmill.exchanges.base import Subscription, Venue
 from feedmill.exchanges.registry import get_venue
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.collection import Key, Resources
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
@@ -29,7 +30,7 @@ class Workload:
     """One process. ``args`` follow ``feedmill``; whoever starts it adds ``--config`` and where its health is served."""
 
     role: str
-    """receiver | distributor | processor | maintenance."""
+    """receiver | distributor | processor | maintenance | accounts."""
     name: str
     """Unique in its namespace, a DNS label."""
     args: tuple[str, ...]
@@ -118,6 +119,8 @@ def plan(resources: Resources) -> list[Workload]:
     for _, pipeline in sorted(resources.pipelines.items()):
         if not pipeline.spec.suspend:
             workloads.extend(_of_pipeline(pipeline))
+            if has_account_pool(pipeline, resources.accounts_of(pipeline)):
+                workloads.extend(_account_pool(pipeline))
     feeds = [feed for _, feed in sorted(resources.feeds.items()) if not feed.spec.suspend]
     for feed in feeds:
         workloads.extend(_distributors(feed))
@@ -140,6 +143,28 @@ def _of_pipeline(pipeline: FeedPipeline) -> list[Workload]:
         for number in range(pipeline.spec.processor.replicas)
     ]
     return [Workload("maintenance", f"{key[1]}-maintenance", ("run", "maintenance", *args), key), *processors]
+
+
+def has_account_pool(pipeline: FeedPipeline, accounts: Sequence[ExchangeAccount]) -> bool:
+    """Whether a pipeline has processes that listen to accounts; ``accounts``: its ExchangeAccounts.
+
+    Also where all of them are suspended: what was captured before is stored.
+    """
+    return pipeline.spec.accounts is not None or bool(accounts)
+
+
+def _account_pool(pipeline: FeedPipeline) -> list[Workload]:
+    key = pipeline.key
+    return [
+        Workload(
+            "accounts",
+            f"{key[1]}-accounts-{number}",
+            ("run", "accounts", "--pipeline", show_key(key), "--replica", f"r{number}"),
+            key,
+            replica=f"r{number}",
+        )
+        for number in range(pipeline.account_pool.replicas)
+    ]
 
 
 def working_shards(feed: ExchangeFeed) -> list[int]:

@@ -14,7 +14,7 @@ from feedmill.resources.checks import Venues, check_all
 from feedmill.resources.document import Document
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.load import installed_venues
-from feedmill.resources.parse import parse_document
+from feedmill.resources.parse import Resource, parse_document
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.problems import Problem
 from feedmill_operator.reconcile.reasons import Reason
@@ -53,7 +53,7 @@ def _foreign(body: Mapping[str, Any]) -> Refusal:
     return Refusal(Reason.SPEC_INVALID, f"{body.get('apiVersion')} {body.get('kind')} is not known to this version")
 
 
-def _read(body: Mapping[str, Any], venues: Venues | None) -> ExchangeFeed | FeedPipeline | Refusal:
+def _read(body: Mapping[str, Any], venues: Venues | None) -> Resource | Refusal:
     metadata = body.get("metadata") or {}
     data = {
         "apiVersion": body.get("apiVersion"),

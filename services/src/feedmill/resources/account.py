@@ -1,4 +1,4 @@
-"""``ExchangeAccount``: orders, fills, balances and positions of one account. A schema only, so far."""
+"""``ExchangeAccount``: orders, fills, balances and positions of one account, whose secrets are in a Secret."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from feedmill.resources.base import NAME_RULE, Boolean, Hint, Model, ObjectMeta, Rule
 from feedmill.resources.common import PipelineRef, SecretRef
 from feedmill.resources.feed import Endpoints
-from feedmill.resources.status import AcceptedStatus
+from feedmill.resources.status import AccountStatus
 from feedmill.resources.types import Environment
 
 
@@ -50,13 +50,15 @@ class AccountSpec(Model):
     exchange: AccountExchange
     """Where the account is."""
     credentials_secret_ref: SecretRef
-    """Secret with the keys `apiKey` and `apiSecret` (or `privateKey`, where the venue takes Ed25519)."""
+    """Secret with the keys `apiKey` (Deribit: the client id) and `apiSecret`, or `privateKey` in its place where the
+    venue takes Ed25519 (Binance: PEM). Use a key that only reads. Changed secrets are taken without a restart."""
     suspend: Boolean = False
     """True stops the account's connection; what is stored stays."""
 
 
 class ExchangeAccount(Model):
-    """Orders, fills, balances and positions of one account. Not carried out by this version yet."""
+    """Orders, fills, balances and positions of one account, with its secrets in a Secret. For many accounts there is
+    the credential store instead (`feedmill accounts`)."""
 
     rules: ClassVar[tuple[Rule, ...]] = (NAME_RULE,)
 
@@ -68,5 +70,10 @@ class ExchangeAccount(Model):
     """Name and labels."""
     spec: AccountSpec
     """What is wanted."""
-    status: AcceptedStatus | None = None
+    status: AccountStatus | None = None
     """Written by the operator."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name)."""
+        return self.metadata.namespace, self.metadata.name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from feedmill.exchanges.base import Venue
-from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.account import AccountExchange, ExchangeAccount
+from feedmill.resources.feed import Exchange, ExchangeFeed
 from feedmill.resources.parse import Loaded
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.problems import Problem, choose, did_you_mean, show_value
@@ -23,7 +24,7 @@ class Venues:
 
 
 def check_all(loaded: Sequence[Loaded], venues: Venues, *, local: bool) -> list[Problem]:
-    """Everything wrong between the resources, and between feeds and their venues."""
+    """Everything wrong between the resources, and between feeds or accounts and their venues."""
     return [
         *_names(loaded),
         *_references(loaded, local=local),
@@ -48,7 +49,7 @@ def _references(loaded: Sequence[Loaded], *, local: bool) -> Iterator[Problem]:
     if local and not pipelines:
         return
     for item in loaded:
-        if not isinstance(item.resource, ExchangeFeed):
+        if isinstance(item.resource, FeedPipeline):
             continue
         namespace, name = item.resource.metadata.namespace, item.resource.spec.pipeline_ref.name
         if (namespace, name) in pipelines:
@@ -56,7 +57,8 @@ def _references(loaded: Sequence[Loaded], *, local: bool) -> Iterator[Problem]:
         known = sorted(other for space, other in pipelines if space == namespace)
         elsewhere = sorted(space for space, other in pipelines if other == name)
         if elsewhere:
-            remedy = f"it is in namespace {elsewhere[0]}: a feed and its pipeline share one namespace"
+            what = "a feed" if isinstance(item.resource, ExchangeFeed) else "an account"
+            remedy = f"it is in namespace {elsewhere[0]}: {what} and its pipeline share one namespace"
         elif known:
             remedy = choose(name, known)
         else:
@@ -66,10 +68,10 @@ def _references(loaded: Sequence[Loaded], *, local: bool) -> Iterator[Problem]:
 
 
 def _venue(item: Loaded, venues: Venues) -> Iterator[Problem]:
-    feed = item.resource
-    if not isinstance(feed, ExchangeFeed):
+    resource = item.resource
+    if isinstance(resource, FeedPipeline):
         return
-    exchange = feed.spec.exchange
+    exchange = resource.spec.exchange
     names = tuple(venues.names())
     if f"{exchange.name}/{exchange.market}" not in names:
         yield _unknown_venue(item, exchange.name, exchange.market, names)
@@ -80,16 +82,35 @@ def _venue(item: Loaded, venues: Venues) -> Iterator[Problem]:
         message = f"the adapter {exchange.name}/{exchange.market} cannot be loaded ({error}): install it anew"
         yield item.document.problem(("spec", "exchange"), message)
         return
-    own = venue.endpoints.get(exchange.environment.value, {})
-    given = exchange.endpoints
-    if not (own.get("stream") or (given and given.stream)) or not (own.get("rest") or (given and given.rest)):
+    if isinstance(resource, ExchangeAccount):
+        yield from _account(item, resource.spec.exchange, venue)
+        return
+    own = {environment: urls.get("stream", "") for environment, urls in venue.endpoints.items()}
+    yield from _addresses(item, exchange, venue, own)
+    yield from _instruments(item, resource, venue)
+    yield from _channels(item, resource, venue)
+
+
+def _account(item: Loaded, exchange: AccountExchange, venue: Venue) -> Iterator[Problem]:
+    if venue.accounts is None:
+        message = f"{show_value(exchange.market)}: accounts of {venue.name} cannot be listened to by this installation"
+        yield item.document.problem(("spec", "exchange", "market"), message)
+        return
+    yield from _addresses(item, exchange, venue, venue.accounts.streams)
+
+
+def _addresses(
+    item: Loaded, exchange: Exchange | AccountExchange, venue: Venue, streams: Mapping[str, str]
+) -> Iterator[Problem]:
+    """``streams``: environment -> base URL of the WebSockets meant."""
+    wanted, given = exchange.environment.value, exchange.endpoints
+    rest = venue.endpoints.get(wanted, {}).get("rest")
+    if not (streams.get(wanted) or (given and given.stream)) or not (rest or (given and given.rest)):
         message = (
-            f"{show_value(exchange.environment.value)}: {venue.name} has no addresses for it: "
-            f"{choose(exchange.environment.value, sorted(venue.endpoints))}, or give both endpoints"
+            f"{show_value(wanted)}: {venue.name} has no addresses for it: "
+            f"{choose(wanted, sorted(venue.endpoints))}, or give both endpoints"
         )
         yield item.document.problem(("spec", "exchange", "environment"), message)
-    yield from _instruments(item, feed, venue)
-    yield from _channels(item, feed, venue)
 
 
 def _unknown_venue(item: Loaded, exchange: str, market: str, names: Sequence[str]) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 
@@ -17,6 +18,7 @@ class Resources:
 
     feeds: dict[Key, ExchangeFeed] = field(default_factory=dict)
     pipelines: dict[Key, FeedPipeline] = field(default_factory=dict)
+    accounts: dict[Key, ExchangeAccount] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     """Objects of other API groups in the same files (``feed.yaml:12: Secret redis``); they are not used."""
 
@@ -27,6 +29,15 @@ class Resources:
             feed
             for key, feed in sorted(self.feeds.items())
             if key[0] == namespace and feed.spec.pipeline_ref.name == name
+        ]
+
+    def accounts_of(self, pipeline: FeedPipeline) -> list[ExchangeAccount]:
+        """Accounts that go through ``pipeline``, suspended ones included, by name."""
+        namespace, name = pipeline.key
+        return [
+            account
+            for key, account in sorted(self.accounts.items())
+            if key[0] == namespace and account.spec.pipeline_ref.name == name
         ]
 
     def pipeline_of(self, feed: ExchangeFeed) -> FeedPipeline:

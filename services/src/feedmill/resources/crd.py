@@ -121,7 +121,12 @@ KINDS: tuple[Kind, ...] = (
         (
             Column("Exchange", ".spec.exchange.name"),
             Column("Market", ".spec.exchange.market"),
-            Column("Accepted", _condition("Accepted")),
+            _READY,
+            _REASON,
+            Column("State", ".status.state"),
+            Column("Fill", ".status.lastFill", "date", description="How long ago the newest stored fill was."),
+            Column("Pipeline", ".spec.pipelineRef.name", wide=True),
+            _MESSAGE,
             _AGE,
         ),
     ),

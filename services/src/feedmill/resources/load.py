@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feedmill.exchanges import registry
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.checks import Venues, check_all
 from feedmill.resources.collection import Key, Resources
 from feedmill.resources.document import read_documents
@@ -62,8 +63,8 @@ def load_files(
 ) -> Resources:
     """Read and check the resources in ``paths`` (files, or folders: every .yaml and .yml in them, not below).
 
-    Relative paths count from the working directory; symlinks are followed. ``local``: feeds without any pipeline in the
-    files get a default one. Raises ResourceError that lists every problem of every file.
+    Relative paths count from the working directory; symlinks are followed. ``local``: feeds and accounts without any
+    pipeline in the files get a default one. Raises ResourceError that lists every problem of every file.
     """
     return load_read(read_files(paths), local=local, venues=venues)
 
@@ -107,17 +108,21 @@ def _load(texts: dict[str, str], problems: list[Problem], *, local: bool, venues
     problems.extend(check_all(loaded, venues, local=local) if whole else _checks_of_parts(loaded, venues, problems))
     if whole and not loaded:
         names = ", ".join(texts) or "no file"
-        problems.append(Problem(names, 0, "", "holds no ExchangeFeed or FeedPipeline: add one (see examples/)"))
+        what = "holds no ExchangeFeed, ExchangeAccount or FeedPipeline: add one (see examples/)"
+        problems.append(Problem(names, 0, "", what))
     if problems:
         raise ResourceError(problems)
     for item in loaded:
         if isinstance(item.resource, ExchangeFeed):
             resources.feeds[item.resource.key] = item.resource
+        elif isinstance(item.resource, ExchangeAccount):
+            resources.accounts[item.resource.key] = item.resource
         else:
             resources.pipelines[item.resource.key] = item.resource
     if local and not resources.pipelines:
-        for feed in resources.feeds.values():
-            key = (feed.metadata.namespace, feed.spec.pipeline_ref.name)
+        wanted = [(feed.key[0], feed.spec.pipeline_ref.name) for feed in resources.feeds.values()]
+        wanted += [(account.key[0], account.spec.pipeline_ref.name) for account in resources.accounts.values()]
+        for key in wanted:
             resources.pipelines.setdefault(key, default_pipeline(*key))
     return resources
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.base import API_VERSION, Model
 from feedmill.resources.document import Document
 from feedmill.resources.feed import ExchangeFeed
@@ -20,13 +21,18 @@ from feedmill.resources.rules import violations
 from feedmill.resources.shape import Path, Shape, known_paths, properties, shape_at, show_path
 from feedmill.resources.symbols import suggest_form
 
-Resource = ExchangeFeed | FeedPipeline
-MODELS: Mapping[str, type[ExchangeFeed] | type[FeedPipeline]] = {
+Resource = ExchangeFeed | FeedPipeline | ExchangeAccount
+ResourceModel = type[ExchangeFeed] | type[FeedPipeline] | type[ExchangeAccount]
+MODELS: Mapping[str, ResourceModel] = {
     "ExchangeFeed": ExchangeFeed,
     "FeedPipeline": FeedPipeline,
+    "ExchangeAccount": ExchangeAccount,
 }
-PLANNED = ("ExchangeAccount", "FeedBackup", "FeedRestore")
+PLANNED = ("FeedBackup", "FeedRestore")
 _GROUP = API_VERSION.partition("/")[0]
+_SECRETS = ("url", "password", "token", "apiKey", "apiSecret", "privateKey")
+"""What people write where only the reference to a Secret belongs."""
+_REFERENCES = ("urlSecretRef", "botTokenSecretRef", "credentialsSecretRef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +79,7 @@ def parse_document(document: Document) -> tuple[Loaded | None, list[Problem]]:
     return (Loaded(resource, document) if resource is not None else None), problems
 
 
-def _readable_part(
-    model: type[ExchangeFeed] | type[FeedPipeline], data: dict[str, Any], broken: Sequence[Path]
-) -> Resource | None:
+def _readable_part(model: ResourceModel, data: dict[str, Any], broken: Sequence[Path]) -> Resource | None:
     """The document without what is broken in it; None when something required is."""
     part = copy.deepcopy(data)
     for path in broken:
@@ -103,7 +107,7 @@ def _identify(document: Document, data: dict[str, Any]) -> tuple[str | None, lis
             return None, [document.problem(("apiVersion",), f"{show_value(version)} is not known: write {API_VERSION}")]
         return None, []
     if kind in PLANNED:
-        message = f"{kind} is not supported yet: remove it (this version reads {' and '.join(MODELS)})"
+        message = f"{kind} is not supported yet: remove it (this version reads {', '.join(MODELS)})"
         return None, [document.problem(("kind",), message)]
     if kind not in MODELS:
         return None, [document.problem(("kind",), f"{show_value(kind)} is not known: {choose(kind, tuple(MODELS))}")]
@@ -212,8 +216,8 @@ def _unknown_key(model: type[Model], path: Path) -> str:
     near = did_you_mean(camel, names)
     if near:
         return f'unknown key "{key}": did you mean {near}?'
-    if key in ("url", "password", "token") and {"urlSecretRef", "botTokenSecretRef"} & set(names):
-        reference = "urlSecretRef" if "urlSecretRef" in names else "botTokenSecretRef"
+    reference = next((name for name in _REFERENCES if name in names), None)
+    if key in _SECRETS and reference is not None:
         return f'unknown key "{key}": secrets stay out of manifests, put it into a Secret and name that in {reference}'
     for place, prop in known_paths(model):
         if prop.name == camel and "metadata" not in place and "podTemplate" not in place:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from feedmill.resources.account_pool import AccountPool
 from feedmill.resources.base import NAME_RULE, Boolean, Hint, Integer, Label, Model, ObjectMeta, Rule
 from feedmill.resources.common import (
     CircuitBreaker,
@@ -288,6 +289,9 @@ class PipelineSpec(Model):
     upgrade of the operator."""
     processor: Processor = Field(default_factory=Processor)
     """The processes that write to PostgreSQL."""
+    accounts: AccountPool | None = None
+    """The processes that listen to accounts. There are some, with the defaults, also where this is left out and an
+    ExchangeAccount names the pipeline."""
     api: Api = Field(default_factory=Api)
     """The HTTP API. This version has none."""
     egress: Label = "default"
@@ -328,6 +332,11 @@ class FeedPipeline(Model):
     def key(self) -> tuple[str, str]:
         """(namespace, name)."""
         return self.metadata.namespace, self.metadata.name
+
+    @property
+    def account_pool(self) -> AccountPool:
+        """``spec.accounts``, or the defaults."""
+        return self.spec.accounts or AccountPool()
 
 
 def default_pipeline(namespace: str, name: str) -> FeedPipeline:

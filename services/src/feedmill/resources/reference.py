@@ -25,6 +25,7 @@ _PATTERNS = {
     "Quantity": "size",
     "KeepFor": "duration (whole `h` or `d`)",
     "RefreshInterval": "duration (`10s` or longer)",
+    "CheckInterval": "duration (`10s` or longer)",
     "SampleInterval": "duration (`100ms` or longer)",
 }
 _QUANTITY = shape_of(ResourceQuantity).constraints["pattern"]

@@ -98,14 +98,31 @@ class ProcessorStatus(Model):
     """Label selector of the pods, for autoscalers."""
 
 
+class AccountsStatus(Model):
+    """The account receivers, and what they say of their accounts."""
+
+    replicas: Count = 0
+    """Pods wanted."""
+    updated: Count = 0
+    """Of the newest image and template."""
+    ready: Count = 0
+    """Able to work."""
+    enabled: Count | None = None
+    """Accounts to be listened to, those of the credential store included."""
+    listening: Count | None = None
+    """Of these, the ones listened to."""
+    refused: Count | None = None
+    """Of these, the ones whose key or secrets are refused."""
+
+
 class PipelineStatus(Model):
     """What the operator saw of a pipeline."""
 
     observed_generation: Count | None = None
     """Generation of the spec that was last worked on."""
     conditions: Conditions = Field(default_factory=list)
-    """Ready, Accepted, Progressing, ProcessorAvailable, RedisReachable, PostgresReachable, BackupHealthy, Suspended,
-    Paused."""
+    """Ready, Accepted, Progressing, ProcessorAvailable, AccountsAvailable (where there are account receivers),
+    RedisReachable, PostgresReachable, BackupHealthy, Suspended, Paused."""
     image: Annotated[str, Field(max_length=512)] | None = None
     """Image of the services: `spec.image`, else what was pinned when the pipeline was made. An upgrade of the operator
     does not change it."""
@@ -117,8 +134,23 @@ class PipelineStatus(Model):
     """How far the processors are behind the distributors, as a bucket."""
     processor: ProcessorStatus | None = None
     """Pods of the processors."""
+    accounts: AccountsStatus | None = None
+    """The account receivers, where there are any."""
     config: ConfigStatus | None = None
     """Which configuration they work with."""
+
+
+class AccountStatus(Model):
+    """What the operator saw of an account."""
+
+    observed_generation: Count | None = None
+    """Generation of the spec that was last worked on."""
+    conditions: Conditions = Field(default_factory=list)
+    """Ready, Accepted, Listening, Suspended."""
+    state: Annotated[str, Field(max_length=64)] | None = None
+    """In a word: Listening, Reconciling, Connecting, Refused, Suspended, Unknown."""
+    last_fill: Annotated[str, Field(max_length=40)] | None = None
+    """Time of the newest fill that was stored (UTC); coarse."""
 
 
 class AcceptedStatus(Model):

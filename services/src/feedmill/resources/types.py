@@ -82,6 +82,14 @@ class RefreshInterval(Duration):
     meaning = "an interval: write 10s or longer in s, m or h, such as 30s, 5m or 1h"
 
 
+class CheckInterval(Duration):
+    """How often something is looked at again: 10s at least, days at most."""
+
+    __slots__ = ()
+    pattern = r"^([1-9][0-9]{1,4}s|[1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h|[1-9][0-9]?d)$"
+    meaning = "an interval: write 10s or longer in s, m, h or d, such as 10m, 24h or 7d"
+
+
 class KeepFor(Duration):
     """How long data is kept: hours or days, since it is dropped in partitions of a day."""
 
@@ -140,6 +148,13 @@ class Severity(StrEnum):
     INFO = "Info"
     WARNING = "Warning"
     CRITICAL = "Critical"
+
+
+class WithdrawPolicy(StrEnum):
+    """What is done with a key that may withdraw."""
+
+    REFUSE = "Refuse"
+    FLAG = "Flag"
 
 
 class LogLevel(StrEnum):
