@@ -158,7 +158,7 @@ def test_all_that_is_wrong_with_the_files_before_anything_connects(
         (GOOD.replace("spot", "Spot_1"), '"Spot_1": the name must be 1 to 40 lower-case letters, digits'),
         (GOOD + "---\n" + GOOD, "another ExchangeFeed of that name is in feed.yaml:3: rename or remove one"),
         (GOOD + OWN_SERVERS.replace("name: main", "name: mian"), "no FeedPipeline of that name in namespace default"),
-        ("\n", "holds no ExchangeFeed or FeedPipeline: add one (see examples/)"),
+        ("\n", "holds no ExchangeFeed, ExchangeAccount or FeedPipeline: add one (see examples/)"),
         (
             GOOD + "  suspend: true\n",
             "the manifest holds no feed to run: add an ExchangeFeed (see examples/) or end its",

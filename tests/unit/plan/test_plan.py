@@ -22,6 +22,7 @@ from feedmill.plan import (
     shards_of,
     show_key,
 )
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.collection import Resources
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.load import load_texts
@@ -129,6 +130,48 @@ def test_a_suspended_feed_has_no_process_and_keeps_its_pipeline() -> None:
     found = resources()
     found.feeds = {key: feed for key, feed in found.feeds.items() if feed.spec.suspend}
     assert {workload.role for workload in plan(found)} == {"maintenance", "processor"}
+
+
+def account(**spec: Any) -> ExchangeAccount:
+    return ExchangeAccount.model_validate(
+        {
+            "metadata": {"name": "mine"},
+            "spec": {
+                "pipelineRef": {"name": "main"},
+                "exchange": {"name": "binance", "market": "Spot"},
+                "credentialsSecretRef": {"name": "binance-main"},
+                **spec,
+            },
+        }
+    )
+
+
+def accounts_of(found: Resources) -> list[str]:
+    return [line for line in shown(plan(found)).splitlines() if line.startswith("accounts ")]
+
+
+def test_accounts_bring_the_pool_of_their_pipeline() -> None:
+    found = resources()
+    found.accounts = {("default", "mine"): account()}
+    one = "accounts main-accounts-0: run accounts --pipeline default/main --replica r0"
+    assert accounts_of(found) == [one]
+    roles = list(dict.fromkeys(workload.role for workload in plan(found)))
+    assert roles == ["maintenance", "processor", "accounts", "distributor", "receiver"]
+    # What a suspended one has captured is to be stored.
+    found.accounts = {("default", "mine"): account(suspend=True)}
+    assert accounts_of(found) == [one]
+    found.accounts = {("default", "mine"): account(pipelineRef={"name": "other"})}
+    assert accounts_of(found) == []
+
+
+def test_the_pool_of_the_credential_store_needs_no_account_in_the_files() -> None:
+    text = MANIFEST.replace("processor: {replicas: 2}", "accounts: {replicas: 2}")
+    assert accounts_of(load_texts({"all.yaml": text})) == [
+        "accounts main-accounts-0: run accounts --pipeline default/main --replica r0",
+        "accounts main-accounts-1: run accounts --pipeline default/main --replica r1",
+    ]
+    suspended = text.replace("accounts: {replicas: 2}", "accounts: {replicas: 2}, suspend: true")
+    assert accounts_of(load_texts({"all.yaml": suspended})) == []
 
 
 def test_shards_are_stable() -> None:

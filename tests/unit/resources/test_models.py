@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.base import Model
 from feedmill.resources.feed import Channel, ExchangeFeed, FeedSpec
 from feedmill.resources.load import ResourceError, load_texts
@@ -24,7 +25,7 @@ from feedmill.resources.problems import Problem
 from feedmill.resources.reference import reference
 from feedmill.resources.rules import violations
 from feedmill.resources.shape import known_paths, objects_of, properties, show_path
-from feedmill.resources.types import Duration, KeepFor, Quantity, SampleInterval
+from feedmill.resources.types import CheckInterval, Duration, KeepFor, Quantity, SampleInterval
 
 ROOT = Path(__file__).parents[3]
 FULL = list(yaml.safe_load_all((ROOT / "examples" / "full-pipeline.yaml").read_text(encoding="utf-8")))
@@ -50,6 +51,11 @@ FEED_DEFAULTS = {
     "spec.logLevel": "Info",
     "spec.suspend": False,
 }
+ACCOUNT_DEFAULTS = {
+    "metadata.namespace": "default",
+    "spec.exchange.environment": "Production",
+    "spec.suspend": False,
+}
 PIPELINE_DEFAULTS = {
     "metadata.namespace": "default",
     "spec.redis.managed.storage": "2Gi",
@@ -61,6 +67,9 @@ PIPELINE_DEFAULTS = {
     "spec.postgres.circuitBreaker.failureThreshold": 5,
     "spec.postgres.circuitBreaker.resetTimeout": "30s",
     "spec.processor.replicas": 1,
+    "spec.accounts.replicas": 1,
+    "spec.accounts.permissions.withdraw": "Refuse",
+    "spec.accounts.permissions.checkEvery": "24h",
     "spec.api.replicas": 1,
     "spec.egress": "default",
     "spec.candles.intervals": ["1m", "5m", "15m", "1h", "4h", "1d"],
@@ -98,7 +107,10 @@ def _scalars(model: type[Model]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("model", "defaults"), [(ExchangeFeed, FEED_DEFAULTS), (FeedPipeline, PIPELINE_DEFAULTS)])
+@pytest.mark.parametrize(
+    ("model", "defaults"),
+    [(ExchangeFeed, FEED_DEFAULTS), (FeedPipeline, PIPELINE_DEFAULTS), (ExchangeAccount, ACCOUNT_DEFAULTS)],
+)
 def test_every_default(model: type[Model], defaults: dict[str, Any]) -> None:
     assert _scalars(model) == defaults
 
@@ -122,6 +134,9 @@ def test_defaults_as_attributes() -> None:
     assert made.spec.redis.managed is not None
     assert made.spec.redis.managed.memory.bytes == 1 << 30
     assert made.spec.retention.book_snapshots.seconds == 7 * 86400
+    assert made.spec.accounts is None
+    assert (made.account_pool.replicas, made.account_pool.permissions.withdraw) == (1, "Refuse")
+    assert made.account_pool.permissions.check_every.seconds == 86400
 
 
 def test_yaml_names_are_camel_case_and_the_only_ones() -> None:
@@ -173,7 +188,7 @@ def test_the_full_example_shows_every_field() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_examples_load(path: Path) -> None:
     resources = load_texts({path.name: path.read_text(encoding="utf-8")}, local=True)
-    assert resources.feeds
+    assert resources.feeds or resources.accounts
     assert resources.pipelines
 
 
@@ -215,7 +230,15 @@ def test_wrong_quantities(text: str) -> None:
 def test_narrower_durations() -> None:
     assert SampleInterval("100ms").seconds == 0.1
     assert KeepFor("36h").seconds == 129_600
-    for kind, text in ((SampleInterval, "99ms"), (SampleInterval, "1d"), (KeepFor, "90m"), (KeepFor, "30s")):
+    assert CheckInterval("7d").seconds == 7 * 86_400
+    wrong = (
+        (SampleInterval, "99ms"),
+        (SampleInterval, "1d"),
+        (KeepFor, "90m"),
+        (KeepFor, "30s"),
+        (CheckInterval, "9s"),
+    )
+    for kind, text in wrong:
         with pytest.raises(ValueError, match=f"'{text}' is not a"):
             kind(text)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from feedmill.exchanges.registry import get_venue
+from feedmill.resources.checks import Venues
 from feedmill.resources.load import MAX_FILE_BYTES, ResourceError, load_files, load_texts
 
 HEAD = "apiVersion: feedmill.dev/v1alpha1\n"
@@ -38,6 +41,20 @@ def pipeline(more: str = "", *, redis: str = "{managed: {}}", name: str = "main"
     return (
         f"{HEAD}kind: FeedPipeline\nmetadata: {{name: {name}}}\nspec:\n  redis: {redis}\n"
         f"  postgres: {{managed: {{}}}}\n{more}"
+    )
+
+
+def account(
+    *,
+    name: str = "mine",
+    exchange: str = "{name: binance, market: Spot}",
+    secret: str = "{name: binance-main}",
+    more: str = "",
+) -> str:
+    """An ExchangeAccount of seven lines: exchange in line 6, the Secret in 7, ``more`` from 8 on."""
+    return (
+        f"{HEAD}kind: ExchangeAccount\nmetadata: {{name: {name}}}\nspec:\n  pipelineRef: {{name: main}}\n"
+        f"  exchange: {exchange}\n  credentialsSecretRef: {secret}\n{more}"
     )
 
 
@@ -85,9 +102,12 @@ NOT_YAML = {
 NO_RESOURCE = {
     "list": ("- 1\n", "feed.yaml:1: a list is not a resource: write apiVersion, kind, metadata and spec"),
     "word": ("hello\n", 'feed.yaml:1: "hello" is not a resource: write apiVersion, kind, metadata and spec'),
-    "nothing": ("", "feed.yaml: holds no ExchangeFeed or FeedPipeline: add one (see examples/)"),
-    "only others": ("apiVersion: v1\nkind: Secret\n", "feed.yaml: holds no ExchangeFeed or FeedPipeline: add one"),
-    "no kind": (HEAD, "feed.yaml:1: kind: is missing or not a word: write one of ExchangeFeed, FeedPipeline"),
+    "nothing": ("", "feed.yaml: holds no ExchangeFeed, ExchangeAccount or FeedPipeline: add one (see examples/)"),
+    "only others": ("apiVersion: v1\nkind: Secret\n", "feed.yaml: holds no ExchangeFeed, ExchangeAccount or FeedPip"),
+    "no kind": (
+        HEAD,
+        "feed.yaml:1: kind: is missing or not a word: write one of ExchangeFeed, FeedPipeline, ExchangeAccount",
+    ),
     "version": (
         feed().replace("v1alpha1", "v1"),
         'feed.yaml:1: apiVersion: "feedmill.dev/v1" is not known: write feedmill.dev/v1alpha1',
@@ -98,7 +118,8 @@ NO_RESOURCE = {
     ),
     "planned kind": (
         feed().replace("ExchangeFeed", "FeedBackup"),
-        "feed.yaml:2: kind: FeedBackup is not supported yet: remove it",
+        "feed.yaml:2: kind: FeedBackup is not supported yet: remove it (this version reads ExchangeFeed, FeedPipeline, "
+        "ExchangeAccount)",
     ),
 }
 
@@ -219,6 +240,23 @@ WRONG_FORM = {
         feed(exchange='{name: binance, market: Spot, endpoints: {stream: "http://host"}}'),
         '6: spec.exchange.endpoints.stream: "http://host" is not of the right form or type: write ws:// or wss://',
     ),
+    "secret in an account": (
+        account(more="  apiSecret: hunter2222\n"),
+        '8: spec.apiSecret: unknown key "apiSecret": secrets stay out of manifests, put it into a Secret and name that '
+        "in credentialsSecretRef",
+    ),
+    "policy": (
+        pipeline("  accounts: {permissions: {withdraw: Allow}}\n"),
+        '7: spec.accounts.permissions.withdraw: "Allow" is not known: write one of Refuse, Flag',
+    ),
+    "looked at too often": (
+        pipeline("  accounts: {permissions: {checkEvery: 5s}}\n"),
+        '7: spec.accounts.permissions.checkEvery: "5s" is not an interval: write 10s or longer in s, m, h or d',
+    ),
+    "key for the accounts without its key": (
+        pipeline("  accounts: {keyEncryptionSecretRef: {name: kek}}\n"),
+        "7: spec.accounts.keyEncryptionSecretRef.key: is missing: write the key's name inside the Secret",
+    ),
     "pod quantity": (
         receiver("{resources: {limits: {memory: lots}}}"),
         '9: spec.receiver.resources.limits.memory: "lots" is not of the right form or type: write a Kubernetes',
@@ -320,6 +358,26 @@ AGAINST_THE_VENUE = {
         f"{feed(name='a, namespace: x')}---\n{pipeline()}",
         "it is in namespace default: a feed and its pipeline share one namespace",
     ),
+    "exchange of an account": (
+        account(exchange="{name: binnance, market: Spot}"),
+        '6: spec.exchange.name: "binnance" is not an exchange this installation knows: did you mean binance?',
+    ),
+    "market of an account": (
+        account(exchange="{name: deribit, market: Spot}"),
+        '6: spec.exchange.market: "Spot" is not a market of deribit: write one of Derivatives',
+    ),
+    "pipeline of an account": (
+        f"{account()}---\n{pipeline(name='mian')}",
+        '5: spec.pipelineRef.name: "main": no FeedPipeline of that name in namespace default: did you mean mian?',
+    ),
+    "pipeline of an account elsewhere": (
+        f"{account(name='a, namespace: x')}---\n{pipeline()}",
+        "it is in namespace default: an account and its pipeline share one namespace",
+    ),
+    "account twice": (
+        f"{account()}---\n{account()}",
+        '10: metadata.name: "mine": another ExchangeAccount of that name is in feed.yaml:3: rename or remove one',
+    ),
     "name twice": (
         f"{feed()}---\n{feed()}",
         '12: metadata.name: "spot": another ExchangeFeed of that name is in feed.yaml:3: rename or remove one',
@@ -406,6 +464,9 @@ def test_what_the_venue_says_is_listed_beside_what_the_form_says() -> None:
         feed(exchange="{name: binance, market: Spot, endpoints: {stream: 'wss://me:hunter2222@host/ws'}}"),
         feed(exchange="{name: binance, market: Spot, credentialsSecretRef: hunter2222}"),
         feed(exchange="{name: binance, market: Spot, apiKey: hunter2222}"),
+        account(secret="hunter2222"),
+        account(secret="{name: 'hunter2222 '}"),
+        account(more="  privateKey: hunter2222\n"),
     ],
 )
 def test_a_secret_in_the_wrong_place_is_not_repeated(text: str) -> None:
@@ -439,3 +500,23 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert said["null"] == "is not a regular file"
     assert said["loop.yaml"]
     assert {problem.line for problem in caught.value.problems if problem.file.endswith("latin.yaml")} == {2}
+
+
+def test_a_market_whose_accounts_cannot_be_listened_to() -> None:
+    venue = replace(get_venue("binance", "Spot"), accounts=None)
+    venues = Venues(lambda: ["binance/Spot"], lambda exchange, market: venue)
+    with pytest.raises(ResourceError) as caught:
+        load_texts({"feed.yaml": account()}, local=True, venues=venues)
+    assert [str(problem) for problem in caught.value.problems] == [
+        'feed.yaml:6: spec.exchange.market: "Spot": accounts of binance/Spot cannot be listened to by this installation'
+    ]
+    # Its public data can be.
+    assert load_texts({"feed.yaml": feed()}, local=True, venues=venues).feeds
+
+
+def test_an_account_and_a_feed_may_have_one_name() -> None:
+    found = load_texts({"feed.yaml": f"{feed(name='spot')}---\n{account(name='spot')}"}, local=True)
+    assert list(found.feeds) == list(found.accounts) == [("default", "spot")]
+    assert list(found.pipelines) == [("default", "main")]
+    (pipeline,) = found.pipelines.values()
+    assert found.accounts_of(pipeline) == list(found.accounts.values())
