@@ -19,8 +19,9 @@ from pathlib import Path
 import uvloop
 
 from faults import chaos, table
-from faults.catalogue import FAULTS, SHORT, Fault, Scale, chosen
+from faults.catalogue import FAULTS, SHORT, chosen
 from faults.judge import Measured
+from faults.row import Fault, Scale
 from faults.run import run
 from faults.world import SYMBOLS, Setup
 
@@ -46,7 +47,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def listed() -> list[str]:
-    return [f"{fault.name:<27} {fault.what}" for fault in FAULTS]
+    return [f"{fault.name:<29} {fault.what}" for fault in FAULTS]
 
 
 class Runner:
@@ -58,6 +59,8 @@ class Runner:
         self.rows: list[Row] = []
         self._began = time.monotonic()
         self._terminal = sys.stdout.isatty()
+        self._kind: table.Table | None = None
+        """Of the row that was printed last."""
 
     def say(self, text: str) -> None:
         """Progress: one line that is written over on a terminal, else a line each."""
@@ -72,7 +75,11 @@ class Runner:
         self.rows.append((found, broken))
         if self._terminal:
             sys.stdout.write("\r\x1b[2K")
-        print(table.line(table.cells(found, broken)), flush=True)
+        kind = table.table_of(found)
+        if kind is not self._kind:
+            self._kind = kind
+            print(kind.line(kind.headings), flush=True)
+        print(kind.line(kind.cells(found, broken)), flush=True)
         for text in broken:
             print(f"    NOT: {text}", flush=True)
         if broken:
@@ -89,7 +96,6 @@ class Runner:
         return Setup(rate=self.options.rate, seed=self.options.seed, venues=venues)
 
     async def faults(self, wanted: Sequence[Fault]) -> None:
-        print(table.line(table.HEADINGS), flush=True)
         scale = Scale(self.options.scale, self.options.rate)
         places = asyncio.Semaphore(self.options.at_once)
 
@@ -114,7 +120,6 @@ class Runner:
         print(f"{len(steps)} faults in {options.minutes:g} minutes, seed {options.seed}", flush=True)
         folder = self.root / f"random-{options.seed}"
         found, broken = await chaos.run(steps, self.setup, folder, self.say)
-        print(table.line(table.HEADINGS), flush=True)
         self.add(found, broken, folder)
 
 

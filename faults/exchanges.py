@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from faults.world import World, until
 
 if TYPE_CHECKING:
-    from faults.catalogue import Act, Scale
+    from faults.row import Act, Scale
 
 
 def struck(**fields: Any) -> Act:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from feedmill.simulator.report import Report
+from feedmill.simulator.report import Report, VenueReport
 
 MIB = 1 << 20
 ROLES = ("receiver", "distributor", "processor", "maintenance")
+ENOUGH = 20
+"""Fills of an exchange that a run must have to tell anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,12 @@ class Measured:
     """Connects that an exchange refused, its limits being reached."""
     open_gaps: int = 0
     """Gap rows that are open at the end."""
+    accounts: int = 0
+    """How many there were."""
+    by_rest: int = 0
+    """Stored fills that REST told, first or beside the stream."""
+    account_gaps: int = 0
+    """Of all accounts, closed ones included."""
     peak: dict[str, int] = field(default_factory=dict)
     """Role -> bytes."""
     before: dict[str, int] = field(default_factory=dict)
@@ -74,6 +82,12 @@ class Measured:
         if self.report is None:
             return 0
         return sum(getattr(flow, what) for venue in self.report.venues for flow in (venue.trades, venue.tickers))
+
+    def of_accounts(self, kind: str, what: str) -> int:
+        """Of fills, orders, balances, positions or transfers, of all venues."""
+        if self.report is None:
+            return 0
+        return sum(int(getattr(venue.accounts.flows[kind], what)) for venue in self.report.venues)
 
     @property
     def in_gaps(self) -> tuple[int, int]:
@@ -110,6 +124,8 @@ def breaches(found: Measured, promise: Promise) -> list[str]:
             broken.append(f"{venue.venue}: {venue.books.wrong + venue.books.phantom} book snapshots wrong")
         if not venue.candles.ok:
             broken.append(f"{venue.venue}: candles wrong: {'; '.join(n for n in venue.notes if 'candle' in n)}")
+        if found.accounts:
+            broken += _of_accounts(venue)
     # The dead letters of all venues stand in one table: every venue's report counts them all.
     letters = max((venue.dead_letters for venue in found.report.venues), default=0)
     if letters != promise.letters:
@@ -132,4 +148,25 @@ def breaches(found: Measured, promise: Promise) -> list[str]:
         if grown > promise.grown:
             broken.append(f"{role} kept {grown / MIB:.0f} MiB more than before, at most {promise.grown / MIB:.0f}")
     broken += found.disorder
+    return broken
+
+
+def _of_accounts(venue: VenueReport) -> list[str]:
+    """Fills and orders to the last, balances and positions as they stand. Of a transfer in a gap nobody tells where
+    REST does not list it (Binance); the balance is right."""
+    found, name = venue.accounts, venue.venue
+    broken: list[str] = []
+    if not found.emitted or found.known != found.emitted:
+        broken.append(f"{name}: {found.known} of {found.emitted} accounts are in the database")
+    for kind, flow in found.flows.items():
+        counts = {what: getattr(flow, what) for what in ("lost", "doubled", "phantom", "wrong")}
+        broken += [f"{name}: {count} {kind} of accounts {what}" for what, count in counts.items() if count]
+    if found.flows["fills"].emitted < ENOUGH:
+        broken.append(f"{name}: only {found.flows['fills'].emitted} fills: the run was too short")
+    if found.half_filled:
+        broken.append(f"{name}: {found.half_filled} orders whose fills do not sum to what is filled of them")
+    if found.flows["transfers"].in_gaps and not name.startswith("binance"):
+        broken.append(f"{name}: {found.flows['transfers'].in_gaps} transfers missing")
+    if found.gaps_open:
+        broken.append(f"{name}: {found.gaps_open} gaps of accounts are open")
     return broken

@@ -15,7 +15,7 @@ from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.local.embedded.files import private_folder
 
 if TYPE_CHECKING:
-    from faults.catalogue import Act, Scale
+    from faults.row import Act, Scale
 
 
 def full_up(full: float) -> Act:

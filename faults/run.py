@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from faults.catalogue import Fault, Scale
 from faults.judge import Measured, Promise, breaches
 from faults.order import Order
+from faults.row import Fault, Scale
 from faults.world import FaultError, Setup, World, made
 from feedmill.local.embedded import EmbeddedError
 from feedmill.local.errors import ManagerError
@@ -32,8 +32,11 @@ async def run(
     world: World | None = None
     try:
         say("starting")
-        memory = {"memory": f"{max(2, round(setup.rate / 1250))}Mi"} if fault.tight else {}
-        async with made(folder, replace(setup, rate=rate, **fault.setup, **memory)) as made_world:
+        setup = replace(setup, rate=rate, **fault.setup)
+        if fault.tight:
+            setup = replace(setup, memory=f"{max(2, round(setup.rate / 1250))}Mi")
+        found.accounts = setup.accounts * len(setup.venues)
+        async with made(folder, setup) as made_world:
             world = made_world
             with ExitStack() as stack:
                 order = Order(lambda: made_world.redis.url, world.manager.shards)
@@ -87,5 +90,6 @@ async def _strike(
     found.report = await world.settled(REPAIRED)
     found.repaired = world.repaired
     found.open_gaps = await world.open_gaps()
+    found.account_gaps, found.by_rest = await world.account_counts()
     found.peak, found.lag = world.watch.of_roles(world.watch.peak), world.watch.lag_ms()
     return promise

@@ -20,7 +20,7 @@ from feedmill.local.embedded import EmbeddedRedis
 from feedmill.local.embedded.files import password, private_folder, write_private
 
 if TYPE_CHECKING:
-    from faults.catalogue import Act, Scale
+    from faults.row import Act, Scale
 
 NAME = "feedmill"
 QUORUM = 2

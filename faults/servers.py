@@ -17,7 +17,7 @@ from feedmill.local.embedded import EmbeddedRedis
 from feedmill.local.embedded.files import password, private_folder, write_private
 
 if TYPE_CHECKING:
-    from faults.catalogue import Act, Scale
+    from faults.row import Act, Scale
 
 BETWEEN = (0.5, 2.0)
 """Seconds of flow between two strokes of one fault."""

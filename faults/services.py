@@ -10,7 +10,7 @@ from faults.servers import BETWEEN
 from faults.world import World, until
 
 if TYPE_CHECKING:
-    from faults.catalogue import Act, Scale
+    from faults.row import Act, Scale
 
 
 def killed(role: str, times: int) -> Act:

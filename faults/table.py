@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from faults import account_table
 from faults.judge import MIB, ROLES, Measured
 
 HEADINGS = (
@@ -41,8 +43,13 @@ def totals(rows: Sequence[Measured]) -> str:
     counts = (f"{sum(found.total(what) for found in rows):,} {what}" for what in ("emitted", "lost", "doubled"))
     trades, quotes = (sum(found.in_gaps[place] for found in rows) for place in (0, 1))
     peak = max((size for found in rows for size in found.peak.values()), default=0)
+    fills = sum(found.of_accounts("fills", "emitted") for found in rows)
+    wrong = ", ".join(
+        f"{sum(found.of_accounts('fills', what) for found in rows)} {what}" for what in ("lost", "doubled")
+    )
     return (
         f"all together: {', '.join(counts)}, in gap rows {trades:,} trades and {quotes:,} quotes,"
+        f" {fills:,} fills of accounts ({wrong}),"
         f" {sum(found.connects for found in rows):,} connects, {sum(found.refused for found in rows):,} refused,"
         f" at most {peak / MIB:.0f} MiB; {sum(found.seconds for found in rows) / 60:.0f} min of runs"
     )
@@ -51,16 +58,37 @@ def totals(rows: Sequence[Measured]) -> str:
 WIDTHS = (27, 11, 11, 7, 8, 13, 16, 8, 10, 9, 14, 17, 15, 19, 6)
 
 
-def line(values: Sequence[str]) -> str:
-    first, *rest = zip(values, WIDTHS, strict=True)
-    return first[0].ljust(first[1]) + "".join(value.rjust(width) for value, width in rest)
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One kind of rows."""
+
+    headings: Sequence[str]
+    widths: Sequence[int]
+    cells: Callable[[Measured, Sequence[str]], tuple[str, ...]]
+
+    def line(self, values: Sequence[str]) -> str:
+        first, *rest = zip(values, self.widths, strict=True)
+        return first[0].ljust(first[1]) + "".join(value.rjust(width) for value, width in rest)
+
+
+FEEDS = Table(HEADINGS, WIDTHS, cells)
+ACCOUNTS = Table(account_table.HEADINGS, account_table.WIDTHS, account_table.cells)
+
+
+def table_of(found: Measured) -> Table:
+    return ACCOUNTS if found.accounts else FEEDS
 
 
 def markdown(rows: Sequence[tuple[Measured, Sequence[str]]]) -> list[str]:
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|" + "--:|" * (len(HEADINGS) - 2) + "---|"]
-    lines += ["| " + " | ".join(cells(found, broken)) + " |" for found, broken in rows]
+    lines: list[str] = []
+    for table in (FEEDS, ACCOUNTS):
+        own = [row for row in rows if table_of(row[0]) is table]
+        if own:
+            lines += ["", "| " + " | ".join(table.headings) + " |"]
+            lines.append("|---|" + "--:|" * (len(table.headings) - 2) + "---|")
+            lines += ["| " + " | ".join(table.cells(*row)) + " |" for row in own]
     failed = [(found.name, text) for found, broken in rows for text in broken]
     if failed:
         lines += ["", "What does not hold:", ""]
         lines += [f"- {name}: {text}" for name, text in failed]
-    return lines
+    return lines[1:]

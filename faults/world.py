@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 
+from faults.accounts import Accounts, up_to_date
 from faults.proxy import Proxy
 from faults.watch import Watch
 from feedmill.local.demo.simulation import Simulation, emitted
@@ -52,7 +53,8 @@ spec:
   redis: {{managed: {{storage: 2Gi, memory: 1Gi}}, circuitBreaker: {{failureThreshold: 5, resetTimeout: 5s}}}}
   postgres: {{managed: {{storage: 20Gi}}, circuitBreaker: {{failureThreshold: 5, resetTimeout: 5s}}}}
   processor: {{replicas: {processors}}}
-"""
+{accounts}"""
+_ACCOUNTS = "  accounts: {{replicas: {members}}}\n"
 _FEED = """---
 apiVersion: feedmill.dev/v1alpha1
 kind: ExchangeFeed
@@ -85,6 +87,12 @@ class Setup:
     venues: tuple[str, ...] = ("binance/Spot",)
     replicas: int = 1
     processors: int = 1
+    accounts: int = 0
+    """At each exchange."""
+    account_rate: float = 10.0
+    """Actions a second of all accounts of an exchange; each is one to five events."""
+    members: int = 2
+    """Of the pool that listens to accounts, where there are any."""
     memory: str = "64Mi"
     """The receivers' budget."""
     spill: str = "1Gi"
@@ -128,6 +136,7 @@ class World:
         self.setup = setup
         self.simulation = simulation
         self.dice = random.Random(setup.seed)
+        self.accounts = Accounts(folder)
         self.redis = EmbeddedRedis(folder / "redis", config=setup.redis)
         self.postgres = EmbeddedPostgres(folder / "postgres")
         self.proxies: dict[str, Proxy] = {}
@@ -235,6 +244,14 @@ class World:
     async def open_gaps(self) -> int:
         return int((await self.rows("SELECT count(*) FROM gaps WHERE state = 'open'"))[0][0])
 
+    async def account_counts(self) -> tuple[int, int]:
+        """(gaps of accounts, fills that REST told)."""
+        (row,) = await self.rows(
+            "SELECT (SELECT count(*) FROM gaps WHERE channel = 'Account'),"
+            " (SELECT count(*) FROM fills WHERE flags & 2 <> 0)"
+        )
+        return int(row[0]), int(row[1])
+
     async def age(self) -> float:
         """Seconds since the newest stored trade of the instrument that is furthest behind; inf = cannot be told."""
         try:
@@ -249,12 +266,31 @@ class World:
         known = [age for age in ages if age is not None]
         return max(known) if len(known) >= wanted else float("inf")
 
+    async def _accounts_fresh(self) -> bool:
+        if not self.accounts.names:
+            return True
+        try:
+            connection = await asyncpg.connect(self.postgres.url, timeout=10.0)
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            return False
+        try:
+            state = await self.accounts.state(connection)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return False
+        finally:
+            await connection.close(timeout=5.0)
+        return up_to_date(state, len(self.accounts.names))
+
+    async def accounts_up_to_date(self, timeout: float) -> None:
+        """Until every account is reconciled and what is stored of it is new. Raises FaultError."""
+        await until(self._accounts_fresh, timeout, "up to date with every account")
+
     async def catch_up(self, timeout: float) -> float:
         """Seconds until what is stored is up to date and every feed flows. Raises FaultError."""
         began = asyncio.get_running_loop().time()
 
         async def there() -> bool:
-            return await self.age() < FRESH and await self.flowing()
+            return await self.age() < FRESH and await self.flowing() and await self._accounts_fresh()
 
         await until(there, timeout, f"caught up (trades {await self.age():.0f} s old)")
         return asyncio.get_running_loop().time() - began
@@ -286,7 +322,7 @@ class World:
         end = loop.time() + timeout
         while True:
             report = await verify(self.folder / "ledger", self.postgres.url)
-            repaired = all(not venue.trades.in_gaps for venue in report.venues)
+            repaired = all(not (venue.trades.in_gaps or venue.accounts.gaps_open) for venue in report.venues)
             if (report.ok and repaired) or loop.time() > end:
                 self.repaired = loop.time() - began
                 return report
@@ -302,7 +338,8 @@ class World:
 
     def manifest_text(self) -> str:
         setup = self.setup
-        text = _PIPELINE.format(processors=setup.processors)
+        accounts = _ACCOUNTS.format(members=setup.members) if setup.accounts else ""
+        text = _PIPELINE.format(processors=setup.processors, accounts=accounts)
         for at, venue in enumerate(setup.venues):
             exchange, _, market = venue.partition("/")
             endpoint = self.simulation.endpoints[venue]
@@ -329,6 +366,9 @@ def _arguments(setup: Setup, folder: Path) -> Sequence[str]:
     asked = [part for venue in setup.venues for part in ("--exchange", venue)]
     asked += ["--ledger", str(folder / "ledger"), "--rate", f"{setup.rate / len(setup.venues):g}"]
     asked += ["--seed", str(setup.seed), "--history", str(HISTORY)]
+    if setup.accounts:
+        asked += ["--accounts", str(setup.accounts), "--account-rate", f"{setup.account_rate:g}"]
+        asked += ["--keys", str(Accounts(folder).keys_file)]
     # Unsent bytes of a client that was stopped are kept, as an exchange far away (and the network) would for a while.
     return [*asked, "--limit", f"buffer_bytes={64 << 20}"]
 
@@ -374,10 +414,16 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
             data_dir=folder,
             servers=LocalServers(folder, environ),
             restart_cap=setup.restart_cap,
+            environ=os.environ | {"FEEDMILL_KEK_FILE": str(world.accounts.kek_file)},
         )
         stack.push_async_callback(world.manager.close)
         world.http = await stack.enter_async_context(aiohttp.ClientSession())
-        await world.manager.start()
+
+        async def with_accounts() -> None:
+            if setup.accounts:
+                await world.accounts.register(world.postgres.url)
+
+        await world.manager.start(before_services=with_accounts)
         await until(world.flowing, 60.0, "flowing")
         world.watch = Watch(world.manager, world.http)
         await stack.enter_async_context(world.watch)
