@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -84,9 +84,16 @@ def summary(status: ManagerStatus, figures: Sequence[FeedFigures]) -> str:
 class PlainDisplay:
     """Lines with the time of day. Fit for logs and pipes."""
 
-    def __init__(self, stream: TextIO | None = None, every: float = LINE_EVERY) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        every: float = LINE_EVERY,
+        more: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """``more``: lines after the summary."""
         self._stream = stream or sys.stdout
         self._every = every
+        self._more = more
         self._last = time.monotonic()
 
     def start(self) -> None:
@@ -100,7 +107,8 @@ class PlainDisplay:
             self._last = time.monotonic()
         elif time.monotonic() - self._last >= self._every:
             self._last = time.monotonic()
-            self.say(summary(status, figures))
+            for line in (summary(status, figures), *self._more()):
+                self.say(line)
 
     def stop(self) -> None:
         self._stream.flush()
@@ -109,10 +117,18 @@ class PlainDisplay:
 class LiveDisplay:
     """Tables that are drawn anew in place; notices scroll above them."""
 
-    def __init__(self, console: Console | None = None, title: str = "feedmill up", hint: str = "") -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        title: str = "feedmill up",
+        hint: str = "",
+        more: Callable[[], RenderableType | None] = lambda: None,
+    ) -> None:
+        """``more``: what stands between feeds and services."""
         self.console = console or Console(highlight=False)
         self._title = title
         self._hint = hint
+        self._more = more
         self._notes: deque[str] = deque(maxlen=6)
         self._live: Live | None = None
         self._step = ""
@@ -135,7 +151,8 @@ class LiveDisplay:
 
     def show(self, status: ManagerStatus, figures: Sequence[FeedFigures]) -> None:
         if self._live is not None:
-            self._live.update(render(self._title, self._hint, status, figures, self.console.width))
+            shown = render(self._title, self._hint, status, figures, self.console.width, more=self._more())
+            self._live.update(shown)
 
     def stop(self) -> None:
         if self._live is not None:
@@ -143,7 +160,15 @@ class LiveDisplay:
             self._live = None
 
 
-def render(title: str, hint: str, status: ManagerStatus, figures: Sequence[FeedFigures], width: int = 120) -> Group:
+def render(
+    title: str,
+    hint: str,
+    status: ManagerStatus,
+    figures: Sequence[FeedFigures],
+    width: int = 120,
+    *,
+    more: RenderableType | None = None,
+) -> Group:
     """The whole live view. What takes more than a word stands below its table, so that 80 columns do."""
     minutes, rest = divmod(int(status.uptime_seconds), 60)
     doing = status.step or ("all ready" if status.ready else status.phase)
@@ -158,7 +183,9 @@ def render(title: str, hint: str, status: ManagerStatus, figures: Sequence[FeedF
     waits += [(server.name, server.last_error or "") for server in status.servers]
     below = [Text(f"{name}: {why}", no_wrap=True, overflow="ellipsis") for name, why in waits if why]
     blank = Text("")
-    return Group(blank, head, blank, feeds_table(figures, width), *feeds, blank, services_table(status), *below)
+    between = [] if more is None else [blank, more]
+    shown = [feeds_table(figures, width), *feeds, *between, blank, services_table(status), *below]
+    return Group(blank, head, blank, *shown)
 
 
 def _name(item: FeedFigures) -> str:

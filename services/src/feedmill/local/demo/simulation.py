@@ -37,10 +37,8 @@ class Simulation:
         self._port_file = folder / "simulator.json"
         command = [sys.executable, "-m", "feedmill.cli.main", "simulate", *arguments]
         command += ["--port-file", str(self._port_file), "--stats-every", "0"]
-        # Its servers are our own exchanges: it is given no secret.
-        environment = {name: value for name, value in os.environ.items() if not _is_secret(name)}
         self._process = ServiceProcess(
-            ProcessSpec("simulator", command, environment, folder, log_file, role="simulator", grace=15.0)
+            ProcessSpec("simulator", command, own_environment(), folder, log_file, role="simulator", grace=15.0)
         )
         self.endpoints: dict[str, Endpoint] = {}
         """Exchange market -> where it listens, after ``start``."""
@@ -91,6 +89,19 @@ class Simulation:
                 raise ManagerError(f"the simulator does not answer ({error}): see its log") from error
         return dict(zip(self.endpoints, answers, strict=True))
 
+    async def cut_accounts(self, venue: str) -> int:
+        """Cut the private connections of a venue's accounts; returns how many. Raises ManagerError."""
+        url = f"{self.endpoints[venue].rest}/_sim/fault"
+        timeout = aiohttp.ClientTimeout(total=ADMIN_TIMEOUT)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(url, json={"kind": "abort", "channel": "Account"}) as answer,
+            ):
+                return int((await answer.json())["hit"])
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ManagerError(f"the simulator does not answer ({error}): see its log") from error
+
     async def stats(self) -> dict[str, dict[str, Any] | None]:
         """Counts now; None for an exchange that does not answer."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session:
@@ -112,8 +123,9 @@ class Simulation:
         await self._process.stop()
 
 
-def _is_secret(name: str) -> bool:
-    return name.startswith(("REDIS_URL", "DATABASE_URL"))
+def own_environment() -> dict[str, str]:
+    """Without the addresses of the user's own servers, which a demonstration never touches."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_URL", "DATABASE_URL"))}
 
 
 def emitted(stats: Mapping[str, Any]) -> int:

@@ -1,0 +1,83 @@
+"""How the demonstration shows its accounts: a table with the latest changes of orders, or a line an account."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from feedmill.local.demo.account_figures import AccountFigures, AccountsSeen, OrderChange
+from feedmill.shared.events import Side
+
+PLACES = Decimal("0.00000001")
+STYLES = {"partially_filled": "yellow", "filled": "green", "cancelled": "dim", "expired": "dim"}
+WORDS = {"partially_filled": "filled in part", "expired": "ended by venue"}
+
+
+def amount(value: Decimal) -> str:
+    """Exact up to 8 places, thousands apart, no zeros at the end."""
+    text = f"{value.quantize(PLACES):,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def held(account: AccountFigures) -> str:
+    return ", ".join(f"{amount(total)} {asset}" for asset, (total, _) in account.balances.items()) or "nothing yet"
+
+
+def counts(account: AccountFigures) -> str:
+    """Orders and fills in words."""
+    orders = account.orders
+    ended = {name: count for name, count in orders.items() if name not in ("new", "partially_filled")}
+    parts = [f"{account.open_orders} open", *(f"{count} {WORDS.get(name, name)}" for name, count in ended.items())]
+    return f"{sum(orders.values()):,} orders ({', '.join(parts)}; {account.in_parts} in parts), {account.fills:,} fills"
+
+
+def plain_lines(seen: AccountsSeen) -> list[str]:
+    lines = []
+    for account in seen.accounts:
+        state = "" if account.flowing else " (asking for what was missed)" if account.gaps else " (connecting)"
+        lines.append(f"{account.name}{state}: {counts(account)}; holds {held(account)}")
+    return lines
+
+
+def panel(seen: AccountsSeen) -> Group | None:
+    """For a terminal of 80 columns. None: there are no accounts yet."""
+    if not seen.accounts:
+        return None
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("account", no_wrap=True, overflow="ellipsis")
+    for column, least in (("orders", 6), ("open", 4), ("in parts", 8), ("filled", 6), ("cancelled", 9), ("fills", 6)):
+        table.add_column(column, justify="right", no_wrap=True, min_width=least)
+    table.add_column("gaps", justify="right", no_wrap=True, min_width=4)
+    for account in seen.accounts:
+        orders = account.orders
+        gaps = Text(f"{account.gaps_open}/{account.gaps}", style="yellow" if account.gaps_open else "")
+        ended = orders.get("cancelled", 0) + orders.get("expired", 0)
+        numbers = (
+            sum(orders.values()), account.open_orders, account.in_parts, orders.get("filled", 0), ended, account.fills,
+        )  # fmt: skip
+        table.add_row(account.name, *(f"{number:,}" for number in numbers), gaps)
+    balances = [_line(f"{account.name} holds {held(account)}") for account in seen.accounts]
+    return Group(table, *balances, *([Text("")] if seen.latest else []), *map(change_line, seen.latest))
+
+
+def change_line(change: OrderChange) -> Text:
+    size = "?" if change.size is None else amount(change.size)
+    price = change.type if change.price is None else f"at {amount(change.price)}"
+    line = Text(f"{change.at} {change.exchange:<7} {change.symbol:<18} ", no_wrap=True, overflow="ellipsis")
+    line.append(f"{'buy' if change.side == Side.BUY else 'sell':<4} {amount(change.filled)}/{size} {price}  ")
+    line.append(WORDS.get(change.status, change.status), style=STYLES.get(change.status, ""))
+    return line
+
+
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def final_lines(accounts: Sequence[AccountFigures]) -> list[str]:
+    """Of the result: what each account did and holds."""
+    return [line for each in accounts for line in (f"{each.name}: {counts(each)}", f"  holds {held(each)}")]

@@ -1,0 +1,100 @@
+"""The demonstration's accounts: their keys come from the simulator, and a user's own command stores them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feedmill.local.demo.simulation import own_environment
+from feedmill.local.embedded.files import write_private
+from feedmill.local.errors import ManagerError
+
+VENUES = ("binance/Spot", "deribit/Derivatives")
+"""One account each."""
+RATE = 8.0
+"""Actions a second of an account; an action is one to five events."""
+ADD_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoAccount:
+    """One account of a simulated exchange. Shows no secret."""
+
+    name: str
+    venue: str
+    stream: str
+    rest: str
+    secrets: Mapping[str, str] = field(repr=False)
+    """As ``--secret-file`` takes them."""
+
+    @property
+    def key(self) -> str:
+        return f"default/{self.name}"
+
+
+def take_keys(path: Path) -> list[DemoAccount]:
+    """The accounts in the simulator's file of keys, which is removed: from here on only the store has them.
+
+    Binance with its Ed25519 key, Deribit with its secret. Raises ManagerError.
+    """
+    try:
+        written = json.loads(path.read_text("utf-8"))
+        path.unlink()
+    except (OSError, ValueError) as error:
+        raise ManagerError(f"the simulator wrote no keys to {path} ({error}): see its log") from error
+    found: dict[str, DemoAccount] = {}
+    for venue, entry in written.items():
+        for row in entry["accounts"]:
+            fields = {name: row[name] for name in ("apiKey", "apiSecret", "privateKey") if name in row}
+            if row["account"] not in found or "privateKey" in fields:
+                found[row["account"]] = DemoAccount(row["account"], venue, entry["stream"], entry["rest"], fields)
+    return list(found.values())
+
+
+def make_kek(path: Path) -> None:
+    """A key-encryption key of the demonstration's own, readable by its user alone."""
+    write_private(path, f"demo {base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+
+
+def add_command(account: DemoAccount, kek: Path, data_dir: Path) -> list[str]:
+    """What a user types; the secrets go to its standard input."""
+    exchange, _, market = account.venue.partition("/")
+    return [
+        *("accounts", "add", account.name, "--exchange", exchange, "--market", market),
+        *("--stream-endpoint", account.stream, "--rest-endpoint", account.rest),
+        *("--kek-file", str(kek), "--secret-file", "-", "--data-dir", str(data_dir)),
+    ]
+
+
+async def add_all(accounts: Sequence[DemoAccount], kek: Path, data_dir: Path) -> list[str]:
+    """Put the accounts into the credential store; returns what the commands say. Raises ManagerError."""
+    return list(await asyncio.gather(*(_add(account, kek, data_dir) for account in accounts)))
+
+
+async def _add(account: DemoAccount, kek: Path, data_dir: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "feedmill.cli.main", *add_command(account, kek, data_dir)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=own_environment(),
+    )
+    try:
+        async with asyncio.timeout(ADD_TIMEOUT):
+            output, _ = await process.communicate(json.dumps(dict(account.secrets)).encode())
+    except TimeoutError:
+        raise ManagerError(f"feedmill accounts add {account.name} did not end within {ADD_TIMEOUT:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    said = output.decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise ManagerError(f"feedmill accounts add {account.name} failed: {said}")
+    return said
