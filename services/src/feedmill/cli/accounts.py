@@ -6,7 +6,7 @@ import contextlib
 import getpass
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from feedmill.accounts import fields, store
 from feedmill.accounts.audit import Who
 from feedmill.accounts.fields import SecretsError
 from feedmill.accounts.keyring import KeyFile, Keyring
+from feedmill.accounts.places import without_place
 from feedmill.accounts.store import Account, AccountError, Name, NewAccount
 from feedmill.cli.common import BAD_CONFIG, DATA_DIR, DataDir, fail, plain, told
 from feedmill.cli.query import Manifests, PipelineName, SecretsFolder
@@ -136,7 +137,8 @@ def _answer(output: Output) -> Iterator[dict[str, Any]]:
     typer.echo(json.dumps(said, indent=2) if output is Output.JSON else text)
 
 
-def _document(account: Account) -> dict[str, Any]:
+def _document(account: Account, problem: str = "") -> dict[str, Any]:
+    """``problem``: why it is not listened to."""
     return {
         "name": str(account.name),
         "exchange": account.exchange,
@@ -144,6 +146,7 @@ def _document(account: Account) -> dict[str, Any]:
         "environment": account.environment,
         "origin": account.origin,
         "enabled": account.enabled,
+        "problem": problem,
         "allowWithdraw": account.allow_withdraw,
         "endpoints": dict(account.endpoints),
         "key": {
@@ -245,14 +248,26 @@ def list_(
     """
     found = Where(data_dir, config, pipeline, secrets_dir).run("feedmill-accounts", store.accounts)
     with _answer(output) as said:
-        said["accounts"] = [_document(account) for account in found]
-        said["text"] = _table(found) if found else "no accounts: feedmill accounts add makes one"
+        waiting = without_place(found)
+        said["accounts"] = [_document(account, waiting.get(str(account.name), "")) for account in found]
+        lines = [_table(found, waiting) if found else "no accounts: feedmill accounts add makes one"]
+        said["text"] = "\n".join([*lines, *(f"{name}: {why}" for name, why in list(waiting.items())[:_TOLD])])
 
 
-def _table(found: list[Account]) -> str:
+_TOLD = 10
+"""Problems told in words; the others stand in the table."""
+
+
+def _table(found: list[Account], waiting: Mapping[str, str]) -> str:
     rows = [("ACCOUNT", "EXCHANGE", "STATE", "KEY", "CHECKED")]
     rows += [
-        (str(a.name), a.venue, _state(a), a.verdict, f"{a.checked_at:%Y-%m-%d %H:%M}" if a.checked_at else "never")
+        (
+            str(a.name),
+            a.venue,
+            "no place" if str(a.name) in waiting else _state(a),
+            a.verdict,
+            f"{a.checked_at:%Y-%m-%d %H:%M}" if a.checked_at else "never",
+        )
         for a in found
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -278,19 +293,20 @@ def show(
     """
     wanted = Name.parse(name)
 
-    async def work(connection: asyncpg.Connection) -> tuple[Account, list[store.Stored], list[dict[str, Any]]]:
+    async def work(connection: asyncpg.Connection) -> tuple[Account, str, list[store.Stored], list[dict[str, Any]]]:
         account = await store.get(connection, wanted)
+        problem = without_place(await store.accounts(connection)).get(str(wanted), "")
         log = await connection.fetch(
             "SELECT at, actor, place, action, detail::text AS detail FROM audit_log WHERE account_id = $1 "
             "ORDER BY at DESC, id DESC LIMIT 10",
             account.id,
         )
         entries = [{**dict(row), "at": plain(row["at"]), "detail": json.loads(row["detail"])} for row in log]
-        return account, await store.stored(connection, account.id), entries
+        return account, problem, await store.stored(connection, account.id), entries
 
-    account, secrets, log = Where(data_dir, config, pipeline, secrets_dir).run("feedmill-accounts", work)
+    account, problem, secrets, log = Where(data_dir, config, pipeline, secrets_dir).run("feedmill-accounts", work)
     with _answer(output) as said:
-        said |= _document(account)
+        said |= _document(account, problem)
         said["secrets"] = [
             {
                 "field": item.field,
@@ -302,11 +318,13 @@ def show(
             for item in secrets
         ]
         said["log"] = log
-        said["text"] = "\n".join(_lines(account, secrets, log))
+        said["text"] = "\n".join(_lines(account, problem, secrets, log))
 
 
-def _lines(account: Account, secrets: list[store.Stored], log: list[dict[str, Any]]) -> Iterator[str]:
+def _lines(account: Account, problem: str, secrets: list[store.Stored], log: list[dict[str, Any]]) -> Iterator[str]:
     yield f"{account.name}: {account.venue}, {_state(account)}"
+    if problem:
+        yield f"  not listened to: {problem}"
     for key, url in account.endpoints.items():
         yield f"  {key}: {url}"
     policy = "withdrawal allowed by policy" if account.allow_withdraw else "a key that may withdraw is refused"

@@ -40,6 +40,10 @@ class Credentials:
         return cls(fields["apiKey"], fields.get("apiSecret"), fields.get("privateKey"))
 
 
+NOBODY = Credentials(SecretStr(""))
+"""For requests that need no key."""
+
+
 class Purpose(Enum):
     """What a message of a session is for."""
 
@@ -173,6 +177,8 @@ class AccountVenue:
     """(REST base URL, credentials, ms now, nonce): what may the key do? Raises ValueError."""
     rights: Callable[[bytes], Permissions]
     """The answer to it. Raises MapError."""
+    places: int = 0
+    """Connections of accounts that one address may have, where each account needs one; 0 = they are not the limit."""
 
 
 class AccountMapper(ABC):

@@ -40,6 +40,8 @@ RENEW_AFTER = 300.0
 """Seconds at most: a token that ended before its time is noticed by its renewal only."""
 CONNECTIONS = 32
 """At once from one address, WebSocket and HTTP together."""
+PLACES = CONNECTIONS - 8
+"""Of these for accounts: feeds, requests and connections that move from one process to another need some too."""
 _KEY_REFUSED = (
     "the exchange refuses client id and secret: check both and the addresses the key is bound to, "
     "then feedmill accounts rotate-key"

@@ -6,7 +6,7 @@ import msgspec
 
 from feedmill.exchanges.account_base import AccountRequest, AccountVenue
 from feedmill.exchanges.account_rest import Traded
-from feedmill.exchanges.deribit.account import TIME, ask_rights, judge, rights, server_ms, sign
+from feedmill.exchanges.deribit.account import PLACES, TIME, ask_rights, judge, rights, server_ms, sign
 from feedmill.exchanges.deribit.account_mapper import DeribitAccountMapper
 from feedmill.exchanges.deribit.account_rest import DeribitAccountRest
 from feedmill.exchanges.deribit.session import DeribitConnection
@@ -57,4 +57,5 @@ ACCOUNTS = AccountVenue(
     judge=judge,
     ask_rights=ask_rights,
     rights=rights,
+    places=PLACES,
 )
