@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 from pydantic import SecretStr
@@ -110,7 +111,19 @@ class Stored:
     wrapped_at: datetime
 
 
-def _account(row: asyncpg.Record) -> Account:
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a pool of account receivers knows of an account."""
+
+    account: Account
+    version: int
+    """Of its secrets in the store; 0 = it has none there."""
+    stored_at: datetime | None
+    """When these were stored."""
+    removed: bool
+
+
+def _account(row: asyncpg.Record | dict[str, Any]) -> Account:
     values = dict(row)
     name = Name(values.pop("namespace"), values.pop("name"))
     return Account(name=name, **(values | {"endpoints": json.loads(values["endpoints"])}))
@@ -122,6 +135,34 @@ async def accounts(connection: asyncpg.Connection) -> list[Account]:
         f"SELECT {_COLUMNS} FROM accounts WHERE removed_at IS NULL ORDER BY namespace, name"  # noqa: S608
     )
     return [_account(row) for row in rows]
+
+
+async def signature(connection: asyncpg.Connection) -> tuple[int, ...]:
+    """Another one after each change of any account: few bytes to ask for again and again."""
+    row = await connection.fetchrow(
+        "SELECT count(*), coalesce(sum(revision), 0)::bigint, coalesce(max(id), 0) FROM accounts"
+    )
+    return tuple(row) if row is not None else ()
+
+
+async def listed(connection: asyncpg.Connection) -> list[Listed]:
+    """All accounts, and those removed within a day, whose streams may still bring something; of each name one."""
+    rows = await connection.fetch(
+        f"""SELECT DISTINCT ON (namespace, name) {_COLUMNS}, removed_at IS NOT NULL AS removed,
+        coalesce(c.version, 0) AS version, c.stored_at
+        FROM accounts LEFT JOIN (
+            SELECT account_id, max(version) AS version, max(created_at) AS stored_at
+            FROM credentials GROUP BY account_id
+        ) c ON c.account_id = accounts.id
+        WHERE removed_at IS NULL OR removed_at > now() - interval '1 day'
+        ORDER BY namespace, name, removed_at IS NULL DESC, id DESC"""  # noqa: S608
+    )
+    found = []
+    for row in rows:
+        values = dict(row)
+        version, stored_at, removed = values.pop("version"), values.pop("stored_at"), values.pop("removed")
+        found.append(Listed(_account(values), version, stored_at, removed))
+    return found
 
 
 async def find(connection: asyncpg.Connection, name: Name, *, lock: bool = False) -> Account | None:

@@ -22,8 +22,8 @@ from feedmill.shared.service import Main, ServiceContext, run_service
 
 HELP = """Run one service process. feedmill up and the operator do this for you; by hand it is for a closer look.
 
-Each needs the manifests and the URLs of the servers it uses: REDIS_URL (receiver, distributor, processor) and
-DATABASE_URL (processor, maintenance; a database that feedmill migrate has brought up to date), or *_FILE, or
+Each needs the manifests and the URLs of the servers it uses: REDIS_URL (all but maintenance) and DATABASE_URL
+(processor, accounts, maintenance; a database that feedmill migrate has brought up to date), or *_FILE, or
 --secrets-dir with what the pipeline's urlSecretRef names. Changes of the manifests and of these files are followed.
 It serves /healthz, /readyz, /health and /metrics, and drains on SIGTERM. Exit codes: 0 stopped in order, 1 failed,
 2 a file, a setting or an option is wrong.
@@ -32,6 +32,7 @@ It serves /healthz, /readyz, /health and /metrics, and drains on SIGTERM. Exit c
   feedmill run receiver -c feed.yaml --feed default/binance-spot --shard 0
   feedmill run distributor -c feed.yaml --feed default/binance-spot --shard 0
   feedmill run processor -c feed.yaml --pipeline default/main
+  feedmill run accounts -c feed.yaml --pipeline default/main --kek-file kek
   feedmill run maintenance -c feed.yaml --pipeline default/main
 """
 
@@ -50,6 +51,7 @@ _SERVERS = {
     "receiver": frozenset(("redis",)),
     "distributor": frozenset(("redis",)),
     "processor": frozenset(("redis", "postgres")),
+    "accounts": frozenset(("redis", "postgres")),
     "maintenance": frozenset(("postgres",)),
 }
 """Whose URLs a service needs: it is given no other."""
@@ -303,6 +305,44 @@ def processor(
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
     _run("processor", main, options, read, found, found)
+
+
+@app.command()
+def accounts(
+    config: Config,
+    pipeline: PipelineName,
+    replica: Annotated[
+        str, typer.Option("--replica", metavar="NAME", help="Name of this one among the pool's members.")
+    ] = "r0",
+    kek_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--kek-file",
+            metavar="FILE",
+            envvar="FEEDMILL_KEK_FILE",
+            help="Key-encryption keys of the credential store, one a line: ID and 32 bytes as base64.",
+            show_default="spec.accounts.keyEncryptionSecretRef",
+        ),
+    ] = None,
+    secrets_dir: SecretsFolder = None,
+    health_host: HealthHost = "127.0.0.1",
+    health_port: HealthPort = 0,
+    port_file: PortFile = None,
+    log_level: Level = None,
+    reload: Reload = True,
+) -> None:
+    """Listen to accounts, and store their orders, fills and balances: one member of the pipeline's pool."""
+    read, resources = _load(config)
+    found = _pick(resources.pipelines, pipeline, "--pipeline")
+    name = _check_replica(replica)
+
+    from feedmill.pool.main import main as pool
+
+    async def main(context: ServiceContext) -> None:
+        await pool(context, found, name, kek_file)
+
+    options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
+    _run("accounts", main, options, read, found, found)
 
 
 @app.command()

@@ -112,7 +112,8 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, clock_checked: b
 def sign(base: str, request: AccountRequest, credentials: Credentials, now_ms: int, nonce: str = "") -> SignedRequest:
     """Parameters in the order given, percent-encoded, then signed; the signature last. Raises ValueError."""
     base = join(base, ("/api/v3", "/api", "/fapi/v1", "/fapi", "/sapi"), "")
-    headers = {"X-MBX-APIKEY": credentials.api_key.get_secret_value()}
+    key = credentials.api_key.get_secret_value()
+    headers = {"X-MBX-APIKEY": key} if key else {}
     query = urlencode(request.params, quote_via=quote)
     if request.signed:
         stamp = urlencode({"recvWindow": RECV_WINDOW_MS, "timestamp": now_ms})

@@ -90,7 +90,7 @@ class RestDesk:
         self._lanes: Lanes[Job] = Lanes(QUEUE)
         self._pending: dict[tuple[str, ...], Job] = {}
         self._fleet = fleet
-        self._buckets: dict[str, Budget] = {"weight": _weight(limits, share, fleet)}
+        self._buckets: dict[str, Budget] = {"weight": weight_budget(limits, share, fleet)}
         self.problem = ""
 
     def move(self, rest: Rest) -> None:
@@ -241,11 +241,7 @@ class RestDesk:
     def _bucket(self, name: str) -> Budget:
         bucket = self._buckets.get(name)
         if bucket is None:
-            capacity, rate = OTHER_BUDGET
-            bucket = TokenBucket(capacity, rate)
-            if self._fleet is not None:
-                bucket = self._fleet.bucket(name, capacity, rate)
-            self._buckets[name] = bucket
+            bucket = self._buckets[name] = other_budget(name, self._fleet)
         return bucket
 
     def _give_up(self, job: Job, reason: str, status: int = 0) -> None:
@@ -258,7 +254,12 @@ class RestDesk:
         self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200], status))
 
 
-def _weight(limits: VenueLimits, share: float, fleet: Fleet | None) -> Budget:
+def other_budget(name: str, fleet: Fleet | None) -> Budget:
+    """A budget that a venue names and its limits do not describe."""
+    return TokenBucket(*OTHER_BUDGET) if fleet is None else fleet.bucket(name, *OTHER_BUDGET)
+
+
+def weight_budget(limits: VenueLimits, share: float, fleet: Fleet | None) -> Budget:
     """The budget of the venue's request weight."""
     if fleet is not None and limits.weight_windows:
         doubtful = (HEADROOM - TOLD_SHARE) * limits.request_weight

@@ -75,3 +75,8 @@ def account_ref(account: str) -> ShardRef:
     if not namespace or not slash or not name or "/" in name:
         raise ValueError(f"{account!r} is not an account: write namespace/name")
     return ShardRef(namespace, f"@{name}", 0)
+
+
+def pool_key(pipeline: tuple[str, str], what: str) -> str:
+    """Of a pipeline's (namespace, name) pool of account receivers: ``members``, ``lease:SLOT``."""
+    return f"fm:{{{'.'.join(pipeline)}}}:accounts:{what}"

@@ -53,6 +53,8 @@ class _Account:
     engine: Engine | None = None
     """None: to be loaded."""
     commit_id: str = ""
+    committed: str = ""
+    """Place in the raw stream up to which all is committed."""
     again_at: float = 0.0
     asking: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -118,6 +120,16 @@ class AccountDistributor:
         found = self._accounts.values()
         return {each.name for each in found if each.engine is None or each.engine.line.owed}
 
+    def has_gap(self, account: str) -> bool:
+        """Whether something may be missing of it; a sweep that goes on after a gap is none."""
+        found = self._accounts.get(account)
+        return found is not None and (found.engine is None or found.engine.line.gap is not None)
+
+    def position(self, account: str) -> str:
+        """The entry of its raw stream up to which all is committed; empty when that is not known."""
+        found = self._accounts.get(account)
+        return found.committed if found is not None and found.engine is not None else ""
+
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``; what was read by then is committed. Waits out a server that is away."""
         backoff = Backoff(0.05, 2.0)
@@ -169,7 +181,10 @@ class AccountDistributor:
         ready = [account for account in self._accounts.values() if account.engine is not None]
         came = 0
         for at in range(0, len(ready), MAX_STREAMS):
-            part = ready[at : at + MAX_STREAMS]
+            # One that is no longer worked on was dropped meanwhile.
+            part = [each for each in ready[at : at + MAX_STREAMS] if each.engine is not None]
+            if not part:
+                continue
             # Only where there is one read can it wait: another part's streams must not wait for this one's.
             entries = await self._read(reader, part, wait=len(ready) <= MAX_STREAMS)
             came += len(entries)
@@ -200,7 +215,7 @@ class AccountDistributor:
             self.figures.error = str(error)
             self._log.error("account.checkpoint_unreadable", account=account.name, error=str(error))
             return
-        account.commit_id = found.id
+        account.commit_id, account.committed = found.id, found.pos
         account.engine = Engine(
             account.name, self._venue, self._instruments, found, secrets.token_hex(4), silence=self._silence,
             look_every=self._look_every,
@@ -275,7 +290,7 @@ class AccountDistributor:
             self._log.warning("account.mismatch", account=account.name, found=found, action="load the checkpoint")
             account.drop()
             return
-        account.commit_id = new
+        account.commit_id, account.committed = new, taken.pos
         if taken.en:
             engine.eid = new
         self.figures.commits += 1

@@ -85,6 +85,11 @@ class AccountStore:
         self._venue = ("", "")
         self._ids: dict[str, int] = {}
 
+    @property
+    def venue(self) -> tuple[str, str]:
+        """Exchange and market; empty before :meth:`load`."""
+        return self._venue
+
     async def load(self, connection: asyncpg.Connection) -> Position:
         """Read who the account is and where its position stands. Raises UnknownAccount."""
         namespace, _, name = self.account.partition("/")

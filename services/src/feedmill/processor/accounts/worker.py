@@ -8,7 +8,7 @@ again from the position that PostgreSQL has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,10 @@ MAX_ENTRIES = 64
 """Commits of one stream in one read."""
 REST = 5.0
 """Seconds an account is left alone that the database does not know."""
+
+
+Stored = Callable[[AccountStore, Batch], None]
+"""Called after a batch was stored. Must be quick, and raise nothing."""
 
 
 @dataclass(slots=True)
@@ -86,11 +90,13 @@ class AccountWorker:
         connections: int = 4,
         block_ms: int = 200,
         statement_timeout: float = 30.0,
+        stored: Stored = lambda store, batch: None,
     ) -> None:
         """``connections``: to PostgreSQL, so also accounts stored at once."""
         self._redis_url, self._database_url = redis_url, database_url
         self._redis, self._database = redis, database
         self._log = log
+        self._stored = stored
         self._size, self._block_ms, self._timeout = connections, block_ms, statement_timeout
         self._accounts: dict[str, _Account] = {}
         self._connections: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
@@ -108,6 +114,11 @@ class AccountWorker:
             del self._accounts[name]
         for name in sorted(wanted - self._accounts.keys()):
             self._accounts[name] = _Account(AccountStore(name))
+
+    def position(self, account: str) -> str:
+        """The entry of its stream up to which it is stored; empty when that is not known."""
+        found = self._accounts.get(account)
+        return found.store.position.stream_id if found is not None and found.chain is not None else ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; what was read by then is stored. Waits out servers that are away."""
@@ -309,6 +320,7 @@ class AccountWorker:
                 self.figures.commits += 1
                 self.figures.fills += outcome.fills
                 self.figures.refused += outcome.refused
+                self._stored(account.store, batch)
             finally:
                 self._give_back(connection)
 

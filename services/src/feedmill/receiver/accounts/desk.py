@@ -108,7 +108,7 @@ class AccountDesk:
                 self._log.warning("account.time_unreadable", reason=error.reason)
 
     async def _once(self, signed: SignedRequest, request: AccountRequest, *, checked: bool) -> Answered:
-        sent = now_ns()
+        sent, began = now_ns(), monotonic()
         try:
             async with (
                 asyncio.timeout(self._timeout),
@@ -131,7 +131,7 @@ class AccountDesk:
         if request.bucket == "weight":
             used = self._read_limits(status, headers, body).used_weight
             if used is not None:
-                self._budgets["weight"].correct(self._limit - used)
+                self._budgets["weight"].correct(self._limit - used, monotonic() - began)
         refused = self._venue.judge(status, headers, body, checked)
         if refused is not None:
             self._log.warning("account.rest_refused", kind=request.kind, status=status, cause=str(refused))

@@ -39,6 +39,8 @@ class _Account:
     ready_at: float = 0.0
     """0 = it is not listened to."""
     problem: str = field(default="", repr=False)
+    refused: bool = False
+    """The last problem was one that only the user can mend."""
 
 
 class AccountLines:
@@ -95,6 +97,20 @@ class AccountLines:
     def ready(self) -> set[str]:
         return {name for name, account in self._accounts.items() if account.ready_at}
 
+    def is_ready(self, account: str) -> bool:
+        found = self._accounts.get(account)
+        return found is not None and bool(found.ready_at)
+
+    def is_refused(self, account: str) -> bool:
+        """Only the user can help."""
+        found = self._accounts.get(account)
+        return found is not None and found.refused
+
+    def problem_of(self, account: str) -> str:
+        """Why it is not listened to; empty while it is. No secret in it."""
+        found = self._accounts.get(account)
+        return found.problem if found is not None and not found.ready_at else ""
+
     @property
     def connections(self) -> int:
         return len(self._lines)
@@ -106,7 +122,10 @@ class AccountLines:
 
     async def run(self) -> None:
         try:
-            async with aiohttp.ClientSession(headers={"User-Agent": f"feedmill/{__version__}"}) as http:
+            # Each connection of an account holds its place among the client's for as long as it lives.
+            connector = aiohttp.TCPConnector(limit=0)
+            headers = {"User-Agent": f"feedmill/{__version__}"}
+            async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
                 while True:
                     self._changed.clear()
                     wait = await self._assign(http)
@@ -162,7 +181,7 @@ class AccountLines:
     def _ready(self, name: str) -> None:
         account = self._accounts.get(name)
         if account is not None:
-            account.ready_at, account.problem = monotonic(), ""
+            account.ready_at, account.problem, account.refused = monotonic(), "", False
 
     def _lost(self, name: str, why: Rejection | None) -> None:
         account = self._accounts.get(name)
@@ -174,7 +193,8 @@ class AccountLines:
         account.line, account.ready_at = None, 0.0
         account.problem = "the connection ended" if why is None else str(why)
         wait = account.backoff.next()
-        if why is not None and why.mend in (Mend.USER, Mend.DONE):
+        account.refused = why is not None and why.mend in (Mend.USER, Mend.DONE)
+        if why is not None and account.refused:
             wait = USER_RETRY
             self._log.error("account.refused", account=name, cause=why.text, retry_in=USER_RETRY)
         elif why is not None and why.wait is not None:

@@ -40,7 +40,8 @@ class _Stream:
         self.sent_at = 0.0
         self.conn = 0
         """Grows each time the account is listened to anew."""
-        self.closing = False
+        self.over = asyncio.Event()
+        """Closed, and all of it is appended."""
         self._owner = owner
         producer.pump = lambda: owner.pump(self)
 
@@ -76,6 +77,8 @@ class AccountStreams:
         self._alive = alive_interval
         self._log = log
         self._streams: dict[str, _Stream] = {}
+        self._ending: set[_Stream] = set()
+        """Closed ones that still have something to append. Their accounts may be opened anew meanwhile."""
         self._wire: Wire | None = None
         self._failed = asyncio.Event()
         self._proven: deque[tuple[float, _Stream, str, int]] = deque()
@@ -95,11 +98,20 @@ class AccountStreams:
 
     def close(self, account: str) -> None:
         """End its session; it is forgotten once all of it is appended."""
-        stream = self._streams.get(account)
+        stream = self._streams.pop(account, None)
         if stream is not None:
-            stream.closing = True
+            self._ending.add(stream)
             stream.producer.end()
             self._forget(stream)
+
+    def closed(self, account: str) -> bool:
+        """Nothing of it is left to be appended."""
+        return account not in self._streams and all(stream.account != account for stream in self._ending)
+
+    async def ended(self, account: str) -> None:
+        """Wait until nothing of what was closed is left to be appended."""
+        for stream in [stream for stream in self._ending if stream.account == account]:
+            await stream.over.wait()
 
     # -- the sink
 
@@ -182,16 +194,20 @@ class AccountStreams:
         self._failed.set()
 
     def _forget(self, stream: _Stream) -> None:
-        if stream.closing and stream.producer.idle:
-            self._streams.pop(stream.account, None)
+        if stream in self._ending and stream.producer.idle:
+            self._ending.discard(stream)
             stream.producer.confirm(stream.producer.id, stream.producer.backlog.acked)
+            stream.over.set()
         if self._awaited and self.idle:
             self._settled.set()
 
     @property
     def idle(self) -> bool:
         """The server said that it has everything."""
-        return all(stream.producer.idle for stream in self._streams.values())
+        return all(stream.producer.idle for stream in self._all())
+
+    def _all(self) -> list[_Stream]:
+        return [*self._streams.values(), *self._ending]
 
     async def settled(self) -> None:
         self._awaited += 1
@@ -226,7 +242,7 @@ class AccountStreams:
             self._failed.clear()
             self._wire = wire
             wire.closed.add_done_callback(lambda _: self._closed(wire))
-            for stream in tuple(self._streams.values()):
+            for stream in self._all():
                 backlog = stream.producer.backlog
                 backlog.rewind(backlog.acked + 1)
                 self.pump(stream)
@@ -249,7 +265,7 @@ class AccountStreams:
             _, stream, session, n = self._proven.popleft()
             if session == stream.producer.id:
                 stream.producer.confirm(session, n)
-        for stream in tuple(self._streams.values()):
+        for stream in self._all():
             stream.producer.alive(self._alive)
             if stream.in_flight is not None and now - stream.sent_at > self._deadline:
                 self.failed(TimeoutError(f"no answer to an append within {self._deadline:g} s"))
@@ -260,5 +276,5 @@ class AccountStreams:
 
     def _drop(self) -> None:
         self._wire = None
-        for stream in self._streams.values():
+        for stream in self._all():
             stream.in_flight = None

@@ -1,0 +1,93 @@
+"""The pool's health conditions and sections, and the gauges that are read rather than kept.
+
+Accounts are named only where something is wrong with them, and no more than NAMED of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from feedmill.pool import measures
+from feedmill.pool.held import State
+from feedmill.processor.status import breaker
+from feedmill.shared.postgres import remedy_of
+
+if TYPE_CHECKING:
+    from feedmill.pool.service import Pool
+
+NAMED = 50
+
+
+def install(pool: Pool) -> None:
+    """Register health conditions and sections."""
+    health = pool.health
+    health.condition("accounts", lambda: working(pool))
+    health.detail("accounts", lambda: accounts(pool))
+    health.detail("leases", pool.seats.document)
+    health.detail("latency", pool.meter.latencies.document)
+    health.detail("redis", lambda: redis(pool))
+    health.detail("postgres", lambda: postgres(pool))
+    health.detail("breaker", lambda: {"redis": breaker(pool.redis), "postgres": breaker(pool.postgres)})
+    health.detail("fleets", pool.fleets.document)
+    health.detail("keyFile", lambda: {"error": pool.vault.error})
+    measures.slots_held.set_function(lambda: len(pool.slots))
+
+
+def working(pool: Pool) -> tuple[bool, str]:
+    """The list is known and leases are taken: not that every account is listened to, which the venue may prevent."""
+    if not pool.roster.read:
+        return False, f"the list of accounts was not read yet{_because(pool.roster.error)}"
+    if pool.seats.share.alive is None:
+        return False, f"Redis did not answer yet{_because(pool.seats.link.error)}"
+    return True, ""
+
+
+def _because(error: str) -> str:
+    return f" ({error})" if error else ""
+
+
+def accounts(pool: Pool) -> Mapping[str, Any]:
+    """Counts of all states, of this member's own accounts; and those with a problem, by name."""
+    states: Counter[State] = Counter()
+    problems: dict[str, dict[str, str]] = {}
+    for name, held in pool.held.items():
+        state = held.state
+        states[state] += 1
+        why = held.why
+        if why and state is not State.DISABLED and len(problems) < NAMED:
+            problems[name] = {"state": state.value, "why": why}
+    return {
+        "known": sum(not each.removed for each in pool.roster.accounts.values()),
+        "held": len(pool.held),
+        **{state.value: states[state] for state in State},
+        "connections": sum(market.lines.connections for market in pool.markets.values()),
+        "problems": problems,
+        "listError": pool.roster.error,
+    }
+
+
+def count(pool: Pool) -> None:
+    """Bring the gauges of states up to date."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for held in pool.held.values():
+        account = held.listed.account
+        found[account.exchange, account.market, held.state.value] += 1
+    measures.accounts.clear()
+    for labels, number in found.items():
+        measures.accounts.labels(*labels).set(number)
+
+
+def redis(pool: Pool) -> Mapping[str, Any]:
+    error = pool.seats.link.error or pool.streams.problem
+    return {"reachable": not error, "lastError": error}
+
+
+def postgres(pool: Pool) -> Mapping[str, Any]:
+    """As the storing sees it, and the list where nothing is stored."""
+    away = pool.postgres.state != "closed"
+    error = pool.postgres.last_error if away else pool.roster.error
+    if not error:
+        return {"reachable": True if pool.roster.read else None, "lastError": ""}
+    return {"reachable": False, "lastError": error, "remedy": remedy_of(error)}
