@@ -161,7 +161,8 @@ def test_all_that_is_wrong_with_the_files_before_anything_connects(
         ("\n", "holds no ExchangeFeed, ExchangeAccount or FeedPipeline: add one (see examples/)"),
         (
             GOOD + "  suspend: true\n",
-            "the manifest holds no feed to run: add an ExchangeFeed (see examples/) or end its",
+            "the manifest holds no feed or account to run: add an ExchangeFeed or ExchangeAccount (see examples/), or "
+            "end its suspend",
         ),
     ],
 )

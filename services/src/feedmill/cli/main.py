@@ -41,7 +41,7 @@ class Lazy:
 
 RUN, LOOK, OPERATE = "Run feeds", "Look at the data", "Operate and check"
 COMMANDS: dict[str, Lazy] = {
-    "up": Lazy("feedmill.cli.up", "up", "Run the feeds of a manifest on this machine.", RUN),
+    "up": Lazy("feedmill.cli.up", "up", "Run the feeds and accounts of a manifest here.", RUN),
     "demo": Lazy("feedmill.cli.demo", "demo", "Show the whole pipeline on simulated exchanges, and check it.", RUN),
     "simulate": Lazy("feedmill.cli.simulate", "simulate", "Run simulated exchanges with faults on demand.", RUN),
     "status": Lazy("feedmill.cli.status", "status", "Show what a running feedmill up is doing.", LOOK),

@@ -23,6 +23,7 @@ from feedmill.cli.common import (
     seconds,
     told,
 )
+from feedmill.local import accounts
 from feedmill.local.embedded.files import private_folder, rotate
 from feedmill.local.manager import ServiceManager
 from feedmill.local.secrets import environment_of, passed_over
@@ -72,8 +73,18 @@ def up(
     log_level: Annotated[
         str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
     ] = "info",
+    kek_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--kek-file",
+            metavar="FILE",
+            envvar="FEEDMILL_KEK_FILE",
+            help="Key-encryption keys, for the accounts of feedmill accounts.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Run the feeds of a manifest on this machine: exchange to Redis to PostgreSQL.
+    """Run the feeds and accounts of a manifest on this machine: exchange to Redis to PostgreSQL.
 
     Redis and PostgreSQL are started here and keep their data in --data-dir, unless REDIS_URL or DATABASE_URL name your
     own. Ctrl-C stops in order and loses nothing: what was captured is stored first. Ctrl-C twice stops at once; what
@@ -83,6 +94,7 @@ def up(
     feedmill up -f feed.yaml
     feedmill up -f feeds/ --for 10m --plain
     DATABASE_URL=postgresql://me:secret@db/feeds feedmill up -f feed.yaml
+    feedmill up -f accounts.yaml --secrets-dir secrets     (secrets/SECRET/apiKey, secrets/SECRET/apiSecret)
 
     \b
     Meanwhile, in another terminal:
@@ -107,11 +119,17 @@ def up(
     resources = load_files(files, local=True)
     workloads = plan(resources)
     feeds = [feed for _, feed in sorted(resources.feeds.items()) if not feed.spec.suspend]
-    if not feeds:
-        fail("the manifest holds no feed to run: add an ExchangeFeed (see examples/) or end its suspend", BAD_CONFIG)
+    if not feeds and not accounts.pools(resources):
+        fail(
+            "the manifest holds no feed or account to run: add an ExchangeFeed or ExchangeAccount (see examples/), or "
+            "end its suspend",
+            BAD_CONFIG,
+        )
     home = folder(data_dir)
     environ = environment_of(resources.pipelines.values(), os.environ, secrets_dir)
-    for line in passed_over(resources.pipelines.values(), os.environ, secrets_dir):
+    without = passed_over(resources.pipelines.values(), os.environ, secrets_dir)
+    without += accounts.check(resources, kek_file, secrets_dir)
+    for line in without:
         typer.echo(line, err=True)
     live = is_terminal() and not is_plain
     display: Display = LiveDisplay(hint="Ctrl-C stops in order") if live else PlainDisplay()
@@ -130,6 +148,7 @@ def up(
             environ=environ,
             say=display.say,
             extra_args=() if secrets_dir is None else ("--secrets-dir", str(secrets_dir.absolute())),
+            kek_file=kek_file,
         )
 
     outcome = asyncio.run(_up(make_manager, feeds, display, api_port, limit, data_dir))
@@ -151,8 +170,10 @@ async def _up(
     session = LocalSession(manager, feeds, display, api_port=api_port)
 
     async def during(running: LocalSession) -> None:
-        names = ", ".join("/".join(feed.key).removeprefix("default/") for feed in feeds)
-        display.say(f"running {names}; status at {running.api_url}, data and logs in {data_dir}")
+        names = ["/".join(feed.key).removeprefix("default/") for feed in feeds]
+        if any(load.role == "accounts" for load in manager.workloads):
+            names.append("accounts")
+        display.say(f"running {', '.join(names)}; status at {running.api_url}, data and logs in {data_dir}")
         await asyncio.sleep(limit if limit is not None else 10 * 365 * 86400.0)
         display.say(f"ran for {human_seconds(limit)}: stopping in order")
 

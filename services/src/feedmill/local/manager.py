@@ -1,7 +1,8 @@
 """The service manager: runs a plan's processes and servers in order, keeps them running, ends them in order.
 
-Start: Redis and PostgreSQL, schema, maintenance, processors, distributors, receivers. Stop is the other way round, and
-each stage first waits until what the one before it produced has been taken over, so that nothing stays in between.
+Start: Redis and PostgreSQL, schema, maintenance, processors, account receivers, distributors, receivers. Stop is the
+other way round, and each stage first waits until what the one before it produced has been taken over, so that nothing
+stays in between. Account receivers end with the receivers: they distribute and store what they heard themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from feedmill.local.account_streams import left_of_accounts
 from feedmill.local.drain import Drain, DrainReport
 from feedmill.local.embedded.files import DirLock, private_folder
 from feedmill.local.errors import ManagerError
@@ -34,7 +36,7 @@ from feedmill.shared.keys import ShardRef
 from feedmill.shared.redis.pool import RedisPool
 from feedmill.shared.redis.url import RedisUrl
 
-START_STAGES = (("maintenance", "processor", "distributor"), ("receiver",))
+START_STAGES = (("maintenance", "processor", "distributor", "accounts"), ("receiver",))
 READY_WAIT = 20.0
 """Seconds a stage may take to become ready before the next one is started all the same."""
 LOOK_STARTING, LOOK_RUNNING = 0.2, 1.0
@@ -53,7 +55,8 @@ CommandOf = Callable[[Workload, Path], Sequence[str]]
 class ServiceManager:
     """Supervises the services of ``workloads``. ``servers`` is started and stopped with them.
 
-    ``config``: the manifest files, for the children. ``migrate``: bring the schema up to date at start.
+    ``config``: the manifest files, for the children. ``migrate``: bring the schema up to date at start. ``kek_file``:
+    for the account receivers.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class ServiceManager:
         environ: Mapping[str, str] | None = None,
         say: Callable[[str], None] | None = None,
         extra_args: Sequence[str] = (),
+        kek_file: Path | None = None,
     ) -> None:
         self.workloads = list(workloads)
         self.data_dir = data_dir.expanduser().absolute()
@@ -95,6 +99,7 @@ class ServiceManager:
         self._environ = dict(os.environ if environ is None else environ)
         self._say = say
         self._extra_args = list(extra_args)
+        self._kek_file = kek_file
         self._lock = DirLock(self.data_dir, "data folder")
         self._services: dict[str, tuple[Workload, ServiceProcess]] = {}
         self._health: dict[str, dict[str, Any] | None] = {}
@@ -258,6 +263,8 @@ class ServiceManager:
         own = ["--port-file", str(port_file), "--log-level", self._log_level, "--no-reload"]
         if load.role == "receiver":
             own += ["--spill-dir", str(self.data_dir / "spill" / service_name(load))]
+        if load.role == "accounts" and self._kek_file is not None:
+            own += ["--kek-file", str(self._kek_file.expanduser().absolute())]
         return [sys.executable, "-m", "feedmill.cli.main", *load.args, *files, *own, *self._extra_args]
 
     def _of(self, *roles: str) -> list[ServiceProcess]:
@@ -333,8 +340,13 @@ class ServiceManager:
         if self.redis is None:
             return
         drain = Drain(self.redis, self.shards, self._forced, self._drain_timeout, self._stall_timeout)
-        self._tell("stopping receivers (they hand over what they hold)")
-        await self._stop_all(self._of("receiver"))
+        pool = self._of("accounts")
+        and_those = " and account receivers" if pool else ""
+        self._tell(f"stopping receivers{and_those} (they hand over what they hold)")
+        await self._stop_all([*self._of("receiver"), *pool])
+        if pool and not self._forced.is_set():
+            for line in await left_of_accounts(self.redis, self.servers.database_url):
+                report.note(line)
         self._tell("waiting until all captured frames are dispatched")
         await drain.until_taken_over("raw", self._of("distributor"), report)
         self._tell("stopping distributors")
@@ -388,5 +400,6 @@ def redis_pool(url: str) -> RedisPool:
 
 def _names(stage: Sequence[ServiceProcess]) -> str:
     counts = Counter(item.spec.role for item in stage)
-    plural = {role: f"{role}s" for role in counts if role != "maintenance"}
-    return ", ".join(f"{number} {plural.get(role, role) if number > 1 else role}" for role, number in counts.items())
+    called = {"accounts": "account receiver"}
+    one = {role: called.get(role, role) for role in counts}
+    return ", ".join(f"{number} {one[role]}s" if number > 1 else one[role] for role, number in counts.items())

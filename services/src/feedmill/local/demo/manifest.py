@@ -23,6 +23,8 @@ spec:
   postgres: {{managed: {{storage: 20Gi}}}}
   retention: {{trades: {keep}, tickers: {keep}, bookSnapshots: {keep}}}
 """
+_ACCOUNTS = """  accounts: {replicas: 1}     # listens to what feedmill accounts add stored
+"""
 _FEED = """---
 apiVersion: feedmill.dev/v1alpha1
 kind: ExchangeFeed
@@ -57,9 +59,11 @@ class DemoFeed:
         return self.venue.lower().replace("/", "-")
 
 
-def render(feeds: Sequence[DemoFeed], endpoints: Mapping[str, Endpoint], *, keep: str = "30d") -> str:
+def render(
+    feeds: Sequence[DemoFeed], endpoints: Mapping[str, Endpoint], *, keep: str = "30d", accounts: bool = False
+) -> str:
     """YAML of a pipeline and its feeds. ``keep``: retention (recorded frames are years old)."""
-    text = _PIPELINE.format(keep=keep)
+    text = _PIPELINE.format(keep=keep) + (_ACCOUNTS if accounts else "")
     for feed in feeds:
         exchange, _, market = feed.venue.partition("/")
         endpoint = endpoints[feed.venue]

@@ -9,8 +9,10 @@ from typing import Any
 import asyncpg
 from rich.text import Text
 
+from feedmill.local.demo.account_figures import AccountFigures
+from feedmill.local.demo.account_view import final_lines
 from feedmill.local.view import duration_ms
-from feedmill.simulator.report import Report, VenueReport
+from feedmill.simulator.report import Accounts, Report, VenueReport
 
 _LETTERS = """
 SELECT split_part(shard, '.', 2) AS feed, reason, count(*) AS found, min(detail) AS example
@@ -35,6 +37,8 @@ class Result:
     messages: dict[str, int] = field(default_factory=dict)
     """Exchange market -> messages emitted."""
     letters: list[Letters] = field(default_factory=list)
+    accounts: list[AccountFigures] = field(default_factory=list)
+    """As stored at the end."""
     open_gaps: int = 0
     drained: bool = True
     recorded: bool = False
@@ -42,7 +46,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        return self.report.ok and self.drained
+        told = all(venue.accounts.known == venue.accounts.emitted for venue in self.report.venues)
+        return self.report.ok and told and self.drained
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -58,6 +63,7 @@ class Result:
                 {"feed": item.feed, "reason": item.reason, "count": item.count, "example": item.example}
                 for item in self.letters
             ],
+            "accounts": [account.as_dict() for account in self.accounts],
             "venues": self.report.as_dict()["venues"],
         }
 
@@ -97,6 +103,17 @@ def _rows(venue: VenueReport) -> list[Text]:
     candle = [blank, _number(candles.stored), _bad(candles.missing), blank, blank, blank, _bad(candles.wrong)]
     lines.append(_line("1 min candles", candle))
     lines[-1].append(f"  {candles.complete:,} complete")
+    return lines + _account_rows(venue.accounts)
+
+
+def _account_rows(accounts: Accounts) -> list[Text]:
+    lines = []
+    for kind, flow in accounts.flows.items():
+        wrong = flow.phantom + flow.wrong + (accounts.half_filled if kind == "orders" else 0)
+        if not (accounts.known and (flow.emitted or flow.stored or wrong)):
+            continue
+        numbers = [_number(flow.emitted), _number(flow.stored), _bad(flow.lost), _bad(flow.doubled)]
+        lines.append(_line(kind, [*numbers, _number(flow.in_gaps), Text(), _bad(wrong)]))
     return lines
 
 
@@ -135,6 +152,7 @@ def words(result: Result) -> list[str]:
     broken = sum(count for name, count in causes.items() if name in ("Book sequence", "Book book"))
     sent = sum(result.messages.values())
     lines.append(f"  {sent:,} messages emitted; book sequences checked: {broken or 'no'} break{'s' * (broken > 1)}")
+    lines += _of_accounts(result)
     if result.open_gaps:
         told = ", ".join(f"{count} {name}" for name, count in sorted(causes.items()))
         lines.append(f"  gap rows: {told}; {result.open_gaps} are open, as no data comes since the feeds were stopped")
@@ -143,6 +161,18 @@ def words(result: Result) -> list[str]:
         lines.append(f"  no candle is complete yet: that takes a whole minute and both its neighbours ({how})")
     lines += [f"  {note}" for note in result.notes]
     lines += [f"  {item.feed}: {item.count:,} dead letters, {item.reason}: {item.example}" for item in result.letters]
+    return lines
+
+
+def _of_accounts(result: Result) -> list[str]:
+    lines = []
+    for venue in result.report.venues:
+        missing = venue.accounts.emitted - venue.accounts.known
+        if missing:
+            lines.append(f"  {venue.venue}: {missing} accounts of the exchange are not in the database")
+    lines += [f"  {line}" for line in final_lines(result.accounts)]
+    if any(venue.accounts.flows["transfers"].in_gaps for venue in result.report.venues):
+        lines.append("  transfers in gaps: Binance tells them by its stream only; the balances are right all the same")
     return lines
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feedmill.local.demo import manifest, result
+from feedmill.local.demo import accounts, manifest, result, waits
+from feedmill.local.demo.account_figures import Watch, look
 from feedmill.local.demo.simulation import Simulation, emitted
 from feedmill.local.embedded.files import DirLock, private_folder
 from feedmill.local.errors import ManagerError
 from feedmill.local.manager import ServiceManager
-from feedmill.local.positions import Positions, PositionsAway
 from feedmill.local.servers import LocalServers
 from feedmill.local.session import LocalSession, Outcome
 from feedmill.local.view import Display
@@ -22,12 +24,10 @@ from feedmill.plan import plan
 from feedmill.resources.load import load_files
 from feedmill.shared import postgres
 
-FLOW_TIMEOUT = 20.0
-"""Seconds until every feed must flow."""
-SETTLE_TIMEOUT = 20.0
 GRACE = 2.5
 """Seconds after the last message: holes are declared gaps within the feeds' gapGrace (2 s)."""
 MARKER = "this-is-a-feedmill-demo"
+DERIBIT = "deribit/Derivatives"
 
 
 @dataclass(slots=True)
@@ -57,15 +57,26 @@ def fresh_folder(folder: Path) -> None:
 
 
 class Demo:
-    """One demonstration. ``outcome`` and ``result`` are there after ``run``."""
+    """One demonstration. ``outcome`` and ``result`` are there after ``run``.
 
-    def __init__(self, settings: Settings, display: Display) -> None:
+    Recorded frames are replayed without accounts: recordings hold none.
+    """
+
+    def __init__(self, settings: Settings, watch: Watch, display: Display) -> None:
+        """``watch`` is told where the database is; ``display`` may show what it sees."""
         self.settings = settings
+        self.watch = watch
         self.display = display
         self.result: result.Result | None = None
         self.outcome = Outcome()
+        self.accounts: list[accounts.DemoAccount] = []
+        self._cut_ns: dict[str, int] = {}
+        """Account -> when its connection was ended last; 0 = not yet."""
         self._stats: dict[str, dict[str, Any]] = {}
         self._simulation: Simulation | None = None
+        self._logs = settings.folder / "logs"
+        self._kek = settings.folder / "kek"
+        self._keys = settings.folder / "run" / "account-keys.json"
 
     async def run(self) -> None:
         """Raises ManagerError, EmbeddedError, ...; leaves no process behind."""
@@ -74,14 +85,17 @@ class Demo:
         for name in ("run", "logs"):
             private_folder(settings.folder / name)
         arguments = self._arguments([feed.venue for feed in feeds])
-        simulation = Simulation(settings.folder / "run", settings.folder / "logs" / "simulator.log", arguments)
+        simulation = Simulation(settings.folder / "run", self._logs / "simulator.log", arguments)
         self._simulation = simulation
         self.display.say(f"starting simulated exchanges: {', '.join(feed.venue for feed in feeds)}")
         try:
             await simulation.start()
             keep = "30d" if settings.recordings is None else "3650d"
             path = settings.folder / "demo.yaml"
-            path.write_text(manifest.render(feeds, simulation.endpoints, keep=keep))
+            if settings.recordings is None:
+                self.accounts = accounts.take_keys(self._keys)
+                accounts.make_kek(self._kek)
+            path.write_text(manifest.render(feeds, simulation.endpoints, keep=keep, accounts=bool(self.accounts)))
             await self._run_pipeline(path)
         finally:
             await simulation.stop()
@@ -91,15 +105,24 @@ class Demo:
         arguments = [part for venue in venues for part in ("--exchange", venue)]
         arguments += ["--ledger", str(settings.folder / "ledger"), "--rate", f"{settings.rate / len(venues):g}"]
         if settings.recordings is not None:
-            arguments += ["--recordings", str(settings.recordings.absolute()), "--speed", f"{settings.speed:g}"]
-        return arguments
+            return [*arguments, "--recordings", str(settings.recordings.absolute()), "--speed", f"{settings.speed:g}"]
+        counts = ",".join(f"{venue}=1" for venue in accounts.VENUES)
+        return [*arguments, "--accounts", counts, "--account-rate", f"{accounts.RATE:g}", "--keys", str(self._keys)]
 
     async def _run_pipeline(self, path: Path) -> None:
         resources = load_files([path], local=True)
         # An empty environment: the demonstration never touches servers of the user's own.
         servers = LocalServers(self.settings.folder, {})
+        environ = dict(os.environ)
+        if self.accounts:
+            environ["FEEDMILL_KEK_FILE"] = str(self._kek)
         manager = ServiceManager(
-            plan(resources), config=[path], data_dir=self.settings.folder, servers=servers, say=self.display.say
+            plan(resources),
+            config=[path],
+            data_dir=self.settings.folder,
+            servers=servers,
+            environ=environ,
+            say=self.display.say,
         )
         feeds = [feed for _, feed in sorted(resources.feeds.items())]
         session = LocalSession(manager, feeds, self.display, api_port=None)
@@ -111,62 +134,56 @@ class Demo:
             self.result.latencies = dict(result.latencies_of(session.outcome.figures))
 
     async def _during(self, session: LocalSession) -> None:
+        watching = asyncio.create_task(self.watch.run(lambda: session.manager.servers.database_url), name="accounts")
+        try:
+            await self._add_accounts()
+            await waits.until_flowing(session, self._logs)
+            await waits.until_listening(self.watch, self._cut_ns, self._logs)
+            await self._flow()
+            await asyncio.gather(asyncio.sleep(GRACE), self._ask_for_transfers())
+            await waits.until_settled(session.manager, self.accounts, self.display.say)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _add_accounts(self) -> None:
+        """As a user does it, with receivers already at work."""
+        if not self.accounts:
+            return
+        for account in self.accounts:
+            shown = accounts.add_command(account, self._kek, self.settings.folder)
+            self.display.say(f"feedmill {' '.join(shown[:7])} ...")
+            self._cut_ns[account.name] = 0
+        for said in await accounts.add_all(self.accounts, self._kek, self.settings.folder):
+            self.display.say(said)
+
+    async def _flow(self) -> None:
         settings = self.settings
         assert self._simulation is not None
-        await self._until_flowing(session)
         if settings.recordings is None:
             self.display.say(f"{settings.rate:,.0f} messages a second flow, for {settings.seconds:g} s")
-            await asyncio.sleep(settings.seconds)
+            await asyncio.sleep(settings.seconds / 2)
+            await self._cut(self.accounts)
+            self.display.say("the exchanges cut the accounts' connections: what happens meanwhile must be asked for")
+            await asyncio.sleep(settings.seconds / 2)
         else:
             self.display.say(f"replaying recorded frames from {settings.recordings}")
-            await self._until_replayed()
+            await waits.until_replayed(self._simulation)
         self._stats = await self._simulation.end_of_flow()
         total = sum(emitted(stats) for stats in self._stats.values())
         self.display.say(f"the exchanges have emitted {total:,} messages and are silent now")
-        await self._until_settled(session.manager)
 
-    async def _until_flowing(self, session: LocalSession) -> None:
-        try:
-            async with asyncio.timeout(FLOW_TIMEOUT):
-                while True:
-                    figures = session.outcome.figures
-                    if figures and all(item.flowing for item in figures):
-                        return
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            waiting = "; ".join(f"{item.feed}: {item.state}" for item in session.outcome.figures if not item.flowing)
-            raise ManagerError(
-                f"not all feeds flow after {FLOW_TIMEOUT:g} s ({waiting}): see the logs in {self.settings.folder}/logs"
-            ) from None
+    async def _ask_for_transfers(self) -> None:
+        """Deribit tells deposits and withdrawals by REST alone, which is asked whenever it is listened to anew."""
+        await self._cut([account for account in self.accounts if account.venue == DERIBIT])
+        await waits.until_listening(self.watch, self._cut_ns, self._logs)
 
-    async def _until_replayed(self) -> None:
-        """Until nothing more has come for a while (a recording of half a minute, at its own pace)."""
+    async def _cut(self, those: Sequence[accounts.DemoAccount]) -> None:
+        """End their connections, as an exchange may at any time."""
         assert self._simulation is not None
-        loop = asyncio.get_running_loop()
-        last, moved = -1, loop.time()
-        while loop.time() - moved < 3.0:
-            stats = await self._simulation.stats()
-            now = sum(emitted(found) for found in stats.values() if found is not None)
-            if now != last:
-                last, moved = now, loop.time()
-            await asyncio.sleep(0.2)
-
-    async def _until_settled(self, manager: ServiceManager) -> None:
-        """Until everything has gone through and holes, if any, have been declared."""
-        await asyncio.sleep(GRACE)
-        assert manager.redis is not None
-        positions = Positions(manager.redis, manager.shards)
-        try:
-            async with asyncio.timeout(SETTLE_TIMEOUT):
-                while True:
-                    try:
-                        if all(item.raw_drained and item.events_drained for item in await positions.read()):
-                            return
-                    except PositionsAway:
-                        pass
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            self.display.say(f"not all has gone through after {SETTLE_TIMEOUT:g} s")
+        for account in those:
+            self._cut_ns[account.name] = time.time_ns()
+            await self._simulation.cut_accounts(account.venue)
 
     async def _compare(self, manager: ServiceManager) -> None:
         if not self._stats:
@@ -185,6 +202,7 @@ class Demo:
         connection = await postgres.connect(manager.servers.database_url, name="feedmill-demo")
         try:
             self.result.letters = await result.dead_letters(connection)
+            self.result.accounts = (await look(connection)).accounts
             self.result.open_gaps = await connection.fetchval("SELECT count(*) FROM gaps WHERE state = 'open'")
         finally:
             await postgres.close(connection)

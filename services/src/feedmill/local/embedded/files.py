@@ -70,6 +70,22 @@ class DirLock:
             os.close(self.fd)
             self.fd = None
 
+    @classmethod
+    def is_held(cls, folder: Path) -> bool:
+        """Whether anybody has the folder's lock now."""
+        try:
+            fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            # Shared, so that two who look do not see each other.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
 
 def _alive(pid: int) -> bool:
     try:
@@ -132,6 +148,15 @@ def port_is_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return False
+    return True
+
+
+def listens(port: int) -> bool:
+    """Whether anybody takes connections on ``port`` of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
     return True
 
 
