@@ -17,7 +17,9 @@ import asyncpg
 import pytest
 import redis
 
+from feedmill.cli.query import database
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from feedmill.local.embedded.files import DirLock
 from feedmill.shared.events import EventBlock, Trade, encode
 from feedmill.shared.keys import ShardRef
 
@@ -82,6 +84,22 @@ def test_query_while_the_server_runs(data_dir: Path) -> None:
         by_url = feedmill("query", "--data-dir", "/nonexistent", "select count(*) from t", DATABASE_URL=server.url)
         assert by_url.stdout == "count\n2\n", by_url.stderr
         assert server.running
+
+
+def test_the_server_of_a_running_manager_is_used_at_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    lock = DirLock(data_dir, "data folder")
+    assert not DirLock.is_held(data_dir)
+    with EmbeddedPostgres(data_dir / "postgres", fsync=False) as server:
+        lock.acquire(timeout=1.0)
+        try:
+            assert DirLock.is_held(data_dir)
+            # Without trying to start one, which waits for whoever has the folder.
+            monkeypatch.delattr(EmbeddedPostgres, "start")
+            with database(data_dir) as (url, _):
+                assert url == server.url
+        finally:
+            lock.release()
 
 
 @pytest.mark.parametrize(

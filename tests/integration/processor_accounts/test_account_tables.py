@@ -84,8 +84,38 @@ def test_what_is_stored_is_shown_and_filtered(ask: Any) -> None:
         ("2", "-0.01", "maker")
     ]
     assert [row["trade_id"] for row in ask("fills", "--order", "o2", "-a", "other")] == ["2"]
-    assert ask("fills", "-a", "nobody") == []
+    assert [row["asset"] for row in ask("balances", "--asset", "btc", "-a", "main")] == ["BTC"]
+    assert [row["order_id"] for row in ask("orders", "-i", "btc-usdt", "-a", "main")] == ["o1"]
     assert len(ask("fills", "-n", "3")) == 3
+
+
+@pytest.mark.parametrize("command", ["balances", "orders", "fills"])
+def test_an_account_that_is_not_there_is_told(ask: Any, command: str) -> None:
+    result = CliRunner().invoke(app, [command, "-a", "nobody"])
+    assert result.exit_code == 2
+    assert "--account nobody: there is none of that name: feedmill accounts list" in result.output
+
+
+def test_where_there_are_no_accounts_that_is_told(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated)
+    result = CliRunner().invoke(app, ["orders", "-o", "json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == []
+    assert result.stderr == "no accounts: feedmill accounts add makes one\n"
+
+
+@pytest.mark.parametrize(("columns", "ids"), [("80", False), ("130", True)])
+@pytest.mark.parametrize("command", ["balances", "orders", "fills"])
+def test_a_row_is_a_line_whatever_the_width(
+    ask: Any, monkeypatch: pytest.MonkeyPatch, command: str, columns: str, ids: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    result = CliRunner().invoke(app, [command, "-a", "main", "-o", "table"])
+    assert result.exit_code == 0, result.output
+    head, _, *rows, count = result.stdout.splitlines()
+    assert max(map(len, (head, *rows))) <= int(columns)
+    assert count == f"{len(rows)} row{'s' * (len(rows) != 1)}"
+    assert ("order_id" in head) == (ids and command != "balances")
 
 
 def test_a_table_says_that_there_is_more(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedmill.cli.account_tables_sql import BALANCES, FILLS, ORDERS, SHORT_BALANCES, SHORT_FILLS, SHORT_ORDERS
+from feedmill.accounts.store import AccountError
+from feedmill.cli.account_tables_sql import BALANCES, FILLS, KNOWN, ORDERS
 from feedmill.cli.common import DATA_DIR, DataDir, is_terminal, seconds, told
-from feedmill.cli.query import Format, Manifests, PipelineName, SecretsFolder, database, pipeline_database, show
+from feedmill.cli.query import Format, Manifests, PipelineName, SecretsFolder, show
+from feedmill.cli.where import Where
+
+if TYPE_CHECKING:
+    import asyncpg
 
 WIDE = 130
-"""Columns of a terminal from which on a table shows all there is."""
+"""Columns of a terminal from which on a table has the ids too."""
 
 Account = Annotated[
     str | None,
@@ -60,14 +64,8 @@ def balances(
     feedmill balances --account main --asset USDT
     feedmill balances -o json
     """
-    _ask(
-        (config, pipeline, secrets_dir, data_dir),
-        (BALANCES, SHORT_BALANCES),
-        (account, asset, empty),
-        output,
-        limit,
-        timeout,
-    )
+    where = Where(data_dir, config, pipeline, secrets_dir)
+    _ask(where, BALANCES, (account, asset, empty), output, limit, timeout)
 
 
 @told
@@ -95,7 +93,7 @@ def orders(
     feedmill orders -o json --limit 1000
     """
     arguments = (account, instrument, _since_ns(since), only_open)
-    _ask((config, pipeline, secrets_dir, data_dir), (ORDERS, SHORT_ORDERS), arguments, output, limit, timeout)
+    _ask(Where(data_dir, config, pipeline, secrets_dir), ORDERS, arguments, output, limit, timeout)
 
 
 @told
@@ -127,7 +125,7 @@ def fills(
     feedmill fills -o csv > fills.csv
     """
     arguments = (account, instrument, _since_ns(since), order)
-    _ask((config, pipeline, secrets_dir, data_dir), (FILLS, SHORT_FILLS), arguments, output, limit, timeout)
+    _ask(Where(data_dir, config, pipeline, secrets_dir), FILLS, arguments, output, limit, timeout)
 
 
 def _since_ns(text: str | None) -> int:
@@ -135,26 +133,29 @@ def _since_ns(text: str | None) -> int:
 
 
 def _ask(
-    where: tuple[list[Path] | None, str | None, Path | None, Path],
-    statements: tuple[str, str],
+    where: Where,
+    statements: tuple[str, str, str],
     arguments: tuple[Any, ...],
     output: Format,
     limit: int,
     timeout: float,
 ) -> None:
-    config, pipeline, secrets_dir, data_dir = where
     shape = output if output is not Format.AUTO else (Format.TABLE if is_terminal() else Format.CSV)
+    is_table = shape is Format.TABLE
+    statement = statements[2 if not is_table else shutil.get_terminal_size().columns >= WIDE]
+    # One more than wanted, so that a table can say that there are more.
+    wanted = limit + 1 if is_table else limit
 
-    narrow = shape is Format.TABLE and shutil.get_terminal_size().columns < WIDE
-    statement = statements[narrow]
+    async def known(connection: asyncpg.Connection) -> None:
+        row = await connection.fetchrow(KNOWN, arguments[0])
+        assert row is not None
+        if not row["all"]:
+            typer.echo("no accounts: feedmill accounts add makes one", err=True)
+        elif not row["named"]:
+            raise AccountError(
+                f"--account {arguments[0]}: there is none of that name: feedmill accounts list shows those there are"
+            )
 
-    def ask(url: str) -> None:
-        # One more than wanted, so that a table can say that there are more.
-        wanted = limit + 1 if shape is Format.TABLE else limit
-        asyncio.run(show(url, statement, shape, limit, timeout, (*arguments, wanted)))
-
-    if config:
-        ask(pipeline_database(config, pipeline, secrets_dir))
-        return
-    with database(data_dir) as (url, _):
-        ask(url)
+    with where.url() as url:
+        Where.ask(url, "feedmill-accounts", known)
+        asyncio.run(show(url, statement, shape, limit, timeout, (*arguments, wanted), tight="account"))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import typer
@@ -23,7 +23,7 @@ from feedmill.cli.common import DATA_DIR, DataDir, fail, folder, is_terminal, pl
 from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.local.embedded.binaries import postgres_bin
 from feedmill.local.embedded.errors import DataDirInUse
-from feedmill.local.embedded.files import password, remembered_port
+from feedmill.local.embedded.files import DirLock, listens, password, remembered_port
 from feedmill.shared.config import check_database_url, read_setting
 
 
@@ -90,11 +90,16 @@ def database(data_dir: Path) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
             "(the demo's is .feedmill/demo), or set DATABASE_URL",
             2,
         )
-    try:
-        server.start()
-    except DataDirInUse:
-        # A running feedmill up has it: use that server.
-        server.attach(remembered_port(home) or 0, password(home))
+    port = remembered_port(home) or 0
+    # A running feedmill up has it: use that server. Else whoever has it may be a question as short as this one: wait.
+    attached = port != 0 and DirLock.is_held(folder(data_dir)) and listens(port)
+    if not attached:
+        try:
+            server.start()
+        except DataDirInUse:
+            attached, port = True, remembered_port(home) or 0
+    if attached:
+        server.attach(port, password(home))
         yield server.url, server
         return
     try:
@@ -138,8 +143,19 @@ def query(
         asyncio.run(show(url, text, shape, limit, timeout))
 
 
-async def show(url: str, sql: str, shape: Format, limit: int, timeout: float, arguments: Sequence[Any] = ()) -> None:
-    """Print what a statement answers; it may change nothing. Raises QueryError."""
+async def show(
+    url: str,
+    sql: str,
+    shape: Format,
+    limit: int,
+    timeout: float,
+    arguments: Sequence[Any] = (),
+    *,
+    tight: str = "",
+) -> None:
+    """Print what a statement answers; it may change nothing. ``tight``: the column of a table that gives way where the
+    terminal is narrow. Raises QueryError.
+    """
     from feedmill.shared import postgres
 
     try:
@@ -154,7 +170,7 @@ async def show(url: str, sql: str, shape: Format, limit: int, timeout: float, ar
                 await statement.fetch()
                 typer.echo(statement.get_statusmsg())
                 return
-            writer = _Writer(columns, shape, limit)
+            writer = _Writer(columns, shape, limit, tight)
             async for row in statement.cursor(*arguments, prefetch=1000):
                 if not writer.add(list(row.values())):
                     break
@@ -172,7 +188,8 @@ async def show(url: str, sql: str, shape: Format, limit: int, timeout: float, ar
 class _Writer:
     """Rows out as they come (csv, json lines in one array), or gathered for a table."""
 
-    def __init__(self, columns: list[str], shape: Format, limit: int) -> None:
+    def __init__(self, columns: list[str], shape: Format, limit: int, tight: str) -> None:
+        self.tight = tight
         self.columns = columns
         self.shape = shape
         self.limit = limit
@@ -211,10 +228,12 @@ class _Writer:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
         numeric = [all(row[at] is None or _is_number(row[at]) for row in self.rows) for at in range(len(self.columns))]
         for column, is_number in zip(self.columns, numeric, strict=True):
-            table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+            stays = bool(self.tight) and column != self.tight
+            overflow: Literal["ellipsis", "fold"] = "ellipsis" if column == self.tight else "fold"
+            table.add_column(column, justify="right" if is_number else "left", overflow=overflow, no_wrap=stays)
         for row in self.rows:
             table.add_row(*("" if item is None else _cell(item) for item in row))
         console = Console(highlight=False)

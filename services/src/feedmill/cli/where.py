@@ -38,8 +38,14 @@ class Where:
 
     def run(self, name: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """What ``work`` answers on a session called ``name``. Raises QueryError when the database is away or old."""
+        with self.url() as url:
+            return self.ask(url, name, work)
 
-        async def session(url: str) -> T:
+    @staticmethod
+    def ask(url: str, name: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """As :meth:`run`, of a database that is there already."""
+
+        async def session() -> T:
             try:
                 connection = await postgres.connect(url, name=name, command_timeout=None)
             except postgres.RETRYABLE as error:
@@ -52,5 +58,4 @@ class Where:
             finally:
                 await postgres.close(connection)
 
-        with self.url() as url:
-            return asyncio.run(session(url))
+        return asyncio.run(session())
