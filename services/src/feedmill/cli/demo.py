@@ -12,6 +12,8 @@ import typer
 
 from feedmill.cli.common import FAILED, command, fail, folder, is_terminal, told
 from feedmill.cli.up import own_log
+from feedmill.local.demo.account_figures import Watch
+from feedmill.local.demo.account_view import panel, plain_lines
 from feedmill.local.demo.run import Demo, Settings, fresh_folder
 from feedmill.local.view import Display, LiveDisplay, PlainDisplay
 
@@ -29,7 +31,7 @@ def demo(
     recordings: Annotated[
         Path | None,
         typer.Option(
-            "--recordings", metavar="DIR", help="Replay recorded frames of this folder instead of an invented market."
+            "--recordings", metavar="DIR", help="Replay recorded frames of this folder instead, without accounts."
         ),
     ] = None,
     speed: Annotated[
@@ -42,8 +44,9 @@ def demo(
     is_plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")] = False,
 ) -> None:
     """Show the whole pipeline, without internet: three simulated exchanges (Binance Spot, Binance USD-M, Deribit; real
-    servers with the real protocols), receivers, Redis, distributors, PostgreSQL. The simulator writes down everything
-    it emits; at the end that is compared with the database, row by row.
+    servers with the real protocols), receivers, Redis, distributors, PostgreSQL; and two accounts, at Binance Spot and
+    Deribit, with orders, fills and balances. The simulator writes down everything it emits; at the end that is compared
+    with the database, row by row.
 
     Takes less than a minute. The data stays in --data-dir for a look. Exit code: 0 all is stored once, 1 not so.
 
@@ -57,13 +60,15 @@ def demo(
     if recordings is not None and not recordings.is_dir():
         fail(f"--recordings {recordings}: there is no such folder", 2)
     fresh_folder(home)
+    watch = Watch()
     display: Display
     if is_terminal() and not is_plain and not as_json:
-        display = LiveDisplay(title="feedmill demo", hint="Ctrl-C ends it")
+        display = LiveDisplay(title="feedmill demo", hint="Ctrl-C ends it", more=lambda: panel(watch.seen))
     else:
-        display = PlainDisplay(sys.stderr if as_json else sys.stdout, every=5.0)
+        stream = sys.stderr if as_json else sys.stdout
+        display = PlainDisplay(stream, every=5.0, more=lambda: plain_lines(watch.seen))
     own_log(home / "logs")
-    run = Demo(Settings(home, seconds, rate, recordings, speed), display)
+    run = Demo(Settings(home, seconds, rate, recordings, speed), watch, display)
     asyncio.run(run.run())
     if run.result is None:
         fail("the demonstration was ended before its comparison", 130 if run.outcome.interrupted else FAILED)
@@ -87,11 +92,11 @@ def _show(run: Demo, data_dir: Path) -> None:
     console.print()
     for line in words(run.result):
         console.print(line, markup=False, soft_wrap=True)
-    for line in hints(data_dir):
+    for line in hints(data_dir, accounts=bool(run.accounts)):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def hints(data_dir: Path) -> list[str]:
+def hints(data_dir: Path, *, accounts: bool) -> list[str]:
     """How to look at what is there now."""
     where = f"--data-dir {data_dir}"
     call = command()
@@ -101,6 +106,7 @@ def hints(data_dir: Path) -> list[str]:
         "Look at it:",
         f'  {call} query {where} "{per_symbol} group by symbol"',
         f'  {call} query {where} "select * from candles order by open_time desc limit 5"',  # noqa: S608 (shown, not run)
+        *([f"  {call} orders {where} --open    (or fills, balances, accounts list)"] if accounts else []),
         f"  {call} psql {where}",
         f"The manifest it ran: {data_dir}/demo.yaml   Logs: {data_dir}/logs",
     ]

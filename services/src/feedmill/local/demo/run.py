@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -113,16 +112,13 @@ class Demo:
         resources = load_files([path], local=True)
         # An empty environment: the demonstration never touches servers of the user's own.
         servers = LocalServers(self.settings.folder, {})
-        environ = dict(os.environ)
-        if self.accounts:
-            environ["FEEDMILL_KEK_FILE"] = str(self._kek)
         manager = ServiceManager(
             plan(resources),
             config=[path],
             data_dir=self.settings.folder,
             servers=servers,
-            environ=environ,
             say=self.display.say,
+            kek_file=self._kek if self.accounts else None,
         )
         feeds = [feed for _, feed in sorted(resources.feeds.items())]
         session = LocalSession(manager, feeds, self.display, api_port=None)

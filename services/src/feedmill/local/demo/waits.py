@@ -7,16 +7,16 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import asyncpg
+from redis.exceptions import RedisError
 
 from feedmill.local.demo.account_figures import Watch
 from feedmill.local.demo.accounts import DemoAccount
 from feedmill.local.demo.simulation import Simulation, emitted
 from feedmill.local.errors import ManagerError
 from feedmill.local.manager import ServiceManager
-from feedmill.local.positions import Positions, PositionsAway
+from feedmill.local.positions import Positions, PositionsAway, ShardPosition
 from feedmill.local.session import LocalSession
-from feedmill.shared import postgres
+from feedmill.shared.breaker import BreakerOpen
 from feedmill.shared.keys import account_ref
 
 FLOW_TIMEOUT = 20.0
@@ -65,30 +65,22 @@ async def until_replayed(simulation: Simulation) -> None:
 
 
 async def until_settled(manager: ServiceManager, accounts: Sequence[DemoAccount], say: Callable[[str], None]) -> None:
-    """Until what was captured is dispatched, and what was dispatched is stored."""
+    """Until what was captured is dispatched, what was dispatched is stored, and of accounts nothing is asked for."""
     assert manager.redis is not None
-    feeds = Positions(manager.redis, manager.shards)
-    own = Positions(manager.redis, [account_ref(account.key) for account in accounts])
-    connection = await postgres.connect(manager.servers.database_url, name="feedmill-demo")
+    own = [account_ref(account.key) for account in accounts]
+    positions = Positions(manager.redis, [*manager.shards, *own])
     try:
         async with asyncio.timeout(SETTLE_TIMEOUT):
             while True:
-                if await _settled(feeds, own, connection):
-                    return
+                with contextlib.suppress(PositionsAway, RedisError, OSError, BreakerOpen):
+                    # What was known before a gap is kept until all that it may have hidden has been asked for.
+                    asking = await manager.redis.execute_all([("HEXISTS", ref.checkpoint, "base") for ref in own])
+                    if asking == [0] * len(own) and all(map(_is_through, await positions.read())):
+                        return
                 await asyncio.sleep(0.02)
     except TimeoutError:
         say(f"not all has gone through after {SETTLE_TIMEOUT:g} s")
-    finally:
-        await postgres.close(connection)
 
 
-async def _settled(feeds: Positions, own: Positions, connection: asyncpg.Connection) -> bool:
-    with contextlib.suppress(PositionsAway):
-        if not all(item.raw_drained and item.events_drained for item in await feeds.read()):
-            return False
-        found = await own.read()
-        # How far accounts are stored only the database says.
-        rows = await connection.fetch("SELECT shard, stream_id FROM applied")
-        stored = {row["shard"]: row["stream_id"] for row in rows}
-        return all(item.raw_drained and item.emitted == stored.get(str(item.shard), "") for item in found)
-    return False
+def _is_through(position: ShardPosition) -> bool:
+    return position.raw_drained and position.events_drained
