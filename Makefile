@@ -18,7 +18,7 @@ RATE ?=
 SEED ?=
 MINUTES ?=
 
-.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-operator clean
+.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-operator bench-import bench-accounts clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -97,6 +97,12 @@ bench: venv-dev ## Measure against cryptofeed on this machine (ARGS="--quick", "
 
 bench-operator: venv-dev ## 1,000 feeds on a real API server: time, memory, API calls (ARGS="--feeds 200")
 	$(BIN)/python -m bench.operator $(ARGS)
+
+bench-accounts: venv-dev ## 1,000 accounts, a pool of two, one is killed: how soon all is well (ARGS="--accounts 100")
+	$(BIN)/python -m bench.accounts $(ARGS)
+
+bench-import: venv-dev ## A legacy sqlite file of 1 M rows moved in, twice (ARGS="--rows 100000", "--only trades")
+	$(BIN)/python -m bench.imports $(ARGS)
 
 clean: ## Remove venvs, caches and build output (not your data in .feedmill)
 	rm -rf $(VENV) .venv-cryptofeed build dist bench/out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
