@@ -18,7 +18,7 @@ RATE ?=
 SEED ?=
 MINUTES ?=
 
-.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-operator bench-import bench-accounts clean
+.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-fills bench-operator bench-import bench-accounts clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -94,6 +94,9 @@ chart-reference: venv-dev ## Regenerate the page of the chart's values from thei
 
 bench: venv-dev ## Measure against cryptofeed on this machine (ARGS="--quick", "--only NAME")
 	$(BIN)/python -m bench $(ARGS)
+
+bench-fills: venv-dev ## Latency of a fill, idle and under a burst of the market (ARGS="--runs 1 --seconds 10")
+	$(BIN)/python -m bench.fills $(ARGS)
 
 bench-operator: venv-dev ## 1,000 feeds on a real API server: time, memory, API calls (ARGS="--feeds 200")
 	$(BIN)/python -m bench.operator $(ARGS)

@@ -27,7 +27,8 @@ STAGES = ("raw", "events", "rows", "processor")
 events wait for it."""
 
 
-def manifest(port: int, mode: str) -> str:
+def manifest(port: int, mode: str, receiver: str = "") -> str:
+    """``receiver``: more fields of it."""
     age = f", maxAge: {MAX_AGE[mode]}" if mode in MAX_AGE else ""
     return f"""\
 apiVersion: feedmill.dev/v1alpha1
@@ -50,7 +51,7 @@ spec:
   channels: [{{name: Trades}}]
   receiver:
     batching: {{mode: {mode}{age}}}
-"""
+{receiver}"""
 
 
 def _environment(bed: Bed) -> dict[str, str]:
@@ -60,11 +61,13 @@ def _environment(bed: Bed) -> dict[str, str]:
 class Feedmill(System):
     """The services up to ``stage`` (raw, events, rows) with the receiver in ``mode``."""
 
-    def __init__(self, stage: str, mode: str) -> None:
+    def __init__(self, stage: str, mode: str, receiver: str = "") -> None:
+        """``receiver``: more fields of its section in the manifest."""
         super().__init__()
         self.name = "feedmill"
         self.stage = stage
         self.mode = mode
+        self._receiver = receiver
         self.observer = stage
         self.keys = (SHARD.raw if stage == "raw" else SHARD.events,)
         self.to_postgres = stage in ("rows", "processor")
@@ -74,7 +77,7 @@ class Feedmill(System):
 
     async def start(self, bed: Bed) -> None:
         self._redis = Redis(bed.stores.redis_url)
-        (bed.folder / "feed.yaml").write_text(manifest(bed.port, self.mode))
+        (bed.folder / "feed.yaml").write_text(manifest(bed.port, self.mode, self._receiver))
         feed = ["--feed", f"{SHARD.namespace}/{SHARD.feed}", "--shard", "0"]
         pipeline = ["--pipeline", f"{SHARD.namespace}/main"]
         wanted: dict[str, list[str]] = {}
@@ -91,6 +94,11 @@ class Feedmill(System):
             self._run(role, arguments, bed)
         for role in wanted:
             await self._ready(role, bed.folder / f"{role}.port")
+
+    async def add(self, role: str, arguments: list[str], bed: Bed) -> None:
+        """One more service beside those of the stage."""
+        self._run(role, arguments, bed)
+        await self._ready(role, bed.folder / f"{role}.port")
 
     def _run(self, role: str, arguments: list[str], bed: Bed) -> None:
         port_file = bed.folder / f"{role}.port"

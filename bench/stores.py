@@ -6,6 +6,7 @@ Redis: append-only file, fsync every second. PostgreSQL: fsync and synchronous_c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,11 +27,11 @@ class Stores:
     postgres: EmbeddedPostgres | None
 
     @classmethod
-    async def start(cls, folder: Path, *, postgres: bool = True) -> Self:
-        """Start them in ``folder``. Raises feedmill.local.embedded.EmbeddedError."""
+    async def start(cls, folder: Path, *, postgres: bool = True, options: Mapping[str, str] | None = None) -> Self:
+        """Start them in ``folder``. ``options``: of PostgreSQL. Raises feedmill.local.embedded.EmbeddedError."""
         stores = cls(
             EmbeddedRedis(folder / "redis", maxmemory=MAXMEMORY),
-            EmbeddedPostgres(folder / "postgres") if postgres else None,
+            EmbeddedPostgres(folder / "postgres", options=options) if postgres else None,
         )
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in stores._servers))
         return stores

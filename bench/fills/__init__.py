@@ -1,0 +1,1 @@
+"""Latency of a fill, from the socket to its commit."""
