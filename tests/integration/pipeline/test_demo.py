@@ -33,6 +33,24 @@ async def test_demo(tmp_path: Path, kit: Any) -> None:
         # The end of the run opens gaps of tickers and books, as nothing is seen from there on; none before it.
         assert venue["trades"]["gap_rows"] == venue["trades"]["in_gaps"] == venue["tickers"]["in_gaps"] == 0
         assert result["latencyMilliseconds"][venue["venue"]]["p99"] is not None
+    assert [account["account"] for account in result["accounts"]] == ["binance-spot-0001", "deribit-derivatives-0001"]
+    for account in result["accounts"]:
+        found = next(venue for venue in result["venues"] if venue["venue"] == account["venue"])["accounts"]
+        assert (found["emitted"], found["known"], found["dead_letters"], found["half_filled"]) == (1, 1, 0, 0)
+        for flow in found["flows"].values():
+            assert (flow["lost"], flow["doubled"], flow["phantom"], flow["wrong"]) == (0, 0, 0, 0)
+        assert found["flows"]["fills"]["emitted"] == found["flows"]["fills"]["stored"] == account["fills"] > 0
+        assert found["flows"]["orders"]["emitted"] == sum(account["orders"].values())
+        assert found["flows"]["balances"]["stored"] == len(account["balances"]) > 0
+        assert account["ordersInParts"] > 0
+        assert account["orders"]["cancelled"] > 0
+        assert account["gaps"] >= 2, "listened to at last, and cut once"
+    kek = tmp_path / "demo" / "kek"
+    assert kek.stat().st_mode & 0o777 == 0o600
+    key = kek.read_text().split()[1]
+    told = [path for path in (tmp_path / "demo").rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert told == [kek]
+    assert not list((tmp_path / "demo").rglob("account-keys*"))
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ import asyncpg
 
 from feedmill.shared import postgres
 
+OPEN = frozenset(("new", "partially_filled"))
+"""States in which an order can still be filled."""
 LATEST = 6
 """Changes of orders that are kept for show."""
 
@@ -57,7 +59,7 @@ class AccountFigures:
 
     @property
     def open_orders(self) -> int:
-        return sum(self.orders.get(status, 0) for status in ("new", "partially_filled"))
+        return sum(self.orders.get(status, 0) for status in OPEN)
 
     @property
     def flowing(self) -> bool:

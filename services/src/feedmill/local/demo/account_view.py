@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from feedmill.local.demo.account_figures import AccountFigures, AccountsSeen, OrderChange
+from feedmill.local.demo.account_figures import OPEN, AccountFigures, AccountsSeen, OrderChange
 from feedmill.shared.events import Side
 
 PLACES = Decimal("0.00000001")
@@ -31,9 +31,10 @@ def held(account: AccountFigures) -> str:
 def counts(account: AccountFigures) -> str:
     """Orders and fills in words."""
     orders = account.orders
-    ended = {name: count for name, count in orders.items() if name not in ("new", "partially_filled")}
-    parts = [f"{account.open_orders} open", *(f"{count} {WORDS.get(name, name)}" for name, count in ended.items())]
-    return f"{sum(orders.values()):,} orders ({', '.join(parts)}; {account.in_parts} in parts), {account.fills:,} fills"
+    ended = sorted(orders.keys() - OPEN, key=lambda name: (name != "filled", name))
+    parts = [f"{account.open_orders:,} open", *(f"{orders[name]:,} {WORDS.get(name, name)}" for name in ended)]
+    total = sum(orders.values())
+    return f"{total:,} orders ({', '.join(parts)}; {account.in_parts:,} in parts), {account.fills:,} fills"
 
 
 def plain_lines(seen: AccountsSeen) -> list[str]:
