@@ -333,7 +333,17 @@ def _lines(account: Account, problem: str, secrets: list[store.Stored], log: lis
         yield f"  {item.field}: version {item.version} of {item.created_at:%Y-%m-%d %H:%M}, wrapped by {item.key_id}"
     for entry in log:
         what = f"{entry['action']} by {entry['actor']} at {entry['place']}"
-        yield f"  {entry['at'][:19]}Z {what} {json.dumps(entry['detail'])}"
+        detail = _words(entry["detail"])
+        yield f"  {entry['at'][:19]}Z {what}{f' ({detail})' if detail else ''}"
+
+
+def _words(detail: dict[str, Any]) -> str:
+    """What an entry of the log tells, for people."""
+    parts = []
+    for name, value in detail.items():
+        told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        parts.append(f"{name}: {told}" if told else "")
+    return "; ".join(filter(None, parts))
 
 
 @told
