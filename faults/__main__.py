@@ -40,6 +40,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=1, help="faults side by side, each in a world of its own (1)")
     parser.add_argument("--short", action="store_true", help="few faults, little of them: what make test runs")
     parser.add_argument("--random", action="store_true", help="faults in random order, some at once, by --seed")
+    parser.add_argument("--accounts", action="store_true", help="the random mode with accounts and what befalls them")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the random mode (10)")
     parser.add_argument("--keep", action="store_true", help="keep every folder, not only of what does not hold")
     parser.add_argument("--list", action="store_true", help="print the faults and end")
@@ -93,7 +94,8 @@ class Runner:
     @property
     def setup(self) -> Setup:
         venues = tuple(self.options.venue or ("binance/Spot",))
-        return Setup(rate=self.options.rate, seed=self.options.seed, venues=venues)
+        accounts = 2 if self.options.random and self.options.accounts else 0
+        return Setup(rate=self.options.rate, seed=self.options.seed, venues=venues, accounts=accounts)
 
     async def faults(self, wanted: Sequence[Fault]) -> None:
         scale = Scale(self.options.scale, self.options.rate)
@@ -116,7 +118,7 @@ class Runner:
 
     async def chaos(self) -> None:
         options = self.options
-        steps = chaos.schedule(options.seed, options.minutes * 60)
+        steps = chaos.schedule(options.seed, options.minutes * 60, accounts=options.accounts)
         print(f"{len(steps)} faults in {options.minutes:g} minutes, seed {options.seed}", flush=True)
         folder = self.root / f"random-{options.seed}"
         found, broken = await chaos.run(steps, self.setup, folder, self.say)
@@ -134,6 +136,7 @@ def command(options: argparse.Namespace) -> str:
     more += [f"--scale {options.scale:g}"] if options.scale != 1 else []
     more += ["--short"] if options.short else []
     more += [f"--random --minutes {options.minutes:g}"] if options.random else []
+    more += ["--accounts"] if options.random and options.accounts else []
     return " ".join([*words, *([f'ARGS="{" ".join(more)}"'] if more else [])])
 
 

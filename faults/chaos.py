@@ -29,6 +29,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "processor": ("kill", "pause"),
     "exchange": ("close", "abort", "silence", "half_open", "cut", "stall", "drop", "double", "swap", "bad_bytes"),
 }
+ACCOUNT_TARGETS: dict[str, tuple[str, ...]] = {
+    "accounts": ("kill", "pause"),
+    "private": ("close", "abort", "half_open", "expire_session", "rest_429", "double"),
+}
+"""More of them where accounts are listened to: members of the pool, and what accounts have of the exchange."""
 LONGEST = 15.0
 """Seconds that a fault lasts at most."""
 QUIET = 1.0
@@ -52,10 +57,11 @@ class Step:
         return f"{self.at:6.1f} s  {self.what} {self.target} for {self.hold:.1f} s (#{self.which})"
 
 
-def schedule(seed: int, seconds: float) -> list[Step]:
+def schedule(seed: int, seconds: float, *, accounts: bool = False) -> list[Step]:
     """Pure. No target has two faults at once; different ones may."""
     dice = random.Random(seed)
-    free = dict.fromkeys(TARGETS, 0.0)
+    targets = TARGETS | (ACCOUNT_TARGETS if accounts else {})
+    free = dict.fromkeys(targets, 0.0)
     steps: list[Step] = []
     at = 0.0
     while True:
@@ -68,7 +74,7 @@ def schedule(seed: int, seconds: float) -> list[Step]:
         if not ready:
             continue
         target = dice.choice(ready)
-        steps.append(Step(at, target, dice.choice(TARGETS[target]), hold, which))
+        steps.append(Step(at, target, dice.choice(targets[target]), hold, which))
         free[target] = at + hold + QUIET
 
 
@@ -80,7 +86,8 @@ async def run(
     world: World | None = None
     # Connections: what hits an exchange or a receiver makes one anew, once or (two at once) twice for each replica.
     hits = sum(step.target in ("exchange", "receiver", "redis") for step in steps)
-    promise = Promise(connects=10 + 3 * REPLICAS * hits)
+    promise = Promise(connects=None if setup.accounts else 10 + 3 * REPLICAS * hits)
+    found.accounts = setup.accounts * len(setup.venues)
     try:
         async with made(folder, replace(setup, proxied=True, replicas=REPLICAS)) as world:
             await world.catch_up(60.0)
@@ -97,6 +104,7 @@ async def run(
             found.report = await world.settled(120.0)
             found.repaired = world.repaired
             found.open_gaps = await world.open_gaps()
+            found.account_gaps, found.by_rest = await world.account_counts()
             found.peak, found.lag = world.watch.of_roles(world.watch.peak), world.watch.lag_ms()
             sent = sum(stats["faults"].get("bad_bytes", 0) for stats in (await world.stats()).values())
             letters = max((venue.dead_letters for venue in found.report.venues), default=0)
@@ -126,6 +134,8 @@ async def _do(world: World, step: Step) -> None:
         await _server(world, step)
     elif step.target == "exchange":
         await _exchange(world, step)
+    elif step.target == "private":
+        await _private(world, step)
     else:
         await _service(world, step)
 
@@ -184,3 +194,13 @@ async def _exchange(world: World, step: Step) -> None:
     }  # fmt: skip
     with contextlib.suppress(OSError):
         await faults.get(step.what, lambda: world.fault(kind=step.what, count=1 + step.which % REPLICAS))()
+
+
+async def _private(world: World, step: Step) -> None:
+    with contextlib.suppress(OSError):
+        if step.what == "rest_429":
+            await world.fault(kind="rest_429", count=1 + step.which % 10, seconds=1)
+        elif step.what == "expire_session":
+            await world.fault(kind="expire_session")
+        else:
+            await world.fault(kind=step.what, channel="Account", count=1 + step.which % 5)

@@ -43,13 +43,10 @@ def totals(rows: Sequence[Measured]) -> str:
     counts = (f"{sum(found.total(what) for found in rows):,} {what}" for what in ("emitted", "lost", "doubled"))
     trades, quotes = (sum(found.in_gaps[place] for found in rows) for place in (0, 1))
     peak = max((size for found in rows for size in found.peak.values()), default=0)
-    fills = sum(found.of_accounts("fills", "emitted") for found in rows)
-    wrong = ", ".join(
-        f"{sum(found.of_accounts('fills', what) for found in rows)} {what}" for what in ("lost", "doubled")
-    )
+    fills = [sum(found.of_accounts("fills", what) for found in rows) for what in ("emitted", "lost", "doubled")]
+    of_accounts = f", {fills[0]:,} fills of accounts ({fills[1]} lost, {fills[2]} doubled)" if fills[0] else ""
     return (
-        f"all together: {', '.join(counts)}, in gap rows {trades:,} trades and {quotes:,} quotes,"
-        f" {fills:,} fills of accounts ({wrong}),"
+        f"all together: {', '.join(counts)}, in gap rows {trades:,} trades and {quotes:,} quotes{of_accounts},"
         f" {sum(found.connects for found in rows):,} connects, {sum(found.refused for found in rows):,} refused,"
         f" at most {peak / MIB:.0f} MiB; {sum(found.seconds for found in rows) / 60:.0f} min of runs"
     )

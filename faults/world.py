@@ -414,7 +414,7 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
             data_dir=folder,
             servers=LocalServers(folder, environ),
             restart_cap=setup.restart_cap,
-            environ=os.environ | {"FEEDMILL_KEK_FILE": str(world.accounts.kek_file)},
+            kek_file=world.accounts.kek_file if setup.accounts else None,
         )
         stack.push_async_callback(world.manager.close)
         world.http = await stack.enter_async_context(aiohttp.ClientSession())

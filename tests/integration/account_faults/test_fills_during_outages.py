@@ -31,7 +31,7 @@ async def test_the_receiver_is_down(
         stage.member.start()
         await stage.settled()
         assert await stage.stored_once(fills) == REST
-        assert "killed" in await stage.gaps()
+        assert "session_lost" in await stage.gaps()
 
 
 @pytest.mark.parametrize("name", VENUES)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from faults.__main__ import arguments, command
-from faults.catalogue import FAULTS, SHORT, Scale, chosen
+from faults.catalogue import FAULTS, SHORT, chosen
 from faults.judge import MIB, Measured, Promise, breaches
 from faults.order import Judge, Order
+from faults.row import Scale
 from faults.slope import POINTS, theil_sen, thin
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from faults import chaos, soak, table
 from feedmill.shared.events import EventBlock, Flag, Side, Ticker, Trade
 from feedmill.shared.keys import ShardRef
-from feedmill.simulator.report import Books, Candles, Flow, Report, VenueReport
+from feedmill.simulator.report import Accounts, Books, Candles, Flow, Report, VenueReport
 
 
 def measured(**flow: int) -> Measured:
@@ -130,6 +131,65 @@ def test_the_table_has_a_cell_for_every_heading() -> None:
     assert lines[-1] == "- x: 1 trade lost"
 
 
+def of_accounts(kind: str = "fills", **counts: int) -> Measured:
+    found = measured()
+    assert found.report is not None
+    accounts = Accounts(emitted=2, known=2)
+    accounts.flows["fills"].emitted = accounts.flows["fills"].stored = 100
+    for what, count in counts.items():
+        setattr(accounts.flows[kind], what, count)
+    found.report.venues[0].accounts = accounts
+    found.accounts, found.by_rest, found.account_gaps = 2, 7, 3
+    return found
+
+
+def test_accounts_that_are_their_ledger_hold() -> None:
+    assert breaches(of_accounts(), HOLDS) == []
+    assert breaches(of_accounts("transfers", in_gaps=1), HOLDS) == [], "Binance's REST does not list them"
+
+
+@pytest.mark.parametrize("kind", ["fills", "orders", "balances", "positions", "transfers"])
+@pytest.mark.parametrize("what", ["lost", "doubled", "phantom", "wrong"])
+def test_whatever_of_an_account_is_not_its_ledger_breaks_it(kind: str, what: str) -> None:
+    (broken,) = breaches(of_accounts(kind, **{what: 3}), HOLDS)
+    assert broken == f"binance/Spot: 3 {kind} of accounts {what}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("known", 1, "1 of 2 accounts"), ("emitted", 0, "2 of 0 accounts"), ("half_filled", 2, "2 orders whose fills"),
+        ("gaps_open", 1, "1 gaps of accounts are open"),
+    ],
+)  # fmt: skip
+def test_an_account_that_is_not_whole_breaks_it(field: str, value: int, word: str) -> None:
+    found = of_accounts()
+    assert found.report is not None
+    setattr(found.report.venues[0].accounts, field, value)
+    (broken,) = breaches(found, HOLDS)
+    assert word in broken
+
+
+def test_too_few_fills_prove_nothing_and_where_rest_lists_transfers_they_are_there() -> None:
+    (broken,) = breaches(of_accounts(emitted=3), HOLDS)
+    assert "only 3 fills" in broken
+    found = of_accounts("transfers", in_gaps=1)
+    assert found.report is not None
+    found.report.venues[0].venue = "deribit/Derivatives"
+    assert breaches(found, HOLDS) == ["deribit/Derivatives: 1 transfers missing"]
+
+
+def test_rows_of_accounts_have_a_table_of_their_own() -> None:
+    for found in (of_accounts(), Measured("y", failed="why", accounts=2)):
+        kind = table.table_of(found)
+        assert kind is table.ACCOUNTS
+        assert len(kind.cells(found, [])) == len(kind.headings) == len(kind.widths)
+    lines = table.markdown([(measured(), []), (of_accounts(), [])])
+    assert [line.count("|") for line in lines] == [16, 16, 16, 0, 19, 19, 19]
+    assert "| 100 | 100 | 0 | 0 | 7 |" in lines[-1]
+    assert "100 fills of accounts (1 lost, 0 doubled)" in table.totals([of_accounts(lost=1)])
+
+
 def test_all_rows_in_one_line() -> None:
     said = table.totals([measured(), measured(lost=2), Measured("x", failed="why")])
     assert "3,000 emitted, 2 lost, 0 doubled, in gap rows 0 trades and 20 quotes, 2 connects" in said
@@ -177,6 +237,8 @@ def test_a_schedule_depends_on_its_seed_and_leaves_targets_alone_while_they_suff
 def test_ten_minutes_meet_every_target() -> None:
     found = {step.target for seed in range(5) for step in chaos.schedule(seed, 600.0)}
     assert found == set(chaos.TARGETS)
+    found = {step.target for seed in range(5) for step in chaos.schedule(seed, 600.0, accounts=True)}
+    assert found == set(chaos.TARGETS) | set(chaos.ACCOUNT_TARGETS)
 
 
 @given(st.floats(-5, 5), st.lists(st.integers(0, 59), max_size=8, unique=True), st.floats(-1e6, 1e6))
