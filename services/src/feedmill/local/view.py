@@ -132,6 +132,8 @@ class LiveDisplay:
         self._notes: deque[str] = deque(maxlen=6)
         self._live: Live | None = None
         self._step = ""
+        self._shown = False
+        """Whether there are tables, which a line above them must not take away."""
 
     def start(self) -> None:
         self._live = Live(self._starting(), console=self.console, refresh_per_second=4, transient=True)
@@ -145,12 +147,14 @@ class LiveDisplay:
         line = f"{time.strftime('%H:%M:%S')} {text}"
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False, style="dim")
-            self._live.update(self._starting())
+            if not self._shown:
+                self._live.update(self._starting())
         else:
             self.console.print(line, markup=False)
 
     def show(self, status: ManagerStatus, figures: Sequence[FeedFigures]) -> None:
         if self._live is not None:
+            self._shown = True
             shown = render(self._title, self._hint, status, figures, self.console.width, more=self._more())
             self._live.update(shown)
 
