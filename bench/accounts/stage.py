@@ -17,6 +17,7 @@ import asyncpg
 import psutil
 from pydantic import SecretStr
 
+from bench.processes import ROOT, python_path
 from feedmill.accounts import store
 from feedmill.accounts.audit import Who
 from feedmill.accounts.keyring import KeyFile
@@ -26,7 +27,6 @@ from feedmill.local.demo.simulation import Endpoint, Simulation
 from feedmill.simulator.report import Report
 from feedmill.simulator.verify import verify
 
-ROOT = Path(__file__).resolve().parents[2]
 WHO = Who("the test", "here")
 STOP = 30.0
 """Seconds for an orderly end."""
@@ -86,7 +86,7 @@ class Member:
         self._port_file.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self._command, env=kept | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, stdout=log, stderr=log,
+                *self._command, env=kept | {"PYTHONPATH": python_path()}, cwd=ROOT, stdout=log, stderr=log,
             )  # fmt: skip
 
     @property

@@ -250,6 +250,9 @@ async def test_rights_of_a_key_and_its_rotation(venue, connect) -> None:
                 told = await answer.json()
             async with http.get(f"{base}/_sim/stats") as answer:
                 assert (await answer.json())["private"]["listened"] == 1
+        assert side(sim).rotate(old["account"], 60.0)
+        assert side(sim).change_key(old["account"], {"replaced": True, "seconds": 0}) == 2
+        assert (await signed_get(base, rights, keys_in(keys_file, VENUE)[0]))[1]["code"] == -2015, "the file is older"
         assert [(each["type"], each["ended"], each["uses"], each["refused"]) for each in told] == [
             ("hmac", True, 2, 1),
             ("ed25519", True, 1, 0),

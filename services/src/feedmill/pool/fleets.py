@@ -9,10 +9,13 @@ from typing import Any
 from feedmill.exchanges.base import VenueLimits
 from feedmill.pool.lanes import Behind
 from feedmill.pool.settings import PoolSettings
-from feedmill.receiver.rest import HEADROOM, other_budget, weight_budget
+from feedmill.receiver.rest import HEADROOM, TOLD_SHARE, other_budget, weight_budget
 from feedmill.shared.budget import Budget
 from feedmill.shared.fleet import Fleet
 from feedmill.shared.redis.url import RedisUrl
+
+PART = 0.75
+"""Of our weight for reconciliations. The rest subscribes a thousand accounts within any minute."""
 
 
 @dataclass(slots=True)
@@ -52,10 +55,17 @@ class Fleets:
     def _budgets(self, fleet: Fleet, limits: VenueLimits) -> Budgets:
         share = self._settings.share
         weight = weight_budget(limits, share, fleet)
-        behind: dict[str, Budget] = {"weight": Behind(weight)}
+        behind: dict[str, Budget] = {"weight": Behind(weight, self._part(fleet, limits))}
         behind["instruments"] = other_budget("instruments", fleet) if not limits.weight_windows else behind["weight"]
         connects = fleet.within("connects", max(1.0, limits.connects * share), limits.connects_window)
         return Budgets(weight, behind, connects, limits.request_weight * HEADROOM)
+
+    def _part(self, fleet: Fleet, limits: VenueLimits) -> Budget:
+        if limits.weight_windows:
+            most = limits.request_weight * TOLD_SHARE * PART
+            return fleet.windows("reconciliation", most, limits.request_window, most)
+        most = limits.request_weight * self._settings.share * PART
+        return fleet.within("reconciliation", max(1.0, most), limits.request_window)
 
     def document(self) -> dict[str, Any]:
         """Health section."""

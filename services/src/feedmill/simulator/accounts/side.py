@@ -136,13 +136,20 @@ class PrivateSide(ABC):
         return made
 
     def change_key(self, account: str, fields: Mapping[str, Any]) -> int:
-        """Change the rights of the account's keys: withdraw, ips, seconds (until they end). Raises ConfigError."""
+        """Change the rights of the account's keys: withdraw, ips, seconds (until they end). Raises ConfigError.
+
+        ``replaced``: of those only that have a newer one.
+        """
         self._known(account)
-        unknown = sorted(set(fields) - {"withdraw", "ips", "seconds"})
+        unknown = sorted(set(fields) - {"withdraw", "ips", "seconds", "replaced"})
         if unknown:
-            raise ConfigError(f"key {unknown[0]!r} is unknown: use account, rotate, withdraw, ips, seconds")
+            raise ConfigError(f"key {unknown[0]!r} is unknown: use account, rotate, withdraw, ips, seconds, replaced")
         now_ms = self.venue.now_ns() // 1_000_000
-        keys = [key for key in self.keys.of(account) if now_ms < key.until_ms]
+        mine = self.keys.of(account)
+        keys = [key for key in mine if now_ms < key.until_ms]
+        if fields.get("replaced"):
+            newest = {key.kind: key for key in mine}
+            keys = [key for key in keys if key is not newest[key.kind]]
         for key in keys:
             key.withdraw = bool(fields.get("withdraw", key.withdraw))
             key.ips = tuple(fields.get("ips", key.ips))

@@ -1,0 +1,93 @@
+"""A pool of account receivers that runs, on real servers and a simulated exchange, while its secrets change."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.accounts.stage import Stage, until
+
+from feedmill.local.embedded import EmbeddedRedis
+
+WAIT = 90.0
+SPOT = "binance/Spot"
+
+
+class Bed(Stage):
+    """One member; accounts act when they are told to."""
+
+    async def step(self, count: int) -> None:
+        """So many actions, now."""
+        await self.post("accounts/step", count=str(count))
+
+    async def at_rest(self) -> None:
+        """Every account is listened to, reconciled and swept."""
+
+        async def resting() -> bool:
+            return await self.states("listening") == len(self.keys()) and (await self.gaps())[1] == 0
+
+        try:
+            await until(resting, WAIT, "all accounts listen")
+        except TimeoutError:
+            found = [await self.health(member) for member in self.members.values()]
+            pytest.fail(f"{[each.get('accounts') for each in found]}\n{self.trouble()}")
+
+    async def health_is(self, condition: Callable[[dict[str, Any]], Any], what: str) -> None:
+        """Until every member's health document is so."""
+
+        async def holds() -> bool:
+            return all([condition(await self.health(member)) for member in self.members.values()])
+
+        try:
+            await until(holds, WAIT, what)
+        except TimeoutError:
+            pytest.fail(f"{what}: {[await self.health(each) for each in self.members.values()]}\n{self.trouble()}")
+
+    async def run(self, *arguments: str, given: str = "") -> str:
+        """``feedmill accounts ...`` as a user runs it; answers what it says."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_URL", "FEEDMILL_KEK"))}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "feedmill.cli.main", "accounts", *arguments,
+            env=kept | {"DATABASE_URL": self.database_url, "FEEDMILL_KEK_FILE": str(self.kek)},
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate(given.encode())
+        assert process.returncode == 0, said.decode()
+        return said.decode()
+
+    async def equal(self) -> None:
+        """What is stored is what the exchange has, and nobody had to be started again."""
+        report = await self.verified(WAIT)
+        [venue] = report.venues
+        assert report.ok, (venue.accounts, venue.notes, self.trouble())
+        accounts = venue.accounts
+        assert accounts.known == accounts.emitted > 0
+        assert accounts.flows["fills"].emitted == accounts.flows["fills"].stored > 50
+        assert (accounts.gaps_open, accounts.dead_letters) == (0, 0)
+        assert all(member.alive for member in self.members.values())
+
+
+Start = Callable[..., Awaitable[Bed]]
+
+
+@pytest.fixture
+async def start_pool(tmp_path: Path, redis_server: EmbeddedRedis, database_url: str) -> AsyncIterator[Start]:
+    """``await start_pool()`` -> a :class:`Bed` with one member, whose accounts all listen."""
+    async with AsyncExitStack() as stack:
+
+        async def start(venue: str = SPOT, accounts: int = 3, *, redis_url: str = "", postgres_url: str = "") -> Bed:
+            bed = Bed(tmp_path, database_url)
+            await bed.begin(venue, accounts, 0.0, redis_url or redis_server.url, postgres_url or database_url)
+            stack.push_async_callback(bed.end)
+            await bed.add_accounts()
+            await bed.member("pool-0")
+            await bed.at_rest()
+            return bed
+
+        yield start
