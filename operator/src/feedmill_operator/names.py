@@ -43,7 +43,7 @@ SECRETS_DIR = "/etc/feedmill/secrets"
 SPILL_DIR = "/var/lib/feedmill/spill"
 HEALTH_PORT = 8080
 
-RECEIVER, DISTRIBUTOR, PROCESSOR = "receiver", "distributor", "processor"
+RECEIVER, DISTRIBUTOR, PROCESSOR, ACCOUNTS = "receiver", "distributor", "processor", "accounts"
 MIGRATION, MAINTENANCE, BACKUP = "migration", "maintenance", "backup"
 REDIS, POSTGRES = "redis", "postgres"
 
@@ -61,6 +61,10 @@ def pipeline_config(pipeline: str) -> str:
     return f"{pipeline}-pipeline-config"
 
 
+def accounts_config(pipeline: str) -> str:
+    return f"{pipeline}-accounts-config"
+
+
 def receiver(feed: str, shard: int) -> str:
     return f"{feed}-receiver-{shard}"
 
@@ -71,6 +75,11 @@ def distributor(feed: str, shard: int) -> str:
 
 def processor(pipeline: str) -> str:
     return f"{pipeline}-processor"
+
+
+def accounts(pipeline: str) -> str:
+    """Deployment of the account receivers."""
+    return f"{pipeline}-accounts"
 
 
 def maintenance(pipeline: str) -> str:

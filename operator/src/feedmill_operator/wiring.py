@@ -6,6 +6,7 @@ from feedmill_operator.config import Options
 from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import KubeApi
 from feedmill_operator.kube.events import Events
+from feedmill_operator.reconcile.account import AccountReconciler
 from feedmill_operator.reconcile.answers import Answers
 from feedmill_operator.reconcile.apply import Applier
 from feedmill_operator.reconcile.base import Tools
@@ -39,6 +40,7 @@ def wire(controller: Controller, api: KubeApi, events: Events, options: Options)
     reconcilers: dict[str, Reconciler] = {
         kinds.FEED.kind: FeedReconciler(tools),
         kinds.PIPELINE.kind: PipelineReconciler(tools),
+        kinds.ACCOUNT.kind: AccountReconciler(tools),
         **{kind.kind: later for kind in KINDS},
     }
     return Wiring(reconcilers, (answers.run,))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill_operator.build.feed import build_feed
@@ -105,6 +106,36 @@ spec:
   distributor: {replicas: 2, gapGrace: 1s, imageInterval: 2s}
   logLevel: Warning
 """
+ACCOUNT = """
+apiVersion: feedmill.dev/v1alpha1
+kind: ExchangeAccount
+metadata: {name: fund, namespace: feeds}
+spec:
+  pipelineRef: {name: main}
+  exchange: {name: binance, market: Spot}
+  credentialsSecretRef: {name: fund-key}
+"""
+OPTIONS = """
+apiVersion: feedmill.dev/v1alpha1
+kind: ExchangeAccount
+metadata: {name: options, namespace: feeds}
+spec:
+  pipelineRef: {name: main}
+  exchange:
+    name: deribit
+    market: Derivatives
+    environment: Testnet
+    endpoints: {stream: "wss://proxy.example/ws"}
+  credentialsSecretRef: {name: servers}
+  suspend: true
+"""
+POOL = {
+    "replicas": 2,
+    "keyEncryptionSecretRef": {"name": "wrapping", "key": "keys"},
+    "permissions": {"withdraw": "Flag", "checkEvery": "1h"},
+    "resources": {"limits": {"memory": "1Gi"}},
+    "podTemplate": {"spec": {"nodeSelector": {"disk": "fast"}}},
+}
 
 Build = Callable[[], list[Manifest]]
 
@@ -116,6 +147,10 @@ def feed(text: str, **changes: Any) -> ExchangeFeed:
 
 def pipeline(text: str, **changes: Any) -> FeedPipeline:
     return FeedPipeline.model_validate(_changed(text, changes))
+
+
+def account(text: str, **changes: Any) -> ExchangeAccount:
+    return ExchangeAccount.model_validate(_changed(text, changes))
 
 
 def _changed(text: str, changes: Mapping[str, Any]) -> Any:
@@ -134,6 +169,7 @@ def of_feed(feed: ExchangeFeed, pipeline: FeedPipeline, *, restart: str = "") ->
 def of_pipeline(
     pipeline: FeedPipeline,
     *feeds: ExchangeFeed,
+    accounts: Sequence[ExchangeAccount] = (),
     migrated: bool = True,
     facts: ClusterFacts | None = None,
     restart: str = "",
@@ -143,6 +179,7 @@ def of_pipeline(
         owner=Owner("FeedPipeline", pipeline.metadata.name, "22222222-2222-4222-8222-222222222222"),
         image=pipeline.spec.image or IMAGE,
         feeds=feeds,
+        accounts=accounts,
         facts=facts or ClusterFacts(),
         migrated=migrated,
         redis_password=REDIS_PASSWORD if pipeline.spec.redis.managed else "",
@@ -172,6 +209,9 @@ def _cases() -> Iterator[tuple[str, FeedInputs | PipelineInputs]]:
     yield "restarted-pipeline", of_pipeline(main, small, restart="2026-11-26T00:00:00Z")
     known = ClusterFacts(pod_monitor=True, prometheus_rule=True)
     yield "monitored-pipeline", of_pipeline(main, small, facts=known)
+    yield "accounts-pipeline", of_pipeline(main, accounts=[account(ACCOUNT)])
+    both = [account(ACCOUNT), account(OPTIONS)]
+    yield "own-accounts-pipeline", of_pipeline(pipeline(OWN, accounts=POOL), small, accounts=both)
 
 
 INPUTS = dict(_cases())

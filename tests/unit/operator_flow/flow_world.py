@@ -15,6 +15,7 @@ from feedmill_operator import names
 from feedmill_operator.config import Options
 from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import Kind, Manifest
+from feedmill_operator.reconcile.account import AccountReconciler
 from feedmill_operator.reconcile.answers import Answers
 from feedmill_operator.reconcile.apply import Applier
 from feedmill_operator.reconcile.base import Tools
@@ -101,6 +102,7 @@ class World:
         self.controller.reconcilers = {
             "ExchangeFeed": FeedReconciler(tools),
             "FeedPipeline": PipelineReconciler(tools),
+            "ExchangeAccount": AccountReconciler(tools),
             **{kind.kind: NotYetSupported(tools) for kind in KINDS},
         }
         for (kind, _, _), found in self.api.objects.items():

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from feedmill.resources.account import ExchangeAccount
+from feedmill.resources.account_pool import AccountPool
 from feedmill.resources.base import API_VERSION, Model
 from feedmill.resources.confighash import config_hash
 from feedmill.resources.feed import ExchangeFeed
@@ -32,7 +34,9 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _OF_FEED_PROCESSES = ("redis", "postgres", "egress")
 """What receivers and distributors read of their pipeline; ``postgres`` since one must be there. Their log level is
 the feed's."""
-_OF_CLUSTER = {"image", "processor", "api", "backup", "notifications", "monitoring", "suspend"}
+_OF_ACCOUNTS = (*_OF_FEED_PROCESSES, "logLevel")
+"""What account receivers read of it, beside ``accounts.permissions``."""
+_OF_CLUSTER = {"image", "processor", "accounts", "api", "backup", "notifications", "monitoring", "suspend"}
 
 
 class ConfigTooLarge(ValueError):
@@ -66,11 +70,31 @@ def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) 
         _yaml(_document(pipeline, spec)),
         *(_line(_document(feed, _feed_spec(feed))) + "\n" for feed in ordered),
     ]
+    return _one_map(parts, f"pipeline {pipeline.metadata.name} with its {len(ordered)} feeds", "the feeds")
+
+
+def accounts_config_text(pipeline: FeedPipeline, accounts: Iterable[ExchangeAccount]) -> str:
+    """What account receivers mount: the pipeline, as far as they need it, and its ExchangeAccounts, one a line.
+
+    Raises ConfigTooLarge.
+    """
+    spec = _spec(pipeline)
+    shared = {name: spec[name] for name in _OF_ACCOUNTS if name in spec}
+    pool = with_defaults(AccountPool, spec.get("accounts") or {})
+    ordered = sorted(accounts, key=lambda each: each.key)
+    parts = [
+        _yaml(_document(pipeline, shared | {"accounts": {"permissions": pool["permissions"]}})),
+        *(_line(_document(account, _spec(account))) + "\n" for account in ordered),
+    ]
+    return _one_map(parts, f"the {len(ordered)} ExchangeAccounts of pipeline {pipeline.metadata.name}", "them")
+
+
+def _one_map(parts: Iterable[str], of: str, remedy: str) -> str:
     text = "---\n".join(parts)
     if len(text.encode()) > MOST_BYTES:
         raise ConfigTooLarge(
-            f"the configuration of pipeline {pipeline.metadata.name} with its {len(parts) - 1} feeds has"
-            f" {len(text.encode())} bytes, more than the {MOST_BYTES} of one ConfigMap: spread the feeds over pipelines"
+            f"the configuration of {of} has {len(text.encode())} bytes, more than the {MOST_BYTES} of one ConfigMap:"
+            f" spread {remedy} over pipelines"
         )
     return text
 
@@ -83,12 +107,17 @@ def pipeline_config(place: Place, pipeline: FeedPipeline, feeds: Iterable[Exchan
     return _config_map(place, names.pipeline_config(pipeline.metadata.name), pipeline_config_text(pipeline, feeds))
 
 
+def accounts_config(place: Place, pipeline: FeedPipeline, accounts: Iterable[ExchangeAccount]) -> Manifest:
+    name = names.accounts_config(pipeline.metadata.name)
+    return _config_map(place, name, accounts_config_text(pipeline, accounts))
+
+
 def _config_map(place: Place, name: str, text: str) -> Manifest:
     annotations = {names.CONFIG_HASH: config_hash({FILE: text})}
     return manifest(place, Head("v1", "ConfigMap", name, annotations), COMPONENT, data={FILE: text})
 
 
-def _document(resource: ExchangeFeed | FeedPipeline, spec: Mapping[str, Any]) -> dict[str, Any]:
+def _document(resource: ExchangeFeed | FeedPipeline | ExchangeAccount, spec: Mapping[str, Any]) -> dict[str, Any]:
     namespace, name = resource.key
     return {
         "apiVersion": API_VERSION,
@@ -104,7 +133,7 @@ def _line(document: Mapping[str, Any]) -> str:
     return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
-def _spec(resource: ExchangeFeed | FeedPipeline) -> dict[str, Any]:
+def _spec(resource: ExchangeFeed | FeedPipeline | ExchangeAccount) -> dict[str, Any]:
     """With the schema's defaults, so that a later version of the services, with others, changes nothing."""
     spec: Model = resource.spec
     written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 
@@ -53,6 +54,8 @@ class PipelineInputs:
     """``spec.image``, else the one pinned in status."""
     feeds: Sequence[ExchangeFeed]
     """Accepted feeds of the pipeline, by name."""
+    accounts: Sequence[ExchangeAccount]
+    """Valid ExchangeAccounts of the pipeline, by name: suspended ones too, and those whose Secret is not there yet."""
     facts: ClusterFacts
     migrated: bool
     """The migration of this image and database succeeded: processors of it may start."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedmill_operator import names
-from feedmill_operator.build import secrets
+from feedmill_operator.build import accounts, secrets
 from feedmill_operator.build.inputs import Manifest, PipelineInputs
 from feedmill_operator.build.monitoring import scraped
 from feedmill_operator.build.objects import Head, Place, manifest
@@ -19,16 +19,19 @@ _ASKS = {
     names.RECEIVER: (names.REDIS,),
     names.DISTRIBUTOR: (names.REDIS,),
     names.PROCESSOR: (names.REDIS, names.POSTGRES),
+    names.ACCOUNTS: (names.REDIS, names.POSTGRES),
     names.MIGRATION: (names.POSTGRES,),
     names.MAINTENANCE: (names.POSTGRES,),
 }
-_SERVES_HEALTH = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR)
+_SERVES_HEALTH = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS)
+_ASKS_VENUES = (names.RECEIVER, names.ACCOUNTS)
 
 
 def policies(place: Place, inputs: PipelineInputs) -> list[Manifest]:
-    made = [_policy(place, role, _health_ingress(inputs, role), _egress(place, inputs, role)) for role in _ASKS]
+    roles = [role for role in _ASKS if role != names.ACCOUNTS or accounts.wanted(inputs)]
+    made = [_policy(place, role, _health_ingress(inputs, role), _egress(place, inputs, role)) for role in roles]
     managed = {names.REDIS: inputs.pipeline.spec.redis.managed, names.POSTGRES: inputs.pipeline.spec.postgres.managed}
-    made += [_policy(place, server, [_from_pods(place, server)], []) for server in managed if managed[server]]
+    made += [_policy(place, server, [_from_pods(place, server, roles)], []) for server in managed if managed[server]]
     return made
 
 
@@ -58,7 +61,7 @@ def _egress(place: Place, inputs: PipelineInputs, role: str) -> list[Any]:
     spec = inputs.pipeline.spec
     managed = {names.REDIS: spec.redis.managed, names.POSTGRES: spec.postgres.managed}
     own = any(managed[server] is None for server in _ASKS[role])
-    if role == names.RECEIVER or own or spec.monitoring.tracing is not None:
+    if role in _ASKS_VENUES or own or spec.monitoring.tracing is not None:
         return [_DNS, _ANY_TCP]
     asked = [
         {
@@ -70,8 +73,8 @@ def _egress(place: Place, inputs: PipelineInputs, role: str) -> list[Any]:
     return [_DNS, *asked]
 
 
-def _from_pods(place: Place, server: str) -> Any:
-    asking = [role for role, servers in _ASKS.items() if server in servers]
+def _from_pods(place: Place, server: str, roles: Sequence[str]) -> Any:
+    asking = [role for role in roles if server in _ASKS[role]]
     selector = {
         "matchLabels": {names.PIPELINE: place.pipeline},
         "matchExpressions": [{"key": names.COMPONENT, "operator": "In", "values": asking}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from feedmill_operator import names
 from feedmill_operator.build import config
+from feedmill_operator.build.accounts import accounts, accounts_config
 from feedmill_operator.build.inputs import Manifest, PipelineInputs
 from feedmill_operator.build.maintenance import maintenance
 from feedmill_operator.build.managed import managed_postgres, managed_redis
@@ -24,6 +25,7 @@ def build_pipeline(inputs: PipelineInputs) -> list[Manifest]:
     made = [
         _account(place),
         config.pipeline_config(place, inputs.pipeline, inputs.feeds),
+        *accounts_config(place, inputs),
         *managed_redis(place, inputs),
         *managed_postgres(place, inputs),
         *policies(place, inputs),
@@ -32,6 +34,7 @@ def build_pipeline(inputs: PipelineInputs) -> list[Manifest]:
         made.append(migration(place, inputs))
         if inputs.migrated:
             made += processor(place, inputs)
+            made += accounts(place, inputs)
         made.append(maintenance(place, inputs))
     return [*made, *monitors(place, inputs)]
 

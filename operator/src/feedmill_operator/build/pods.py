@@ -47,6 +47,8 @@ class Process:
     """Instead of the image's own."""
     config_map: str = ""
     keys: Sequence[secrets.Key] = ()
+    optional_keys: Sequence[secrets.Key] = ()
+    """Of Secrets that may come later, or go: the process says what it lacks."""
     env: Sequence[Manifest] = ()
     defaults: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Requests and limits where the user gives none."""
@@ -155,7 +157,7 @@ def _volumes(process: Process) -> list[Manifest]:
         # As a folder, never by subPath: only then does the kubelet refresh it.
         volumes.append({"name": "config", "configMap": {"name": process.config_map, "defaultMode": 0o444}})
     if process.keys:
-        volumes.append(secrets.volume(process.keys))
+        volumes.append(secrets.volume(process.keys, process.optional_keys))
     return [*volumes, *process.volumes]
 
 

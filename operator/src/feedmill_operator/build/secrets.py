@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.common import SecretKeyRef
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
@@ -65,16 +66,36 @@ def url_files(pipeline: FeedPipeline, servers: Iterable[str]) -> list[Manifest]:
     ]
 
 
-def volume(keys: Iterable[Key]) -> Manifest:
-    """One projected volume with these keys and no others."""
+def account_keys(accounts: Iterable[ExchangeAccount]) -> list[Key]:
+    """What ExchangeAccounts may have in their Secrets; which of them it is depends on the venue and the kind of key."""
+    secrets = {account.spec.credentials_secret_ref.name for account in accounts}
+    return [Key(secret, key) for secret in sorted(secrets) for key in ("apiKey", "apiSecret", "privateKey")]
+
+
+def key_encryption_key(pipeline: FeedPipeline) -> Key | None:
+    """Where the key-encryption keys of the credential store are; None = nobody said."""
+    reference = pipeline.account_pool.key_encryption_secret_ref
+    return _key(reference) if reference is not None else None
+
+
+def volume(keys: Iterable[Key], optional: Iterable[Key] = ()) -> Manifest:
+    """One projected volume with these keys and no others. A pod starts without the ``optional`` ones; each comes into
+    the volume when it is there."""
+    needed = set(keys)
+    sources = _sources(needed) + [
+        {"secret": each["secret"] | {"optional": True}} for each in _sources(set(optional) - needed)
+    ]
+    return {"name": VOLUME, "projected": {"sources": sources, "defaultMode": 0o440}}
+
+
+def _sources(keys: Iterable[Key]) -> list[Manifest]:
     by_secret: dict[str, list[str]] = {}
-    for key in sorted(set(keys)):
+    for key in sorted(keys):
         by_secret.setdefault(key.secret, []).append(key.key)
-    sources = [
+    return [
         {"secret": {"name": secret, "items": [{"key": key, "path": f"{secret}/{key}"} for key in found]}}
         for secret, found in by_secret.items()
     ]
-    return {"name": VOLUME, "projected": {"sources": sources, "defaultMode": 0o440}}
 
 
 def redis_secret(place: Place, password: str) -> Manifest:

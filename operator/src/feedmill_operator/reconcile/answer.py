@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from feedmill.shared.log import redact
+from feedmill_operator.reconcile.account_said import AccountSaid, Counts, read_accounts, read_counts
+from feedmill_operator.reconcile.reading import mapping, number, words
 
 FRESH = 60.0
 """Seconds without any data on a connection after which it is stale."""
-LONGEST = 200
 MOST = 50
 """Connections and rejected topics that are kept of one process."""
 
@@ -79,54 +79,60 @@ class Answer:
     rejected: tuple[str, ...] = ()
     selected: int | None = None
     """Instruments of the whole feed that `instruments.select` came to; None = it lists them, or has no list yet."""
+    accounts: Counts | None = None
+    """Of the accounts that an account receiver holds; None = it is none, or did not say."""
+    manifests: Mapping[str, AccountSaid] = field(default_factory=dict)
+    """ExchangeAccounts that it knows of, by ``namespace/name``."""
 
 
 def read_answer(document: Mapping[str, Any]) -> Answer:
     """Read a ``/health`` document of any service; what it lacks or has in another form is unknown."""
-    dispatch, lease = _map(document.get("dispatch")), _map(document.get("lease"))
+    dispatch, lease = mapping(document.get("dispatch")), mapping(document.get("lease"))
     waits = dispatch.get("standby") is True and lease.get("held") is not True
-    standby = waits or _map(document.get("leases")).get("held") == 0
+    standby = waits or mapping(document.get("leases")).get("held") == 0
     # One that waits for a lease has not loaded anything, which says nothing about Redis.
     redis = Server() if waits else _server(document, "redis")
     # A distributor that cannot ask knows no lag; a processor's grows on meanwhile.
     knows_lag = not standby and not (dispatch and redis.reachable is False)
-    config = _map(document.get("config"))
-    connections = _map(document.get("connections"))
+    config = mapping(document.get("config"))
+    connections = mapping(document.get("connections"))
     return Answer(
         ready=document.get("ready") is True,
-        waiting_for=_sentence(_map(document.get("waitingFor"))),
+        waiting_for=_sentence(mapping(document.get("waitingFor"))),
         standby=standby,
-        config_hash=_text(config.get("hash"))[:64],
-        config_error=_text(config.get("error")),
+        config_hash=words(config.get("hash"))[:64],
+        config_error=words(config.get("error")),
         redis=redis,
         postgres=_server(document, "postgres"),
-        lag=lag_bucket(_number(_map(document.get("lag")).get("seconds"))) if knows_lag else None,
-        connections=tuple(_connection(name, _map(item)) for name, item in sorted(connections.items())[:MOST]),
+        lag=lag_bucket(number(mapping(document.get("lag")).get("seconds"))) if knows_lag else None,
+        connections=tuple(_connection(name, mapping(item)) for name, item in sorted(connections.items())[:MOST]),
         rejected=tuple(sorted(_rejected(connections.values())))[:MOST],
-        selected=_selected(_map(document.get("selection"))),
+        selected=_selected(mapping(document.get("selection"))),
+        accounts=read_counts(document.get("accounts")),
+        manifests=read_accounts(document.get("manifests")),
     )
 
 
 def _server(document: Mapping[str, Any], name: str) -> Server:
-    section = _map(document.get(name))
-    breaker = _map(document.get("breaker"))
+    section = mapping(document.get(name))
+    breaker = mapping(document.get("breaker"))
     # The processor has a breaker a server, the others one for Redis.
-    own = _map(breaker.get(name)) if name in breaker else breaker if name == "redis" else {}
-    problem = _text(section.get("problem") or section.get("lastError"))
+    own = mapping(breaker.get(name)) if name in breaker else breaker if name == "redis" else {}
+    problem = words(section.get("problem") or section.get("lastError"))
     reachable = section.get("reachable")
     if not isinstance(reachable, bool):
         state = section.get("state")
         reachable = True if state in ("up", "connected") else False if state == "away" and problem else None
-    return Server(reachable, problem if reachable is False else "", _text(own.get("state")))
+    return Server(reachable, problem if reachable is False else "", words(own.get("state")))
 
 
 def _connection(name: str, section: Mapping[str, Any]) -> Connection:
-    failure = _map(section.get("failure"))
-    opened, last = _number(section.get("openSeconds")), _number(section.get("lastDataSeconds"))
+    failure = mapping(section.get("failure"))
+    opened, last = number(section.get("openSeconds")), number(section.get("lastDataSeconds"))
     fresh: bool | None = None
     age = ""
     # A connection of quiet instruments only is judged by what is usual of it.
-    limit = max(FRESH, _number(section.get("freshSeconds")) or FRESH)
+    limit = max(FRESH, number(section.get("freshSeconds")) or FRESH)
     if opened is not None:
         silent = opened if last is None else last
         if last is not None and last < limit:
@@ -138,10 +144,10 @@ def _connection(name: str, section: Mapping[str, Any]) -> Connection:
     return Connection(
         name=str(name)[:64],
         open=opened is not None,
-        host=_text(failure.get("host")),
-        cause=_text(failure.get("cause")),
-        detail=_text(failure.get("detail")),
-        last_end=_text(section.get("lastEnd")) if failure or fresh is False else "",
+        host=words(failure.get("host")),
+        cause=words(failure.get("cause")),
+        detail=words(failure.get("detail")),
+        last_end=words(section.get("lastEnd")) if failure or fresh is False else "",
         fresh=fresh,
         age=age,
         silent=tuple(sorted(_silent(section))),
@@ -151,7 +157,7 @@ def _connection(name: str, section: Mapping[str, Any]) -> Connection:
 def _silent(section: Mapping[str, Any]) -> Iterable[str]:
     found = section.get("silent")
     for each in found if isinstance(found, list) else ():
-        if topic := _text(_map(each).get("topic")):
+        if topic := words(mapping(each).get("topic")):
             yield topic[:128]
 
 
@@ -162,27 +168,12 @@ def _selected(section: Mapping[str, Any]) -> int | None:
 
 def _rejected(connections: Iterable[Any]) -> set[str]:
     return {
-        _text(topic)[:128]
+        words(topic)[:128]
         for section in connections
-        for topic in (_map(section).get("rejected") or ())
+        for topic in (mapping(section).get("rejected") or ())
         if isinstance(topic, str) and topic
     }
 
 
 def _sentence(waiting_for: Mapping[str, Any]) -> str:
-    return _text("; ".join(str(why) or str(name) for name, why in sorted(waiting_for.items())))
-
-
-def _map(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        return ""
-    text = " ".join(redact(value).split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return words("; ".join(str(why) or str(name) for name, why in sorted(waiting_for.items())))

@@ -14,7 +14,7 @@ from feedmill_operator.kube.api import ApiError, Kind, KubeApi, Manifest
 from feedmill_operator.reconcile import hasten, prune
 from feedmill_operator.reconcile.answers import Answers
 from feedmill_operator.reconcile.apply import Applier, Outcome, Refused
-from feedmill_operator.reconcile.catalog import Catalog
+from feedmill_operator.reconcile.catalog import Catalog, PipelineView
 from feedmill_operator.reconcile.conditions import by_type
 from feedmill_operator.reconcile.facts import Role
 from feedmill_operator.reconcile.observe import Pods
@@ -74,6 +74,41 @@ def short(error: ApiError) -> str:
     if error.status == 0:
         return "the API server did not answer"
     return f"the API server answered {error.status} {error.reason}: {error.message}"[:300].rstrip(" :")
+
+
+def pipeline_of(body: Mapping[str, Any]) -> str:
+    """Name of the FeedPipeline that a feed or an account names."""
+    return str(((body.get("spec") or {}).get("pipelineRef") or {}).get("name", ""))
+
+
+def view_of(tools: Tools, key: Key, body: Mapping[str, Any]) -> PipelineView | Refusal | None:
+    """How the pipeline of a feed or an account stands; None = nobody has looked yet, somebody will now."""
+    name = pipeline_of(body)
+    view = tools.catalog.view(key.namespace, name)
+    if view is not None:
+        return view
+    if tools.store.get(kinds.PIPELINE, key.namespace, name) is None:
+        what = "a feed" if key.kind == kinds.FEED.kind else "an account"
+        return Refusal(
+            Reason.PIPELINE_NOT_FOUND,
+            f'spec.pipelineRef.name: "{name}": there is no FeedPipeline of that name in namespace {key.namespace}: '
+            f"make it, or name another ({what} and its pipeline share one namespace)",
+        )
+    tools.queue.add(Key(kinds.PIPELINE.kind, key.namespace, name))
+    return None
+
+
+def unaccepted(namespace: str, name: str, view: PipelineView | Refusal) -> Refusal | None:
+    """Why nothing can be carried out that names this pipeline."""
+    if isinstance(view, Refusal):
+        return view
+    if view.refusal is None and view.pipeline is not None:
+        return None
+    why = f" ({view.refusal.reason}: {view.refusal.message})" if view.refusal is not None else ""
+    return Refusal(
+        Reason.PIPELINE_NOT_ACCEPTED,
+        f'its FeedPipeline "{name}" is not accepted{why}: see `kubectl -n {namespace} describe fpl {name}`',
+    )
 
 
 async def carry_out(tools: Tools, manifests: Sequence[Manifest], owner_uid: str, keep: Collection[Ref] = ()) -> Work:
@@ -161,7 +196,7 @@ def tell(events: EventSink, body: Mapping[str, Any], status: Mapping[str, Any], 
     written = by_type(status.get("conditions") or ())
     ready = written.get(Type.READY, {})
     told: set[str] = set()
-    for kind in (Type.READY, Type.PROGRESSING, Type.DATA_FRESH):
+    for kind in (Type.READY, Type.PROGRESSING, Type.DATA_FRESH, Type.KEY_SOUND):
         condition = written.get(kind, {})
         reason = str(condition.get("reason", ""))
         bad = kind is Type.PROGRESSING or condition.get("status") == "False"

@@ -1,22 +1,28 @@
-"""What the reconcilers of feeds and of pipelines know of each other: parsed feeds, and how each pipeline stands.
+"""What the reconcilers know of each other: parsed feeds and accounts, and how each pipeline stands.
 
-A pipeline is judged once, by its own reconciler; its feeds go by that.
+A pipeline is judged once, by its own reconciler; its feeds and accounts go by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.checks import Venues
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.load import installed_venues
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill_operator.kube import kinds
+from feedmill_operator.kube.api import Kind
+from feedmill_operator.reconcile.facts import PoolView
 from feedmill_operator.reconcile.observe import Pods
 from feedmill_operator.reconcile.queue import Key
-from feedmill_operator.reconcile.validity import Refusal, read_feed
+from feedmill_operator.reconcile.validity import Refusal, read_account, read_feed
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,54 +37,67 @@ class PipelineView:
     """Why it is not accepted; it may be good in itself still (a Secret is missing)."""
 
 
+class _OfKind(Generic[Parsed]):
+    """Objects of a kind, parsed once a generation."""
+
+    def __init__(self, store: Pods, kind: Kind, read: Callable[[Mapping[str, Any]], Parsed | Refusal]) -> None:
+        self._store = store
+        self._kind = kind
+        self._read = read
+        self._known: dict[tuple[str, str], tuple[str, int, Parsed | Refusal]] = {}
+        """(namespace, name) -> (uid, generation, what came of it)."""
+
+    def of(self, body: Mapping[str, Any]) -> Parsed | Refusal:
+        """One as the API server gives it."""
+        metadata = body["metadata"]
+        place = metadata["namespace"], metadata["name"]
+        return self._parsed(place, metadata.get("uid", ""), int(metadata["generation"]), lambda: body)
+
+    def _parsed(
+        self, place: tuple[str, str], uid: str, generation: int, body: Callable[[], Mapping[str, Any]]
+    ) -> Parsed | Refusal:
+        known = self._known.get(place)
+        if known is None or known[:2] != (uid, generation):
+            known = self._known[place] = (uid, generation, self._read(body()))
+        return known[2]
+
+    def all(self, namespace: str, pipeline: str) -> list[Parsed]:
+        """Those of a pipeline that can be carried out, by name: suspended ones too, and those that wait for a Secret,
+        since what they have received before is still to be processed."""
+        found = []
+        for live in sorted(self._store.of_kind(self._kind, namespace), key=lambda live: live.name):
+            if live.pipeline != pipeline or live.deleting:
+                continue
+            made = self._parsed(
+                (live.namespace, live.name), live.uid, live.generation, partial(getattr, live, "manifest")
+            )
+            if not isinstance(made, Refusal):
+                found.append(made)
+        return found
+
+    def forget(self, namespace: str, name: str) -> None:
+        self._known.pop((namespace, name), None)
+
+
 class Catalog:
     """In memory only; all of it comes again by reconciling."""
 
     def __init__(self, store: Pods, venues: Venues | None = None) -> None:
+        known = venues or installed_venues()
         self._store = store
-        self._venues = venues or installed_venues()
-        self._feeds: dict[tuple[str, str], tuple[str, int, ExchangeFeed | Refusal]] = {}
-        """(namespace, name) -> (uid, generation, what came of it)."""
+        self.feeds: _OfKind[ExchangeFeed] = _OfKind(store, kinds.FEED, lambda body: read_feed(body, known))
+        self.accounts: _OfKind[ExchangeAccount] = _OfKind(store, kinds.ACCOUNT, lambda body: read_account(body, known))
         self._views: dict[tuple[str, str], PipelineView] = {}
+        self._pools: dict[tuple[str, str], PoolView] = {}
 
-    def feed(self, body: Mapping[str, Any]) -> ExchangeFeed | Refusal:
-        """A feed as the API server gives it, parsed once a generation."""
-        metadata = body["metadata"]
-        return self._parsed(
-            (metadata["namespace"], metadata["name"]),
-            metadata.get("uid", ""),
-            int(metadata["generation"]),
-            lambda: body,
-        )
-
-    def _parsed(self, place: tuple[str, str], uid: str, generation: int, read: Any) -> ExchangeFeed | Refusal:
-        known = self._feeds.get(place)
-        if known is None or known[:2] != (uid, generation):
-            known = self._feeds[place] = (uid, generation, read_feed(read(), self._venues))
-        return known[2]
-
-    def feeds_of(self, namespace: str, pipeline: str) -> list[ExchangeFeed]:
-        """All feeds of a pipeline that can be carried out, by name: suspended ones too, and those that wait for a
-        Secret, since what they have received before is still to be processed."""
-        found = []
-        for live in self._store.of_kind(kinds.FEED, namespace):
-            if live.pipeline != pipeline or live.deleting:
-                continue
-            feed = self._parsed((live.namespace, live.name), live.uid, live.generation, lambda live=live: live.manifest)
-            if isinstance(feed, ExchangeFeed):
-                found.append(feed)
-        return sorted(found, key=lambda feed: feed.metadata.name)
-
-    def feed_keys(self, namespace: str, pipeline: str) -> list[Key]:
-        """Of all feeds that name a pipeline."""
+    def dependents(self, namespace: str, pipeline: str) -> list[Key]:
+        """Feeds and accounts that name a pipeline."""
         return [
-            Key(kinds.FEED.kind, live.namespace, live.name)
-            for live in self._store.of_kind(kinds.FEED, namespace)
+            Key(kind.kind, live.namespace, live.name)
+            for kind in (kinds.FEED, kinds.ACCOUNT)
+            for live in self._store.of_kind(kind, namespace)
             if live.pipeline == pipeline
         ]
-
-    def forget_feed(self, namespace: str, name: str) -> None:
-        self._feeds.pop((namespace, name), None)
 
     def view(self, namespace: str, name: str) -> PipelineView | None:
         """None until its reconciler has looked at it."""
@@ -92,3 +111,21 @@ class Catalog:
         else:
             self._views[namespace, name] = view
         return before != view
+
+    def pool(self, namespace: str, pipeline: str) -> PoolView:
+        """What is known of a pipeline's account receivers; nothing until its reconciler has looked."""
+        return self._pools.get((namespace, pipeline), PoolView())
+
+    def set_pool(self, namespace: str, pipeline: str, pool: PoolView | None) -> list[Key]:
+        """Gives the accounts of which something else is said than before. None = the pipeline is gone."""
+        before, after = self.pool(namespace, pipeline), pool or PoolView()
+        if pool is None:
+            self._pools.pop((namespace, pipeline), None)
+        else:
+            self._pools[namespace, pipeline] = pool
+        mine = [key for key in self.dependents(namespace, pipeline) if key.kind == kinds.ACCOUNT.kind]
+        if before.trouble != after.trouble:
+            return mine
+        names = before.said.keys() | after.said.keys()
+        changed = {name for name in names if before.said.get(name) != after.said.get(name)}
+        return [key for key in mine if f"{key.namespace}/{key.name}" in changed]

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from feedmill_operator.reconcile.account_said import AccountSaid
 from feedmill_operator.reconcile.answer import Answer
+from feedmill_operator.reconcile.conditions import Finding
 from feedmill_operator.reconcile.pods import PodFacts
 from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal
@@ -43,6 +45,8 @@ class Role:
     pods: Sequence[PodFacts] = ()
     answers: Mapping[str, Answer] = field(default_factory=dict)
     """Pod -> what it last said, where that is not too long ago."""
+    config_hash: str = ""
+    """Of the configuration its pods should work with, where that is one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class PipelineFacts(Common):
     """Of a FeedPipeline."""
 
     processor: Role = Role()
+    accounts: Role | None = None
+    """The account receivers; None = the pipeline listens to no accounts."""
     selector: str = ""
     redis: Role | None = None
     """The managed server; None = the user's own."""
@@ -101,3 +107,27 @@ class PipelineFacts(Common):
     feeds: int | None = None
     backup: bool = False
     """spec.backup is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """The account receivers of a pipeline, as its ExchangeAccounts need it."""
+
+    trouble: Finding | None = None
+    """Why nobody listens to any account."""
+    said: Mapping[str, AccountSaid] = field(default_factory=dict)
+    """By ``namespace/name``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """Of an ExchangeAccount."""
+
+    generation: int
+    before: Mapping[str, Any]
+    """The status as it stands."""
+    refusal: Refusal | None = None
+    suspended: bool = False
+    trouble: Finding | None = None
+    """Why nobody listens to any account of its pipeline."""
+    said: AccountSaid | None = None

@@ -17,7 +17,6 @@ from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.catalog import PipelineView
 from feedmill_operator.reconcile.facts import FeedFacts, Role
 from feedmill_operator.reconcile.queue import Key
-from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.validity import Refusal
 
 
@@ -32,10 +31,10 @@ class FeedReconciler:
         body = await tools.api.get(kinds.FEED, key.namespace, key.name)
         if body is None or base.going(body):
             base.forget(tools, key)
-            tools.catalog.forget_feed(key.namespace, key.name)
+            tools.catalog.feeds.forget(key.namespace, key.name)
             return None
-        feed = tools.catalog.feed(body)
-        view = self._view(key, body)
+        feed = tools.catalog.feeds.of(body)
+        view = base.view_of(tools, key, body)
         if view is None:
             # Its reconciler looks at the pipeline now, and rouses the feed when it has.
             return None
@@ -52,33 +51,12 @@ class FeedReconciler:
             work = await base.carry_out(tools, manifests, str(body["metadata"]["uid"]))
         return await self._observe(key, body, feed, refusal, view, manifests, work)
 
-    def _view(self, key: Key, body: Mapping[str, Any]) -> PipelineView | Refusal | None:
-        """How its pipeline stands; None = nobody has looked yet."""
-        name = str(((body.get("spec") or {}).get("pipelineRef") or {}).get("name", ""))
-        view = self._tools.catalog.view(key.namespace, name)
-        if view is not None:
-            return view
-        if self._tools.store.get(kinds.PIPELINE, key.namespace, name) is None:
-            return Refusal(
-                Reason.PIPELINE_NOT_FOUND,
-                f'spec.pipelineRef.name: "{name}": there is no FeedPipeline of that name in namespace {key.namespace}: '
-                "make it, or name another (a feed and its pipeline share one namespace)",
-            )
-        self._tools.queue.add(Key(kinds.PIPELINE.kind, key.namespace, name))
-        return None
-
     async def _refusal(self, key: Key, feed: ExchangeFeed | Refusal, view: PipelineView | Refusal) -> Refusal | None:
         if isinstance(feed, Refusal):
             return feed
-        if isinstance(view, Refusal):
-            return view
-        if view.refusal is not None or view.pipeline is None:
-            name = feed.spec.pipeline_ref.name
-            why = f" ({view.refusal.reason}: {view.refusal.message})" if view.refusal is not None else ""
-            return Refusal(
-                Reason.PIPELINE_NOT_ACCEPTED,
-                f'its FeedPipeline "{name}" is not accepted{why}: see `kubectl -n {key.namespace} describe fpl {name}`',
-            )
+        refusal = base.unaccepted(key.namespace, feed.spec.pipeline_ref.name, view)
+        if refusal is not None or isinstance(view, Refusal) or view.pipeline is None:
+            return refusal
         wanted = references.of_feed(feed)
         return await references.check(self._tools.api, view.pipeline, wanted, key.namespace)
 

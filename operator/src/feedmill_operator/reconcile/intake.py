@@ -19,10 +19,12 @@ from feedmill_operator.reconcile.store import Live, Store
 SOON = 0.5
 """Seconds in which changes of many children, or of many feeds of one pipeline, are taken together."""
 _SPREAD = 0.005
-"""Seconds between two feeds that are roused by one change of their pipeline."""
+"""Seconds between two feeds or accounts that are roused by one change of their pipeline."""
 _STATUS_COUNTS = frozenset({kinds.DEPLOYMENT, kinds.STATEFUL_SET, kinds.JOB, kinds.PVC})
 """Children whose status says something of their owner."""
 _CUSTOM = frozenset(kinds.CUSTOM)
+_OF_PIPELINES = (kinds.FEED, kinds.ACCOUNT)
+"""Kinds whose objects are carried out within a pipeline."""
 
 
 class Intake:
@@ -64,14 +66,19 @@ class Intake:
             self._neighbours(kind, before, after)
 
     def _neighbours(self, kind: Kind, before: Live | None, after: Live | None) -> None:
-        """A pipeline's configuration names its feeds, and a feed's depends on its pipeline."""
+        """A pipeline's configuration names its feeds and accounts, and a feed's depends on its pipeline."""
         known = after or before
         assert known is not None
         if kind == kinds.PIPELINE:
-            feeds = [live for live in self._store.of_kind(kinds.FEED, known.namespace) if live.pipeline == known.name]
-            for number, feed in enumerate(feeds):
-                self._queue.add_after(Key(kinds.FEED.kind, feed.namespace, feed.name), number * _SPREAD)
-        elif kind == kinds.FEED:
+            near = [
+                live
+                for dependent in _OF_PIPELINES
+                for live in self._store.of_kind(dependent, known.namespace)
+                if live.pipeline == known.name
+            ]
+            for number, live in enumerate(near):
+                self._queue.add_after(Key(live.kind.kind, live.namespace, live.name), number * _SPREAD)
+        elif kind in _OF_PIPELINES:
             for name in {live.pipeline for live in (before, after) if live is not None and live.pipeline}:
                 self._queue.add_after(Key(kinds.PIPELINE.kind, known.namespace, name), SOON)
 

@@ -24,9 +24,8 @@ def availability(role: Role, what: str, namespace: str) -> Finding:
     """Whether every shard (or the one Deployment) has a process that is able to work."""
     lacking = [each for each in role.rollouts if each.ready < 1]
     if not lacking:
-        return yes(
-            Reason.AVAILABLE, f"every shard has a {what} that is ready" if _sharded(role) else f"a {what} is ready"
-        )
+        one = f"an {what}" if what[0] in "aeiou" else f"a {what}"
+        return yes(Reason.AVAILABLE, f"every shard has {one} that is ready" if _sharded(role) else f"{one} is ready")
     trouble = trouble_of(role, lacking) or _said(role, lacking)
     where = _where(lacking, role, what)
     if trouble is not None:
@@ -171,7 +170,7 @@ def acknowledged(facts: Common, roles: Sequence[tuple[str, Role]]) -> tuple[int,
             answer = role.answers.get(pod.name)
             if answer is None or not answer.config_hash:
                 continue
-            if answer.config_hash == facts.config_hash:
+            if answer.config_hash == (role.config_hash or facts.config_hash):
                 works += 1
             else:
                 other += 1

@@ -11,9 +11,8 @@ from feedmill_operator.reconcile.queue import Key
 from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.status import accepted_status
 
-KINDS: tuple[Kind, ...] = (kinds.ACCOUNT, kinds.BACKUP, kinds.RESTORE)
+KINDS: tuple[Kind, ...] = (kinds.BACKUP, kinds.RESTORE)
 _INSTEAD = {
-    kinds.ACCOUNT: "account events (orders, fills, balances, positions) are not received: ask the exchange's own API",
     kinds.BACKUP: "no backup is made: back up PostgreSQL by other means (pg_dump, snapshots of its volume)",
     kinds.RESTORE: "nothing is restored: restore PostgreSQL by the means it was backed up with (pg_restore)",
 }

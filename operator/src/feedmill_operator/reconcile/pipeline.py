@@ -1,4 +1,5 @@
-"""Reconciles one FeedPipeline: managed servers, the migration, processors, maintenance; and rouses its feeds."""
+"""Reconciles one FeedPipeline: managed servers, the migration, processors, account receivers, maintenance; and rouses
+its feeds and accounts."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from feedmill.plan import has_account_pool
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill_operator import names
@@ -15,15 +17,18 @@ from feedmill_operator.build.migration import migration_key
 from feedmill_operator.build.pipeline import build_pipeline
 from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import ApiError, Manifest
-from feedmill_operator.reconcile import base, observe, passwords, references, status
+from feedmill_operator.reconcile import base, observe, passwords, pool, references, status
 from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.catalog import PipelineView
-from feedmill_operator.reconcile.facts import Migration, PipelineFacts, Role
+from feedmill_operator.reconcile.facts import Migration, PipelineFacts, PoolView, Role
 from feedmill_operator.reconcile.queue import Key
 from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.store import Live, Ref
 from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal, read_pipeline
+
+_WRITE = (names.PROCESSOR, names.ACCOUNTS)
+"""Components that write to PostgreSQL all the time, and say how they are."""
 
 
 class PipelineReconciler:
@@ -41,6 +46,7 @@ class PipelineReconciler:
             base.forget(tools, key)
             self._built.pop(key, None)
             self._show(key, None)
+            self._tell(key, None)
             return None
         before = body.get("status") or {}
         pipeline, refusal, error = await self._accept(key, body)
@@ -53,7 +59,7 @@ class PipelineReconciler:
         if pipeline is None or refusal is not None:
             self._show(key, view)
             return await self._observe(key, body, pipeline, refusal, image, [], Work(), Migration(), feeds=None)
-        feeds = tools.catalog.feeds_of(key.namespace, key.name)
+        feeds = tools.catalog.feeds.all(key.namespace, key.name)
         paused = base.paused(body)
         try:
             inputs = await self._inputs(body, pipeline, image, feeds, make_passwords=not paused)
@@ -101,6 +107,7 @@ class PipelineReconciler:
             inputs.owner, inputs.pipeline.metadata.generation, inputs.image, inputs.facts, inputs.migrated,
             inputs.redis_password, inputs.postgres_password, inputs.restart, tuple(inputs.server_images.items()),
             tuple((feed.metadata.uid, feed.metadata.generation) for feed in inputs.feeds),
+            tuple((account.metadata.uid, account.metadata.generation) for account in inputs.accounts),
         )  # fmt: skip
         built = self._built.get(key)
         if built is None or built[0] != version:
@@ -108,11 +115,16 @@ class PipelineReconciler:
         return built[1]
 
     def _show(self, key: Key, view: PipelineView | None) -> None:
-        """Let its feeds know how it stands, and look again where that is news."""
+        """Let its feeds and accounts know how it stands, and look again where that is news."""
         tools = self._tools
         if tools.catalog.set_view(key.namespace, key.name, view):
-            for feed in tools.catalog.feed_keys(key.namespace, key.name):
-                tools.queue.add(feed)
+            for each in tools.catalog.dependents(key.namespace, key.name):
+                tools.queue.add(each)
+
+    def _tell(self, key: Key, found: PoolView | None) -> None:
+        """Let its accounts know what is said of them."""
+        for account in self._tools.catalog.set_pool(key.namespace, key.name, found):
+            self._tools.queue.add(account)
 
     async def _inputs(
         self,
@@ -134,6 +146,7 @@ class PipelineReconciler:
             owner=Owner(kinds.PIPELINE.kind, str(metadata["name"]), str(metadata["uid"])),
             image=image,
             feeds=feeds,
+            accounts=tools.catalog.accounts.all(pipeline.metadata.namespace, pipeline.metadata.name),
             facts=tools.facts.current,
             migrated=False,
             redis_password=found[names.REDIS],
@@ -142,13 +155,19 @@ class PipelineReconciler:
         )
 
     def _former(self, key: Key, inputs: PipelineInputs, migration: Migration) -> list[Manifest]:
-        """The processors of the former image, while the database is not migrated for the new one: they go on, and take
-        every other change."""
+        """The processors and account receivers of the former image, while the database is not migrated for the new one:
+        they go on, and take every other change."""
         image = self._former_image(key)
         if migration.done or not image:
             return []
         former = build_pipeline(replace(inputs, image=image, migrated=True))
-        return [each for each in former if _component(each) == names.PROCESSOR and each["kind"] == "Deployment"]
+        return [
+            each
+            for each in former
+            if _component(each) in _WRITE
+            and each["kind"] == kinds.DEPLOYMENT.kind
+            and self._tools.store.get(kinds.DEPLOYMENT, key.namespace, each["metadata"]["name"]) is not None
+        ]
 
     def _former_image(self, key: Key) -> str:
         live = self._tools.store.get(kinds.DEPLOYMENT, key.namespace, names.processor(key.name))
@@ -167,13 +186,11 @@ class PipelineReconciler:
     def _kept(
         self, key: Key, body: Mapping[str, Any], manifests: Sequence[Manifest], migration: Migration
     ) -> list[Ref]:
-        """What is not wanted and stays while the migration is not done: processors, and Jobs of former migrations."""
+        """What is not wanted and stays while the migration is not done: what writes, and Jobs of former migrations."""
         if migration.done:
             return []
         owned = self._tools.store.owned(str(body["metadata"]["uid"]))
-        return [
-            live.ref for live in owned if live.labels.get(names.COMPONENT) == names.PROCESSOR or live.kind == kinds.JOB
-        ]
+        return [live.ref for live in owned if live.labels.get(names.COMPONENT) in _WRITE or live.kind == kinds.JOB]
 
     async def _observe(
         self,
@@ -192,8 +209,8 @@ class PipelineReconciler:
         before = body.get("status") or {}
         paused = base.paused(body)
         suspended = pipeline is not None and pipeline.spec.suspend
-        mine = {names.PIPELINE: key.name, names.COMPONENT: names.PROCESSOR}
-        tools.answers.track(key, [pod for pod in tools.store.pods(key.namespace, **mine) if not pod.feed])
+        mine = tools.store.pods(key.namespace, **{names.PIPELINE: key.name})
+        tools.answers.track(key, [pod for pod in mine if pod.component in _WRITE and not pod.feed])
         roles = {
             component: self._role(key, body, manifests, component, suspended=suspended)
             for component in (names.PROCESSOR, names.REDIS, names.POSTGRES)
@@ -205,9 +222,10 @@ class PipelineReconciler:
             live = tools.store.get(kinds.DEPLOYMENT, key.namespace, names.processor(key.name))
             rollout = observe.rollout(key.namespace, names.processor(key.name), {}, wanted_replicas, live)
             processor = Role((rollout,), processor.pods, processor.answers)
-        config = base.config_hash(manifests, names.pipeline_config(key.name))
-        if refusal is not None or paused or not manifests:
-            config = base.live_config_hash(tools, key.namespace, names.pipeline_config(key.name))
+        applied = refusal is None and not paused and bool(manifests)
+        config = self._config(key, manifests, names.pipeline_config(key.name), applied=applied)
+        accounts = self._accounts(key, body, pipeline, manifests, applied=applied)
+        self._tell(key, pool.view(accounts, key.namespace, key.name, suspended=suspended))
         spec = pipeline.spec if pipeline is not None else None
         facts = PipelineFacts(
             generation=int(body["metadata"]["generation"]),
@@ -221,6 +239,7 @@ class PipelineReconciler:
             image=str(before.get("image") or image) if paused else image,
             config_hash=config,
             processor=processor,
+            accounts=accounts,
             selector=self._selector(key, manifests, before),
             redis=roles[names.REDIS] if spec is not None and spec.redis.managed is not None else None,
             postgres=roles[names.POSTGRES] if spec is not None and spec.postgres.managed is not None else None,
@@ -229,10 +248,41 @@ class PipelineReconciler:
             feeds=feeds if feeds is not None else before.get("feeds"),
             backup=bool((body.get("spec") or {}).get("backup")),
         )
-        if refusal is None and not paused and manifests:
+        if applied:
             await base.spread_config(tools, key, (processor,), config, changed=work.config_changed)
+            if accounts is not None:
+                await base.spread_config(tools, key, (accounts,), accounts.config_hash, changed=work.config_changed)
         wait = await base.finish(tools, key, kinds.PIPELINE, body, status.pipeline_status(facts, base.now()), work)
         return base.soonest(wait, base.recheck(refusal))
+
+    def _accounts(
+        self,
+        key: Key,
+        body: Mapping[str, Any],
+        pipeline: FeedPipeline | None,
+        manifests: Sequence[Manifest],
+        *,
+        applied: bool,
+    ) -> Role | None:
+        """The account receivers; None where there are none, and none are wanted."""
+        suspended = pipeline is not None and pipeline.spec.suspend
+        found = self._role(key, body, manifests, names.ACCOUNTS, suspended=suspended)
+        rollouts = found.rollouts
+        if not rollouts:
+            declared = self._tools.catalog.accounts.all(key.namespace, key.name)
+            if pipeline is None or not has_account_pool(pipeline, declared):
+                return None
+            if not suspended:
+                # Not made until the database is migrated; wanted all the same.
+                name, wanted = names.accounts(key.name), pipeline.account_pool.replicas
+                live = self._tools.store.get(kinds.DEPLOYMENT, key.namespace, name)
+                rollouts = (observe.rollout(key.namespace, name, {}, wanted, live),)
+        config = self._config(key, manifests, names.accounts_config(key.name), applied=applied)
+        return Role(rollouts, found.pods, found.answers, config)
+
+    def _config(self, key: Key, manifests: Sequence[Manifest], name: str, *, applied: bool) -> str:
+        """Hash of the configuration that pods should work with."""
+        return base.config_hash(manifests, name) if applied else base.live_config_hash(self._tools, key.namespace, name)
 
     def _role(
         self, key: Key, body: Mapping[str, Any], manifests: Sequence[Manifest], component: str, *, suspended: bool

@@ -14,9 +14,12 @@ class Type(StrEnum):
     RECEIVER_AVAILABLE = "ReceiverAvailable"
     DISTRIBUTOR_AVAILABLE = "DistributorAvailable"
     PROCESSOR_AVAILABLE = "ProcessorAvailable"
+    ACCOUNTS_AVAILABLE = "AccountsAvailable"
     REDIS_REACHABLE = "RedisReachable"
     POSTGRES_REACHABLE = "PostgresReachable"
     DATA_FRESH = "DataFresh"
+    LISTENING = "Listening"
+    KEY_SOUND = "KeySound"
     BACKUP_HEALTHY = "BackupHealthy"
     SUSPENDED = "Suspended"
     PAUSED = "Paused"
@@ -37,6 +40,7 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105 - a reason
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
+    NAME_TAKEN = "NameTaken"
 
     # Carrying it out.
     RECONCILED = "Reconciled"
@@ -76,6 +80,17 @@ class Reason(StrEnum):
     EXCHANGE_UNREACHABLE = "ExchangeUnreachable"
     TOPICS_REJECTED = "TopicsRejected"
 
+    # What account receivers say of an account.
+    LISTENING = "Listening"
+    RECONCILING = "Reconciling"
+    CONNECTING = "Connecting"
+    SECRET_PENDING = "SecretPending"  # noqa: S105 - a reason
+    REFUSED_BY_VENUE = "RefusedByVenue"
+    MAY_WITHDRAW = "MayWithdraw"
+    CONNECTION_LIMIT = "ConnectionLimit"
+    NOTHING_FOUND = "NothingFound"
+    KEY_WARNING = "KeyWarning"
+
     # Wanted states.
     SUSPENDED = "Suspended"
     NOT_SUSPENDED = "NotSuspended"
@@ -96,6 +111,11 @@ WARN = frozenset(
         Reason.SECRET_NOT_FOUND,
         Reason.SECRET_KEY_MISSING,
         Reason.SECRET_INVALID,
+        Reason.NAME_TAKEN,
+        Reason.REFUSED_BY_VENUE,
+        Reason.MAY_WITHDRAW,
+        Reason.CONNECTION_LIMIT,
+        Reason.KEY_WARNING,
         Reason.OBJECT_REFUSED,
         Reason.RECONCILE_FAILED,
         Reason.ROLLOUT_STALLED,

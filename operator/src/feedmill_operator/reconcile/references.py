@@ -32,6 +32,7 @@ class Form(Enum):
     REDIS_URL = "redis"
     POSTGRES_URL = "postgres"
     CERTIFICATES = "certificates"
+    KEY_ENCRYPTION_KEYS = "key-encryption keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,9 @@ def of_pipeline(pipeline: FeedPipeline) -> list[Reference]:
             found.append(_reference(f"spec.{name}.urlSecretRef", server.url_secret_ref, form, tls=tls))
         if server.tls is not None:
             found.append(_reference(f"spec.{name}.tls.caSecretRef", server.tls.ca_secret_ref, Form.CERTIFICATES))
+    wrapping = pipeline.account_pool.key_encryption_secret_ref
+    if wrapping is not None:
+        found.append(_reference("spec.accounts.keyEncryptionSecretRef", wrapping, Form.KEY_ENCRYPTION_KEYS))
     return found
 
 
@@ -66,6 +70,34 @@ def of_feed(feed: ExchangeFeed) -> list[Reference]:
     if credentials is None:
         return []
     return [Reference("spec.exchange.credentialsSecretRef", credentials.name, key) for key in ("apiKey", "apiSecret")]
+
+
+def judge_credentials(name: str, secret: Mapping[str, Any] | None, namespace: str) -> Refusal | None:
+    """What is wrong with the Secret of an ExchangeAccount, as far as it can be told without its values' meaning: the
+    processes look at that. Pure."""
+    field, both = "spec.credentialsSecretRef", "apiSecret, or privateKey for an Ed25519 key"
+    if secret is None:
+        make = f"kubectl -n {namespace} create secret generic {name} --from-file=apiKey=FILE --from-file=apiSecret=FILE"
+        return Refusal(
+            Reason.SECRET_NOT_FOUND,
+            f"{field}: there is no Secret {name} in namespace {namespace}: make it, for example `{make}` (Ed25519: "
+            "privateKey in place of apiSecret)",
+        )
+    data = secret.get("data") or {}
+    there = [key for key in ("apiSecret", "privateKey") if key in data]
+    missing = "apiKey" if "apiKey" not in data else "" if there else both
+    if missing:
+        known = ", ".join(sorted(data)[:10]) or "none"
+        return Refusal(
+            Reason.SECRET_KEY_MISSING, f"{field}: Secret {name} has no key {missing} (it has: {known}): add it"
+        )
+    if len(there) > 1:
+        wrong = "the keys apiSecret and privateKey are both there: keep the one that belongs to apiKey"
+        return Refusal(Reason.SECRET_INVALID, f"{field}: Secret {name} cannot be used: {wrong}")
+    for key in ("apiKey", *there):
+        if (plain := _wrong_text(decode(data[key]))) is not None:
+            return Refusal(Reason.SECRET_INVALID, f"{field}: key {key} of Secret {name} cannot be used: {plain}")
+    return None
 
 
 def _reference(field: str, ref: SecretKeyRef, form: Form, *, tls: bool = False) -> Reference:
@@ -97,6 +129,8 @@ def judge(
     literal = f"--from-literal={key}=…"
     if reference.form is Form.CERTIFICATES:
         literal = f"--from-file={key}=ca.crt"
+    elif reference.form is Form.KEY_ENCRYPTION_KEYS:
+        literal = f"--from-file={key}=FILE"
     if secret is None:
         return Refusal(
             Reason.SECRET_NOT_FOUND,
@@ -121,12 +155,9 @@ def judge(
 
 def _wrong(reference: Reference, encoded: Any, pipeline: FeedPipeline) -> str | None:
     value = decode(encoded)
-    if value is None:
-        return "it is not UTF-8 text"
-    if len(value) > MOST_BYTES:
-        return f"it is larger than {MOST_BYTES} bytes: it should hold one value"
-    if not value.strip():
-        return "it is empty: write the value into it"
+    wrong = _wrong_text(value)
+    if wrong is not None or value is None:
+        return wrong
     if reference.form is Form.REDIS_URL:
         return _wrong_url(pipeline, "REDIS_URL", value, reference)
     if reference.form is Form.POSTGRES_URL:
@@ -134,6 +165,14 @@ def _wrong(reference: Reference, encoded: Any, pipeline: FeedPipeline) -> str | 
     if reference.form is Form.CERTIFICATES and "-----BEGIN CERTIFICATE-----" not in value:
         return "it holds no certificate: it must be PEM text (-----BEGIN CERTIFICATE-----)"
     return None
+
+
+def _wrong_text(value: str | None) -> str | None:
+    if value is None:
+        return "it is not UTF-8 text"
+    if len(value) > MOST_BYTES:
+        return f"it is larger than {MOST_BYTES} bytes: it should hold one value"
+    return None if value.strip() else "it is empty: write the value into it"
 
 
 def _wrong_url(pipeline: FeedPipeline, variable: str, value: str, reference: Reference) -> str | None:

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
-from feedmill_operator.reconcile import judge
+from feedmill_operator.reconcile import judge, pool
 from feedmill_operator.reconcile.conditions import Finding, by_type, conditions, no, unknown, yes
 from feedmill_operator.reconcile.facts import Common, FeedFacts, Migration, PipelineFacts, Role
 from feedmill_operator.reconcile.reasons import Reason, Type
 
 Findings = dict[Type, Finding]
 MOST_REJECTED = 20
-_LIVE = ("lag",)
+_LIVE = ("lag", "lastFill")
 """Fields that follow the load and not an event."""
-_COUNTS = ("receiver", "distributor", "processor", "config", "feeds", "rejected", "instruments", "data")
+_COUNTS = ("receiver", "distributor", "processor", "accounts", "config", "feeds", "rejected", "instruments", "data")
 """Fields that a rollout moves many times on its way."""
 
 
@@ -57,17 +57,22 @@ def pipeline_findings(facts: PipelineFacts) -> Findings:
     """All conditions of a FeedPipeline, in the order they are shown."""
     namespace = _namespace(facts.processor)
     managed = (("managed Redis", facts.redis), ("managed PostgreSQL", facts.postgres))
-    roles = [("processor", facts.processor), *((what, role) for what, role in managed if role is not None)]
-    processor = _processor(facts, namespace)
-    redis = judge.server("Redis", (facts.processor,), facts.redis, namespace)
-    postgres = judge.server("PostgreSQL", (facts.processor,), facts.postgres, namespace)
+    listens = [(pool.WHAT, facts.accounts)] if facts.accounts is not None else []
+    working = [("processor", facts.processor), *listens]
+    roles = [*working, *((what, role) for what, role in managed if role is not None)]
+    processor = _migrated(facts, facts.processor, "processor", namespace)
+    receivers = {}
+    if facts.accounts is not None:
+        receivers[Type.ACCOUNTS_AVAILABLE] = _migrated(facts, facts.accounts, pool.WHAT, namespace)
+    redis = judge.server("Redis", [role for _, role in working], facts.redis, namespace)
+    postgres = judge.server("PostgreSQL", [role for _, role in working], facts.postgres, namespace)
     progress = _pipeline_progress(facts, roles)
     servers = [each for each in (redis, postgres) if each.fails and each.reason is Reason.SERVER_NOT_READY]
     ready = (
         _blocked(facts)
         or (servers[0] if servers else None)
         or _migrating(facts)
-        or _first_failure(processor)
+        or _first_failure(processor, *receivers.values())
         or _reachable(redis)
         or _reachable(postgres)
         or _in_force(facts, progress)
@@ -77,6 +82,7 @@ def pipeline_findings(facts: PipelineFacts) -> Findings:
         Type.ACCEPTED: _accepted(facts),
         Type.PROGRESSING: progress,
         Type.PROCESSOR_AVAILABLE: processor,
+        **receivers,
         Type.REDIS_REACHABLE: redis,
         Type.POSTGRES_REACHABLE: postgres,
         Type.BACKUP_HEALTHY: _backup(facts),
@@ -121,6 +127,7 @@ def pipeline_status(facts: PipelineFacts, now: str) -> dict[str, Any]:
                 "ready": sum(each.ready for each in rollouts),
                 "selector": facts.selector,
             },
+            "accounts": _accounts(facts.accounts),
             "config": _config(facts, (("processor", facts.processor),)),
         }
     )
@@ -213,9 +220,10 @@ def _available(facts: Common, role: Role, what: str, namespace: str) -> Finding:
     return judge.availability(role, what, namespace)
 
 
-def _processor(facts: PipelineFacts, namespace: str) -> Finding:
-    found = _available(facts, facts.processor, "processor", namespace)
-    absent = not any(each.exists for each in facts.processor.rollouts)
+def _migrated(facts: PipelineFacts, role: Role, what: str, namespace: str) -> Finding:
+    """Whether one is ready of those that start once the database is migrated."""
+    found = _available(facts, role, what, namespace)
+    absent = not any(each.exists for each in role.rollouts)
     if found.holds or facts.suspended or facts.refusal is not None or not absent:
         return found
     return _migrating(facts) or found
@@ -313,6 +321,14 @@ def _pods(role: Role) -> dict[str, int]:
         "updated": sum(each.updated for each in role.rollouts),
         "ready": sum(each.ready for each in role.rollouts),
     }
+
+
+def _accounts(role: Role | None) -> dict[str, int] | None:
+    if role is None:
+        return None
+    found = pool.counts(role)
+    told = {} if found is None else {"enabled": found.enabled, "listening": found.listening, "refused": found.refused}
+    return _pods(role) | told
 
 
 def _config(facts: Common, roles: Sequence[tuple[str, Role]]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.checks import Venues, check_all
 from feedmill.resources.document import Document
 from feedmill.resources.feed import ExchangeFeed
@@ -47,6 +48,12 @@ def read_feed(body: Mapping[str, Any], venues: Venues | None = None) -> Exchange
     """An ExchangeFeed as the API server gives it, checked against its venue."""
     found = _read(body, venues or installed_venues())
     return found if isinstance(found, (ExchangeFeed, Refusal)) else _foreign(body)
+
+
+def read_account(body: Mapping[str, Any], venues: Venues | None = None) -> ExchangeAccount | Refusal:
+    """An ExchangeAccount as the API server gives it, checked against its venue."""
+    found = _read(body, venues or installed_venues())
+    return found if isinstance(found, (ExchangeAccount, Refusal)) else _foreign(body)
 
 
 def _foreign(body: Mapping[str, Any]) -> Refusal:
