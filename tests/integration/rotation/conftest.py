@@ -26,11 +26,12 @@ class Bed(Stage):
         """So many actions, now."""
         await self.post("accounts/step", count=str(count))
 
-    async def at_rest(self) -> None:
-        """Every account is listened to, reconciled and swept."""
+    async def at_rest(self, accounts: int | None = None) -> None:
+        """Every account (so many) is listened to, reconciled and swept."""
+        count = len(self.keys()) if accounts is None else accounts
 
         async def resting() -> bool:
-            return await self.states("listening") == len(self.keys()) and (await self.gaps())[1] == 0
+            return await self.states("listening") == count and (await self.gaps())[1] == 0
 
         try:
             await until(resting, WAIT, "all accounts listen")
