@@ -82,13 +82,16 @@ async def start_pool(tmp_path: Path, redis_server: EmbeddedRedis, database_url: 
     """``await start_pool()`` -> a :class:`Bed` with one member, whose accounts all listen."""
     async with AsyncExitStack() as stack:
 
-        async def start(venue: str = SPOT, accounts: int = 3, *, redis_url: str = "", postgres_url: str = "") -> Bed:
+        async def start(
+            venue: str = SPOT, accounts: int = 3, *, redis_url: str = "", postgres_url: str = "",
+            listening: int | None = None,
+        ) -> Bed:  # fmt: skip
             bed = Bed(tmp_path, database_url)
             await bed.begin(venue, accounts, 0.0, redis_url or redis_server.url, postgres_url or database_url)
             stack.push_async_callback(bed.end)
             await bed.add_accounts()
             await bed.member("pool-0")
-            await bed.at_rest()
+            await bed.at_rest(listening)
             return bed
 
         yield start
