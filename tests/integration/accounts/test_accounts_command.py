@@ -232,7 +232,7 @@ def test_the_name_is_taken_and_there_is_no_terminal(run: Run) -> None:
     assert "there is no terminal" in run("add", "other", *BINANCE, given=TEXT, code=2)
 
 
-async def test_a_refused_key_turns_the_account_off(database_url: str, kek: Path) -> None:
+async def test_what_is_found_of_a_key_is_kept_and_the_same_again_is_no_change(database_url: str, kek: Path) -> None:
     await asyncio.to_thread(migrate_sync, database_url)
     connection = await asyncpg.connect(database_url)
     try:
@@ -242,11 +242,14 @@ async def test_a_refused_key_turns_the_account_off(database_url: str, kek: Path)
         account = await store.create(connection, new, who)
         verdict = judge(Permissions(withdraw=True), allow_withdraw=account.allow_withdraw, now_ns=1)
         await store.set_verdict(connection, account, verdict, None, who)
+        await store.set_verdict(connection, account, verdict, None, who)
         found = await store.get(connection, account.name)
-        assert (found.enabled, found.verdict, found.revision) == (False, "refused", account.revision + 1)
+        assert (found.enabled, found.verdict, found.revision) == (True, "refused", account.revision + 1)
         assert "may withdraw" in found.verdict_detail
+        assert await connection.fetchval("SELECT count(*) FROM audit_log WHERE action = 'check-key'") == 1
         with pytest.raises(AccountError, match="has no secrets"):
             await store.open_secrets(connection, KeyFile(kek).ring(), account, who, "connecting")
+        assert await store.set_enabled(connection, account.name, False, who)
         with pytest.raises(AccountError, match="has no secrets"):
             await store.set_enabled(connection, account.name, True, who)
     finally:

@@ -19,12 +19,14 @@ from pydantic import SecretStr
 from feedmill.accounts import audit
 from feedmill.accounts.audit import Who
 from feedmill.accounts.fields import Secrets, check
-from feedmill.accounts.hygiene import Level, Verdict
+from feedmill.accounts.hygiene import Verdict
 from feedmill.accounts.keyring import Keyring
 from feedmill.accounts.sealing import Place, Sealed, SealError, open_sealed, rewrap, seal
 from feedmill.shared.log import register_secret
 
 NAMESPACE = "default"
+STORE, MANIFEST = "store", "manifest"
+"""Origins of accounts: this store, or an ExchangeAccount, whose secrets are not here."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _COLUMNS = """id, namespace, name, exchange, market, environment, origin, endpoints::text AS endpoints, enabled,
     allow_withdraw, revision, verdict, verdict_detail, key_expires_at, checked_at, created_at, updated_at"""
@@ -196,9 +198,9 @@ async def create(connection: asyncpg.Connection, new: NewAccount, who: Who) -> A
     async with connection.transaction():
         account_id = await connection.fetchval(
             "INSERT INTO accounts (namespace, name, exchange, market, environment, origin, endpoints, allow_withdraw, "
-            "enabled) VALUES ($1, $2, $3, $4, $5, 'store', $6, $7, $8) "
+            "enabled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
             "ON CONFLICT (namespace, name) WHERE removed_at IS NULL DO NOTHING RETURNING id",
-            *(new.name.namespace, new.name.name, new.exchange, new.market, new.environment),
+            *(new.name.namespace, new.name.name, new.exchange, new.market, new.environment, STORE),
             *(json.dumps(dict(new.endpoints)), new.allow_withdraw, new.enabled),
         )
         if account_id is None:
@@ -225,7 +227,8 @@ async def put(
     """Store all secrets of an account in place of the former ones, which are gone. Raises SecretsError, SealError."""
     check(account.exchange, account.market, secrets)
     async with connection.transaction():
-        await get(connection, account.name, lock=True)
+        if (await get(connection, account.name, lock=True)).origin == MANIFEST:
+            raise AccountError(f"account {account.name}: is an ExchangeAccount: change its Secret")
         rows = await connection.fetch("DELETE FROM credentials WHERE account_id = $1 RETURNING version", account.id)
         version = max((row["version"] for row in rows), default=0) + 1
         for name, secret in secrets.items():
@@ -236,7 +239,7 @@ async def put(
                 "VALUES ($1, $2, $3, $4, $5, $6, $7)",
                 *(account.id, name, version, sealed.format, sealed.key_id, sealed.wrapped_key, sealed.ciphertext),
             )
-        await _touch(connection, account.id)
+        await touch(connection, account.id)
         detail = {"fields": sorted(secrets), "version": version, "key": ring.current}
         await audit.write(connection, who, action, account.id, str(account.name), detail)
 
@@ -274,7 +277,7 @@ def _sealed(row: asyncpg.Record) -> Sealed:
     return Sealed(row["format"], row["key_id"], row["wrapped_key"], row["ciphertext"])
 
 
-async def _touch(connection: asyncpg.Connection, account_id: int) -> None:
+async def touch(connection: asyncpg.Connection, account_id: int) -> None:
     await connection.execute(
         "UPDATE accounts SET revision = revision + 1, updated_at = now() WHERE id = $1", account_id
     )
@@ -284,12 +287,16 @@ async def set_enabled(connection: asyncpg.Connection, name: Name, enabled: bool,
     """False when it was so already. Raises AccountError."""
     async with connection.transaction():
         account = await get(connection, name, lock=True)
+        if account.origin == MANIFEST:
+            raise AccountError(
+                f"account {name}: is an ExchangeAccount: set spec.suspend there, or take it out of the manifests"
+            )
         if account.enabled == enabled:
             return False
         if enabled and not await stored(connection, account.id):
             raise AccountError(f"account {name}: has no secrets: store them with feedmill accounts rotate-key first")
         await connection.execute("UPDATE accounts SET enabled = $2 WHERE id = $1", account.id, enabled)
-        await _touch(connection, account.id)
+        await touch(connection, account.id)
         await audit.write(connection, who, "enable" if enabled else "disable", account.id, str(name))
         return True
 
@@ -300,21 +307,31 @@ async def remove(connection: asyncpg.Connection, name: Name, who: Who) -> None:
         account = await get(connection, name, lock=True)
         await connection.execute("DELETE FROM credentials WHERE account_id = $1", account.id)
         await connection.execute("UPDATE accounts SET enabled = false, removed_at = now() WHERE id = $1", account.id)
-        await _touch(connection, account.id)
+        await touch(connection, account.id)
         await audit.write(connection, who, "remove", account.id, str(name))
 
 
 async def set_verdict(
     connection: asyncpg.Connection, account: Account, verdict: Verdict, expires_at: datetime | None, who: Who
 ) -> None:
-    """Keep what was found of a key. A refused one turns the account off."""
+    """Keep what was found of a key. One that is refused is not listened to until another reading finds it mended.
+
+    The same again is only a later time, without an entry in the audit log.
+    """
     async with connection.transaction():
-        await connection.execute(
-            "UPDATE accounts SET verdict = $2, verdict_detail = $3, key_expires_at = $4, checked_at = now(), "
-            "enabled = enabled AND $5 WHERE id = $1",
-            *(account.id, verdict.level.value, str(verdict), expires_at, verdict.level is not Level.REFUSED),
+        same = await connection.fetchval(
+            "UPDATE accounts SET checked_at = now() WHERE id = $1 AND verdict = $2 AND verdict_detail = $3 "
+            "AND key_expires_at IS NOT DISTINCT FROM $4 RETURNING true",
+            *(account.id, verdict.level.value, str(verdict), expires_at),
         )
-        await _touch(connection, account.id)
+        if same:
+            return
+        await connection.execute(
+            "UPDATE accounts SET verdict = $2, verdict_detail = $3, key_expires_at = $4, checked_at = now() "
+            "WHERE id = $1",
+            *(account.id, verdict.level.value, str(verdict), expires_at),
+        )
+        await touch(connection, account.id)
         detail = {"verdict": verdict.level.value, "findings": list(verdict.findings)}
         await audit.write(connection, who, "check-key", account.id, str(account.name), detail)
 

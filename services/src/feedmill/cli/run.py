@@ -339,7 +339,7 @@ def accounts(
     from feedmill.pool.main import main as pool
 
     async def main(context: ServiceContext) -> None:
-        await pool(context, found, name, kek_file)
+        await pool(context, found, resources.accounts_of(found), name, kek_file, secrets_dir)
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
     _run("accounts", main, options, read, found, found)

@@ -52,6 +52,12 @@ class Fleets:
             self._tasks.add(asyncio.create_task(fleet.run(), name=f"fleet {venue}"))
         return found[1]
 
+    def move(self, settings: PoolSettings) -> None:
+        """Another outgoing address, or another number of members."""
+        self._settings = settings
+        for venue, (fleet, _) in self._all.items():
+            fleet.move(f"{venue}.{settings.egress}", settings.members)
+
     def _budgets(self, fleet: Fleet, limits: VenueLimits) -> Budgets:
         share = self._settings.share
         weight = weight_budget(limits, share, fleet)

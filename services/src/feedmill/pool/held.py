@@ -34,8 +34,18 @@ class Held:
     listed: Listed
     market: Market | None = None
     credentials: Credentials | None = None
-    opened: tuple[object, ...] = ()
+    version: int = 0
+    """Of the secrets as they are now; 0 = there are none, below = they were not looked at yet."""
+    opened: tuple[int, int] = (0, 0)
     """Which secrets ``credentials`` are."""
+    told: tuple[object, ...] = ()
+    """What a problem hangs on: when it changes, what was wrong may be mended."""
+    placeless: str = ""
+    """Why the venue has no connection left for it."""
+    checked: tuple[int, int] = (0, 0)
+    """Which secrets this process has asked the venue about."""
+    checked_at: float = 0.0
+    """When it did."""
     given: bool = False
     """Whether the lines have it."""
     problem: str = ""
@@ -58,17 +68,17 @@ class Held:
     @property
     def wanted(self) -> bool:
         """Whether it is to be listened to."""
-        return self.listed.account.enabled and not self.listed.removed
+        return self.listed.account.enabled and not self.listed.removed and not self.placeless
 
     @property
-    def secrets(self) -> tuple[object, ...]:
+    def secrets(self) -> tuple[int, int]:
         """Which secrets it is to be listened to with: others mean a new connection."""
-        return self.listed.account.id, self.listed.version
+        return self.listed.account.id, self.version
 
     @property
     def state(self) -> State:
         if not self.wanted:
-            return State.DISABLED
+            return State.REFUSED if self.placeless else State.DISABLED
         market = self.market
         if not self.given or market is None:
             return State.REFUSED if self.final else State.WAITING

@@ -96,6 +96,8 @@ class Market:
         self._known: dict[str, Credentials] = {}
         feed = venue.feed(key.stream, authenticated=True)
         budgets = fleets.of(key.venue, feed.limits)
+        self.weight = budgets.weight
+        """Of the venue, for what cannot wait."""
         clock = VenueClock()
         self.lines = AccountLines(
             accounts, key.stream, key.rest, streams, weight=budgets.weight, connects=budgets.connects,

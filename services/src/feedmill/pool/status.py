@@ -32,7 +32,7 @@ def install(pool: Pool) -> None:
     health.detail("breaker", lambda: {"redis": breaker(pool.redis), "postgres": breaker(pool.postgres)})
     health.detail("fleets", pool.fleets.document)
     health.detail("keyFile", lambda: {"error": pool.vault.error})
-    measures.slots_held.set_function(lambda: len(pool.slots))
+    measures.slots_held.set_function(lambda: len(pool.holdings.slots))
 
 
 def working(pool: Pool) -> tuple[bool, str]:
@@ -52,7 +52,9 @@ def accounts(pool: Pool) -> Mapping[str, Any]:
     """Counts of all states, of this member's own accounts; and those with a problem, by name."""
     states: Counter[State] = Counter()
     problems: dict[str, dict[str, str]] = {}
-    for name, held in pool.held.items():
+    for name, why in pool.declaring.refused.items():
+        problems[name] = {"state": State.REFUSED.value, "why": why}
+    for name, held in pool.holdings.held.items():
         state = held.state
         states[state] += 1
         why = held.why
@@ -60,9 +62,9 @@ def accounts(pool: Pool) -> Mapping[str, Any]:
             problems[name] = {"state": state.value, "why": why}
     return {
         "known": sum(not each.removed for each in pool.roster.accounts.values()),
-        "held": len(pool.held),
+        "held": len(pool.holdings.held),
         **{state.value: states[state] for state in State},
-        "connections": sum(market.lines.connections for market in pool.markets.values()),
+        "connections": sum(market.lines.connections for market in pool.holdings.markets.values()),
         "problems": problems,
         "listError": pool.roster.error,
     }
@@ -71,7 +73,7 @@ def accounts(pool: Pool) -> Mapping[str, Any]:
 def count(pool: Pool) -> None:
     """Bring the gauges of states up to date."""
     found: Counter[tuple[str, str, str]] = Counter()
-    for held in pool.held.values():
+    for held in pool.holdings.held.values():
         account = held.listed.account
         found[account.exchange, account.market, held.state.value] += 1
     measures.accounts.clear()

@@ -1,4 +1,4 @@
-"""Credentials of accounts, opened when they are first used and again when they changed. Nothing is written anywhere."""
+"""Secrets of accounts, opened when they are first used and again when they changed. Nothing is written anywhere."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from feedmill.accounts import store
 from feedmill.accounts.audit import Who
-from feedmill.accounts.fields import SecretsError
+from feedmill.accounts.declared import is_declared
+from feedmill.accounts.fields import Secrets, SecretsError
 from feedmill.accounts.keyring import KeyFile
 from feedmill.accounts.sealing import SealError
 from feedmill.accounts.store import AccountError, Listed
-from feedmill.exchanges.account_base import Credentials
+from feedmill.pool.mounts import Mounts
 from feedmill.pool.sql import Session
 from feedmill.shared import postgres
 from feedmill.shared.config import ConfigError
@@ -21,15 +22,32 @@ UNUSABLE = (AccountError, SealError, SecretsError, ConfigError)
 
 
 class Vault:
-    """``key_file`` None: the store's secrets cannot be opened."""
+    """Of the credential store and of mounted Secrets."""
 
-    def __init__(self, database_url: postgres.Url, key_file: Path | None) -> None:
+    def __init__(self, database_url: postgres.Url, key_file: Path | None, mounts: Mounts) -> None:
         self.session = Session(database_url, "feedmill accounts secrets")
         self.who = Who.here("feedmill accounts pool")
-        self._key_file = KeyFile(key_file, "the key-encryption keys in") if key_file is not None else None
+        self._mounts = mounts
+        self._path: Path | None = None
+        self._key_file: KeyFile | None = None
+        self.use_key_file(key_file)
 
-    async def open(self, listed: Listed) -> Credentials:
-        """Of the store. Raises one of UNUSABLE or postgres.RETRYABLE."""
+    def use_key_file(self, path: Path | None) -> None:
+        """None: the store's secrets cannot be opened."""
+        if path != self._path:
+            self._path = path
+            self._key_file = KeyFile(path, "the file of key-encryption keys") if path is not None else None
+
+    def version(self, listed: Listed) -> int:
+        """Of an account's secrets as they are now: another one means that they are to be opened anew."""
+        account = listed.account
+        return self._mounts.version(str(account.name)) if is_declared(account) else listed.version
+
+    async def open(self, listed: Listed) -> Secrets:
+        """Raises one of UNUSABLE or postgres.RETRYABLE."""
+        account = listed.account
+        if is_declared(account):
+            return self._mounts.secrets(str(account.name))
         if self._key_file is None:
             raise AccountError(
                 "there is no key-encryption key: give --kek-file or FEEDMILL_KEK_FILE, "
@@ -37,8 +55,7 @@ class Vault:
             )
         ring = await asyncio.to_thread(self._key_file.ring)
         async with self.session.use() as connection:
-            secrets = await store.open_secrets(connection, ring, listed.account, self.who, "listen")
-        return Credentials.of(secrets)
+            return await store.open_secrets(connection, ring, account, self.who, "listen")
 
     @property
     def error(self) -> str:

@@ -1,0 +1,86 @@
+"""Secrets of ExchangeAccounts, from mounted files that may change at any time: compared by content, as often as the
+list of accounts is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feedmill.accounts import mounted
+from feedmill.accounts.declared import Declared
+from feedmill.accounts.fields import Secrets, SecretsError
+from feedmill.shared.config import ConfigError, SecretsDir
+
+
+@dataclass(slots=True)
+class _Mount:
+    secrets: Secrets | None = None
+    version: int = 0
+    """Grows with each change."""
+    error: str = ""
+
+
+class Mounts:
+    """``changed`` is called when any secrets have."""
+
+    def __init__(self, folder: Path | None, changed: Callable[[], None], log: Any) -> None:
+        self._folder = folder
+        self._changed = changed
+        self._log = log
+        self._mounts: dict[str, _Mount] = {}
+        self.declared: Mapping[str, Declared] = {}
+        """By ``namespace/name``."""
+
+    def version(self, account: str) -> int:
+        """0 = its secrets cannot be read, -1 = they were not read yet."""
+        found = self._mounts.get(account)
+        return found.version if found is not None else -1
+
+    def secrets(self, account: str) -> Secrets:
+        """As last read. Raises ConfigError."""
+        found = self._mounts.get(account)
+        if found is None or found.secrets is None:
+            raise ConfigError(found.error if found is not None else f"ExchangeAccount {account}: not read yet")
+        return found.secrets
+
+    async def look(self, accounts: Iterable[str]) -> None:
+        """Read the secrets of these."""
+        names = set(accounts)
+        for name in self._mounts.keys() - names:
+            del self._mounts[name]
+        found: dict[str, Secrets | str] = {
+            name: f"ExchangeAccount {name}: is in no manifest that this process has" for name in names
+        }
+        if wanted := [self.declared[name] for name in sorted(names) if name in self.declared]:
+            found |= await asyncio.to_thread(self._read, wanted)
+        changed = False
+        for name, got in found.items():
+            mount = self._mounts.setdefault(name, _Mount())
+            if isinstance(got, str):
+                if mount.error != got:
+                    mount.error = got
+                    effect = "the former ones stay in use" if mount.secrets is not None else "it is not listened to"
+                    self._log.warning("account.secret_unreadable", account=name, cause=got, effect=effect)
+                    changed = True
+            elif got != mount.secrets:
+                mount.secrets, mount.error, mount.version = got, "", mount.version + 1
+                changed = True
+            else:
+                mount.error = ""
+        if changed:
+            self._changed()
+
+    def _read(self, wanted: list[Declared]) -> dict[str, Secrets | str]:
+        found: dict[str, Secrets | str] = {}
+        for each in wanted:
+            where = f"ExchangeAccount {each.name}: spec.credentialsSecretRef"
+            try:
+                if self._folder is None:
+                    raise ConfigError(f"names Secret {each.secret!r}: give --secrets-dir with its files in it")
+                found[str(each.name)] = mounted.read(SecretsDir(self._folder), each.secret, each.exchange, each.market)
+            except (ConfigError, SecretsError) as error:
+                found[str(each.name)] = f"{where}: {error}"
+        return found
