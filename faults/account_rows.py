@@ -11,6 +11,8 @@ from faults.row import Fault, Scale
 
 ALL = {"venues": ("binance/Spot", "binance/UsdM", "deribit/Derivatives"), "accounts": 2}
 """Two accounts of each."""
+SOON = ALL | {"venues": ("binance/Spot", "deribit/Derivatives")}
+"""Whose silence is noticed within a minute: USD-M pings every three."""
 FEW = {"venues": ("binance/Spot",), "accounts": 2}
 PROXIED = ALL | {"proxied": True}
 QUICK = {"restart_cap": 0.1}
@@ -64,8 +66,7 @@ FAULTS = (
     Fault("account-close", "a clean close of every connection", faults.struck(kind="close"), _within(0), ALL),
     Fault("account-abort", "every connection reset", faults.struck(kind="abort"), _within(0), ALL),
     Fault(
-        "account-half-open", "nothing is sent, read or answered", faults.struck(kind="half_open"), _within(0),
-        ALL | {"silence": "5s"},
+        "account-half-open", "nothing is sent, read or answered", faults.struck(kind="half_open"), _within(0), SOON,
     ),
     Fault(
         "account-session-expired", "listen keys, tokens, subscriptions end before their time", faults.session_expired,

@@ -55,13 +55,13 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> None:
 class Member:
     """``feedmill run accounts``."""
 
-    def __init__(self, folder: Path, redis_url: str, database_url: str, kek: Path) -> None:
-        self.log = folder / "member.log"
+    def __init__(self, folder: Path, redis_url: str, database_url: str, kek: Path, replica: str = "r0") -> None:
+        self.log = folder / f"member-{replica}.log"
         manifest = folder / "pipeline.yaml"
         manifest.write_text(MANIFEST)
         self._command = [
             sys.executable, "-m", "feedmill.cli.main", "run", "accounts", "--config", str(manifest), "--pipeline",
-            "default/main", "--replica", "r0", "--kek-file", str(kek), "--no-reload",
+            "default/main", "--replica", replica, "--kek-file", str(kek), "--no-reload",
         ]  # fmt: skip
         self._environment = os.environ | {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,9 +89,11 @@ class Member:
 class Stage:
     def __init__(
         self, name: str, sim: Simulator, ledger: Path, redis: EmbeddedRedis, postgres: EmbeddedPostgres, url: str,
-        member: Member,
+        members: tuple[Member, Member],
     ) -> None:  # fmt: skip
-        self.name, self.sim, self.redis, self.postgres, self.member = name, sim, redis, postgres, member
+        self.name, self.sim, self.redis, self.postgres = name, sim, redis, postgres
+        self.member, self.second = members
+        """The second one runs when a test starts it."""
         self.side: Any = sim.venues[name].private
         self._ledger = ledger
         self._url = url
@@ -202,8 +204,8 @@ async def staged(
     ledger = tmp_path / "ledger"
     async with Simulator(SimulatorConfig((made,), ledger=ledger, id_base=1000)) as sim:
         await _register(database_url, sim, name, kek)
-        member = Member(tmp_path, redis.url, database_url, kek)
-        stage = Stage(name, sim, ledger, redis, postgres, database_url, member)
+        member, second = (Member(tmp_path, redis.url, database_url, kek, replica) for replica in ("r0", "r1"))
+        stage = Stage(name, sim, ledger, redis, postgres, database_url, (member, second))
         await stage.happen()
         member.start()
         try:
@@ -213,3 +215,4 @@ async def staged(
             yield stage
         finally:
             await member.stop()
+            await second.stop()

@@ -50,6 +50,23 @@ async def test_the_receiver_is_stopped_in_order_and_started(
 
 
 @pytest.mark.parametrize("name", VENUES)
+async def test_the_receiver_is_killed_and_another_goes_on(
+    redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres, database_url: str, tmp_path: Path, name: str
+) -> None:
+    """It waits for the lease of the dead one to run out, and then asks."""
+    async with staged(name, redis_server, postgres_server, database_url, tmp_path) as stage:
+        stage.second.start()
+        heard = await stage.happen()
+        await stage.member.kill()
+        fills = await stage.happen()
+        await stage.listened()
+        after = await stage.happen()
+        await stage.settled()
+        await stage.stored_once(heard | after)
+        assert "REST" in await stage.stored_once(fills)
+
+
+@pytest.mark.parametrize("name", VENUES)
 async def test_redis_is_down(
     redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres, database_url: str, tmp_path: Path, name: str
 ) -> None:
