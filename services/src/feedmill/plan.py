@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from feedmill.exchanges.base import Subscription, Venue
 from feedmill.exchanges.registry import get_venue
-from feedmill.resources.account import ExchangeAccount
+from feedmill.resources.account import AccountExchange, ExchangeAccount
 from feedmill.resources.collection import Key, Resources
-from feedmill.resources.feed import ExchangeFeed
+from feedmill.resources.feed import Exchange, ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared.keys import ShardRef
 
@@ -87,26 +87,38 @@ def shard_subscriptions(
 
 def feed_stream_url(feed: ExchangeFeed, venue_of: VenueOf = get_venue) -> str:
     """Base URL of the WebSocket: the manifest's endpoint, else the venue's own for the feed's environment."""
-    return _endpoint(feed, "stream", venue_of)
+    exchange = feed.spec.exchange
+    own = venue_of(exchange.name, exchange.market).endpoints.get(exchange.environment.value, {})
+    return _address(f"feed {show_key(feed.key)}", exchange, "stream", own.get("stream"))
 
 
 def feed_rest_url(feed: ExchangeFeed, venue_of: VenueOf = get_venue) -> str:
     """Base URL of the REST API: the manifest's endpoint, else the venue's own for the feed's environment."""
-    return _endpoint(feed, "rest", venue_of)
-
-
-def _endpoint(feed: ExchangeFeed, kind: str, venue_of: VenueOf) -> str:
     exchange = feed.spec.exchange
+    own = venue_of(exchange.name, exchange.market).endpoints.get(exchange.environment.value, {})
+    return _address(f"feed {show_key(feed.key)}", exchange, "rest", own.get("rest"))
+
+
+def account_urls(account: ExchangeAccount, venue_of: VenueOf = get_venue) -> tuple[str, str]:
+    """(base URL of private connections, base URL of the REST API): the manifest's, else the venue's own."""
+    exchange, what = account.spec.exchange, f"account {show_key(account.key)}"
+    venue = venue_of(exchange.name, exchange.market)
+    streams = venue.accounts.streams if venue.accounts is not None else {}
+    rest = venue.endpoints.get(exchange.environment.value, {}).get("rest")
+    return (
+        _address(what, exchange, "stream", streams.get(exchange.environment.value)),
+        _address(what, exchange, "rest", rest),
+    )
+
+
+def _address(what: str, exchange: Exchange | AccountExchange, kind: str, own: str | None) -> str:
     given = getattr(exchange.endpoints, kind) if exchange.endpoints else None
-    if given:
-        return str(given)
-    url = venue_of(exchange.name, exchange.market).endpoints.get(exchange.environment.value, {}).get(kind)
-    if not url:
+    if not given and not own:
         raise PlanError(
-            f"feed {show_key(feed.key)}: {exchange.name}/{exchange.market} has no {kind} address for "
-            f"{exchange.environment.value}: give spec.exchange.endpoints.{kind}"
+            f"{what}: {exchange.name}/{exchange.market} has no {kind} address for {exchange.environment.value}: "
+            f"give spec.exchange.endpoints.{kind}"
         )
-    return url
+    return str(given or own)
 
 
 def plan(resources: Resources) -> list[Workload]:

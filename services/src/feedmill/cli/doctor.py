@@ -28,18 +28,34 @@ def doctor(
     ] = None,
     data_dir: DataDir = DATA_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    secrets_dir: Annotated[
+        Path | None,
+        typer.Option("--secrets-dir", metavar="DIR", help="Folder of Secrets (SECRET/KEY), for the keys of accounts."),
+    ] = None,
+    kek_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--kek-file",
+            metavar="FILE",
+            envvar="FEEDMILL_KEK_FILE",
+            help="Key-encryption keys, for the accounts of feedmill accounts.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Check this machine: Python, memory, disk, rights, the embedded servers (really started, in a temporary folder),
-    the servers of REDIS_URL and DATABASE_URL where set, the clock, and with -f the way to the exchanges.
+    the servers of REDIS_URL and DATABASE_URL where set, the clock, and with -f the way to the exchanges and, with
+    --secrets-dir, what the keys of the manifest's accounts may do (each exchange is asked).
 
     Exit code: 0 nothing fails, 1 something does, 2 the manifest is wrong.
 
     \b
     feedmill doctor
     feedmill doctor -f feed.yaml
+    feedmill doctor -f accounts.yaml --secrets-dir secrets
     """
     found: list[Check] = []
-    for check in _all(files or [], folder(data_dir)):
+    for check in _all(files or [], folder(data_dir), secrets_dir, kek_file):
         found.append(check)
         if not as_json:
             _print(check)
@@ -52,20 +68,29 @@ def doctor(
     raise typer.Exit(1 if failed else 0)
 
 
-def _all(files: list[Path], data_dir: Path) -> Iterator[Check]:
+def _all(files: list[Path], data_dir: Path, secrets_dir: Path | None, kek_file: Path | None) -> Iterator[Check]:
     from feedmill.local.doctor import machine, servers
+    from feedmill.resources.collection import Resources
 
-    feeds = []
+    resources = Resources()
     if files:
         from feedmill.resources.load import load_files
 
-        feeds = list(load_files(files, local=True).feeds.values())
+        resources = load_files(files, local=True)
     yield from machine.checks(data_dir)
     yield from servers.checks(data_dir, os.environ)
-    if feeds:
+    listened = [item for item in resources.accounts.values() if not item.spec.suspend]
+    if resources.feeds or listened:
         from feedmill.local.doctor import venues
 
-        yield from asyncio.run(venues.checks(feeds))
+        yield from asyncio.run(venues.checks(resources.feeds.values(), listened))
+    if listened or kek_file is not None:
+        from feedmill.local.doctor import accounts
+
+        if kek_file is not None:
+            yield accounts.keys(kek_file)
+        policies = [(item, resources.pool_of(item).permissions.withdraw) for item in listened]
+        yield from asyncio.run(accounts.checks(policies, secrets_dir))
 
 
 def _print(check: Check) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from feedmill.cli.common import DATA_DIR, DataDir, api_port, fail, human_bytes, human_seconds, told
+from feedmill.local import account_figures
 
 TIMEOUT = 5.0
 
@@ -54,6 +55,8 @@ def _show(document: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from feedmill.local import account_view
+
     console = Console(highlight=False)
     totals = document["totals"]
     state = "ready" if document["ready"] else document["phase"]
@@ -82,6 +85,11 @@ def _show(document: Any) -> None:
         if server["last_error"]:
             below.append(f"{server['name']}: {server['last_error']}")
     console.print(table, markup=False)
+    members = [item["health"] for item in document["services"] if item["role"] == "accounts"]
+    if members:
+        found = account_figures.of(members, None)
+        console.print(account_view.summary(found), markup=False)
+        below += [f"account {name}: {why}" for name, why in found.problems.items()]
     for line in below:
         console.print(line, markup=False, soft_wrap=True)
 

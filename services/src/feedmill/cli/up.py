@@ -23,7 +23,8 @@ from feedmill.cli.common import (
     seconds,
     told,
 )
-from feedmill.local import accounts
+from feedmill.local import account_view, accounts
+from feedmill.local.account_figures import PoolSeen
 from feedmill.local.embedded.files import private_folder, rotate
 from feedmill.local.manager import ServiceManager
 from feedmill.local.secrets import environment_of, passed_over
@@ -132,7 +133,10 @@ def up(
     for line in without:
         typer.echo(line, err=True)
     live = is_terminal() and not is_plain
-    display: Display = LiveDisplay(hint="Ctrl-C stops in order") if live else PlainDisplay()
+    seen = PoolSeen()
+    display: Display = PlainDisplay(more=lambda: account_view.lines(seen.figures))
+    if live:
+        display = LiveDisplay(hint="Ctrl-C stops in order", more=lambda: account_view.panel(seen.figures))
 
     def echo(name: str, line: str) -> None:
         display.say(f"{name}: {line}")
@@ -151,7 +155,7 @@ def up(
             kek_file=kek_file,
         )
 
-    outcome = asyncio.run(_up(make_manager, feeds, display, api_port, limit, data_dir))
+    outcome = asyncio.run(_up(make_manager, feeds, display, seen, api_port, limit, data_dir))
     for line in ending(outcome, data_dir):
         typer.echo(line)
     raise typer.Exit(0 if outcome.drain.clean else FAILED)
@@ -161,13 +165,14 @@ async def _up(
     make_manager: Callable[[], ServiceManager],
     feeds: Sequence[ExchangeFeed],
     display: Display,
+    seen: PoolSeen,
     api_port: int | None,
     limit: float | None,
     data_dir: Path,
 ) -> Outcome:
     manager = make_manager()
     own_log(manager.log_dir)
-    session = LocalSession(manager, feeds, display, api_port=api_port)
+    session = LocalSession(manager, feeds, display, api_port=api_port, accounts=seen)
 
     async def during(running: LocalSession) -> None:
         names = ["/".join(feed.key).removeprefix("default/") for feed in feeds]

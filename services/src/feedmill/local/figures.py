@@ -1,4 +1,4 @@
-"""The numbers of the live view: per feed, from the services' health documents and two small queries.
+"""The numbers of the live view: per feed and per account, from the services' health documents and small queries.
 
 None = not known. Rates are differences between looks.
 """
@@ -14,6 +14,8 @@ from typing import Any
 
 import asyncpg
 
+from feedmill.local import account_figures
+from feedmill.local.account_figures import PoolFigures
 from feedmill.local.notices import connection_trouble, is_flowing
 from feedmill.local.status import ManagerStatus, ServiceStatus
 from feedmill.resources.feed import ExchangeFeed
@@ -88,6 +90,7 @@ class Collector:
     _rates: dict[str, _Rate] = field(default_factory=dict)
     _gaps: dict[str, tuple[int, int]] | None = None
     _letters: dict[str, int] | None = None
+    _accounts: list[account_figures.Row] | None = None
     _connection: asyncpg.Connection | None = None
     _asked: float = 0.0
 
@@ -95,6 +98,11 @@ class Collector:
         """The figures of every feed now."""
         await self._ask_database()
         return [self._of_feed(feed, status) for feed in self.feeds]
+
+    def accounts(self, status: ManagerStatus) -> PoolFigures:
+        """Of the accounts, as the database had them at the last :meth:`look`."""
+        members = [service.health for service in status.services if service.role == "accounts"]
+        return account_figures.of(members, self._accounts)
 
     def _of_feed(self, feed: ExchangeFeed, status: ManagerStatus) -> FeedFigures:
         exchange = feed.spec.exchange
@@ -150,14 +158,16 @@ class Collector:
                 )
             gaps = await self._connection.fetch(_PER_SHARD)
             letters = await self._connection.fetch(_LETTERS)
+            accounts = await account_figures.read(self._connection)
         except Exception as error:
             if not postgres.is_retryable(error):
                 raise
-            self._gaps = self._letters = None
+            self._gaps = self._letters = self._accounts = None
             await self.close()
             return
         self._gaps = {row["shard"]: (row["all"], row["open"]) for row in gaps}
         self._letters = {row["shard"]: row["all"] for row in letters}
+        self._accounts = accounts
 
     async def close(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):

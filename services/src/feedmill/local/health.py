@@ -19,7 +19,7 @@ from feedmill.shared import postgres
 from feedmill.shared.redis.pool import RedisPool
 
 TIMEOUT = 2.0
-SECTIONS = ("connections", "lag", "freshness", "breaker", "latency")
+SECTIONS = ("connections", "lag", "freshness", "breaker", "latency", "accounts")
 """Sections of the services' own documents that are shown side by side."""
 
 

@@ -24,6 +24,8 @@ class Notices:
     _states: dict[str, str] = field(default_factory=dict)
     _servers: dict[str, tuple[str, int]] = field(default_factory=dict)
     _looping: set[str] = field(default_factory=set)
+    _accounts: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Account receiver -> what was told last of its accounts with a problem."""
     _told: set[tuple[str, str]] = field(default_factory=set)
     """(feed, what) of that which is told once for good, however many receivers say it."""
 
@@ -33,7 +35,7 @@ class Notices:
         for service in status.services:
             lines += self._life(service, status.phase)
             if status.phase == "running":
-                lines += self._reach(service) + self._refused(service)
+                lines += self._reach(service) + self._refused(service) + self._not_listened(service)
         for server in status.servers:
             known = self._servers.get(server.name)
             self._servers[server.name] = (server.state, server.restarts)
@@ -97,6 +99,22 @@ class Notices:
         if problem and not away and self._new(name, "rest", [problem]):
             lines.append(f"{name}: REST: {problem}")
         return lines
+
+    def _not_listened(self, service: ServiceStatus) -> list[str]:
+        """Accounts with a problem, and those that have none any more."""
+        section = (service.health or {}).get("accounts")
+        if service.role != "accounts" or not isinstance(section, dict):
+            return []
+        before = self._accounts.get(service.name, {})
+        now = {name: str(problem.get("why") or "") for name, problem in (section.get("problems") or {}).items()}
+        self._accounts[service.name] = now
+        new = [f"account {name}: {why}" for name, why in now.items() if before.get(name) != why]
+        if len(new) > SHOWN:
+            new = [*new[:SHOWN], f"and {len(new) - SHOWN} more accounts: feedmill status names them"]
+        # Of another member now, or off: then it is not known to be well.
+        states = section.get("states") or {}
+        well = [name for name in before if name not in now and states.get(name) in ("listening", "reconciling")]
+        return [*new, *([f"{_names([f'account {name}' for name in well])}: listened to"] if well else [])]
 
     def _new(self, name: str, what: str, items: Iterable[str]) -> list[str]:
         """Those that were not told before, told from now on."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from feedmill.local.account_figures import PoolSeen
 from feedmill.local.drain import DrainReport
 from feedmill.local.errors import ManagerError
 from feedmill.local.figures import Collector, FeedFigures
@@ -49,9 +50,15 @@ class LocalSession:
     """``stop`` set = drain and end; set twice (``stop_now``) = end without draining."""
 
     def __init__(
-        self, manager: ServiceManager, feeds: Sequence[ExchangeFeed], display: Display, *, api_port: int | None
+        self,
+        manager: ServiceManager,
+        feeds: Sequence[ExchangeFeed],
+        display: Display,
+        *,
+        api_port: int | None,
+        accounts: PoolSeen | None = None,
     ) -> None:
-        """``api_port``: 0 = any free one, None = :data:`API_PORT` or any free one."""
+        """``api_port``: 0 = any free one, None = :data:`API_PORT` or any free one. ``accounts``: kept up to date."""
         self.manager = manager
         self.feeds = list(feeds)
         self.display = display
@@ -59,6 +66,7 @@ class LocalSession:
         self.outcome = Outcome()
         self.api_url = ""
         self._api_port = api_port
+        self._accounts = accounts
         self._starting: asyncio.Task[None] | None = None
 
     # signals
@@ -183,5 +191,7 @@ class LocalSession:
             figures = await collector.look(status)
             if status.phase == "running":
                 self.outcome.figures = figures
+            if self._accounts is not None:
+                self._accounts.figures = collector.accounts(status)
             self.display.show(status, figures)
             await asyncio.sleep(REFRESH)

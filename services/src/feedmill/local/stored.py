@@ -8,7 +8,7 @@ import asyncpg
 
 from feedmill.shared import postgres
 
-TABLES = ("trades", "tickers", "book_snapshots", "candles", "gaps", "dead_letters")
+TABLES = ("trades", "tickers", "book_snapshots", "candles", "orders", "fills", "gaps", "dead_letters")
 COUNT_TIMEOUT = 5.0
 """Seconds an exact count may take."""
 

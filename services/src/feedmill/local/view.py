@@ -66,7 +66,7 @@ def _max(values: Sequence[float | None]) -> float | None:
 def summary(status: ManagerStatus, figures: Sequence[FeedFigures]) -> str:
     """Everything in one line."""
     flowing = sum(item.flowing for item in figures)
-    parts = [
+    of_feeds = [
         f"{flowing} of {len(figures)} feed{'' if len(figures) == 1 else 's'} flowing",
         f"{number(_sum([item.frames_per_second for item in figures]))} frames/s in",
         f"{number(_sum([item.rows_per_second for item in figures]))} rows/s stored",
@@ -74,6 +74,9 @@ def summary(status: ManagerStatus, figures: Sequence[FeedFigures]) -> str:
         f"p99 {duration_ms(_max([item.p99_ms for item in figures]))}",
         f"open gaps {number(_sum([item.gaps_open for item in figures]))}",
         f"dead letters {number(_sum([item.dead_letters for item in figures]))}",
+    ]
+    parts = [
+        *(of_feeds if figures else ()),
         f"services {status.totals.ready}/{status.totals.services} ready",
         size(status.totals.rss_bytes),
     ]
@@ -187,9 +190,10 @@ def render(
     waits += [(server.name, server.last_error or "") for server in status.servers]
     below = [Text(f"{name}: {why}", no_wrap=True, overflow="ellipsis") for name, why in waits if why]
     blank = Text("")
+    # Accounts alone have no feeds.
+    flows: list[RenderableType] = [blank, feeds_table(figures, width), *feeds] if figures or more is None else []
     between = [] if more is None else [blank, more]
-    shown = [feeds_table(figures, width), *feeds, *between, blank, services_table(status), *below]
-    return Group(blank, head, blank, *shown)
+    return Group(blank, head, *flows, *between, blank, services_table(status), *below)
 
 
 def _name(item: FeedFigures) -> str:

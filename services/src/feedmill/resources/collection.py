@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from feedmill.resources.account import ExchangeAccount
+from feedmill.resources.account_pool import AccountPool
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 
@@ -39,6 +40,10 @@ class Resources:
             for key, account in sorted(self.accounts.items())
             if key[0] == namespace and account.spec.pipeline_ref.name == name
         ]
+
+    def pool_of(self, account: ExchangeAccount) -> AccountPool:
+        """How the pipeline that ``account`` names listens to accounts; there is one, the loader has checked it."""
+        return self.pipelines[(account.metadata.namespace, account.spec.pipeline_ref.name)].account_pool
 
     def pipeline_of(self, feed: ExchangeFeed) -> FeedPipeline:
         """The pipeline ``feed`` names; there is one, the loader has checked it."""

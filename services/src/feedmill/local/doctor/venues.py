@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from feedmill.local.doctor.check import Check, bad, ok, warn
-from feedmill.plan import feed_rest_url, feed_stream_url, show_key
+from feedmill.plan import account_urls, feed_rest_url, feed_stream_url, show_key
+from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.feed import ExchangeFeed
 
 TIMEOUT = 8.0
@@ -21,14 +22,16 @@ CLOCK_TOLERANCE = 2.0
 """Seconds; the answer's Date header has whole seconds."""
 
 
-async def checks(feeds: Iterable[ExchangeFeed]) -> list[Check]:
+async def checks(feeds: Iterable[ExchangeFeed], accounts: Iterable[ExchangeAccount] = ()) -> list[Check]:
     """One line a distinct address, all asked at once."""
     users: dict[Address, dict[str, None]] = {}
     rest: dict[str, None] = {}
-    for feed in feeds:
-        for url in (feed_stream_url(feed), feed_rest_url(feed)):
-            users.setdefault(address(url), {})[show_key(feed.key)] = None
-        rest[feed_rest_url(feed)] = None
+    wanted = [(show_key(feed.key), feed_stream_url(feed), feed_rest_url(feed)) for feed in feeds]
+    wanted += [(f"account {show_key(account.key)}", *account_urls(account)) for account in accounts]
+    for name, *urls in wanted:
+        for url in urls:
+            users.setdefault(address(url), {})[name] = None
+        rest[urls[1]] = None
     reached = await asyncio.gather(*(reach(where, list(names)) for where, names in users.items()))
     clocks = await asyncio.gather(*(clock(url) for url in rest))
     return [*reached, *(item for item in clocks if item is not None)]
