@@ -88,8 +88,10 @@ def of(members: Sequence[Health], rows: Sequence[Row] | None) -> PoolFigures:
     sections = [section for member in members if isinstance(section := (member or {}).get("accounts"), dict)]
     for section in sections:
         states |= section.get("states") or {}
+    for section in sections:
         for name, problem in (section.get("problems") or {}).items():
-            states[name] = str(problem.get("state", "?"))
+            # An ExchangeAccount whose name is another account's is refused, and the other one listened to.
+            states.setdefault(name, str(problem.get("state", "?")))
             found.problems[name] = str(problem.get("why") or "")
     whole = bool(members) and len(sections) == len(members)
     if whole:

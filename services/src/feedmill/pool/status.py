@@ -1,6 +1,6 @@
 """The pool's health conditions and sections, and the gauges that are read rather than kept.
 
-Accounts are named only where something is wrong with them, and no more than NAMED of them.
+Accounts are named where they are few, or something is wrong with them: no more than NAMED of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _because(error: str) -> str:
 
 
 def accounts(pool: Pool) -> Mapping[str, Any]:
-    """Counts of all states, of this member's own accounts; and those with a problem, by name."""
+    """Counts of all states, of this member's own accounts; those with a problem by name, and while they are few all."""
     states: Counter[State] = Counter()
     problems: dict[str, dict[str, str]] = {}
     for name, why in pool.declaring.refused.items():
@@ -60,11 +60,13 @@ def accounts(pool: Pool) -> Mapping[str, Any]:
         why = held.why
         if why and state is not State.DISABLED and len(problems) < NAMED:
             problems[name] = {"state": state.value, "why": why}
+    held = pool.holdings.held
     return {
         "known": sum(not each.removed for each in pool.roster.accounts.values()),
-        "held": len(pool.holdings.held),
+        "held": len(held),
         **{state.value: states[state] for state in State},
         "connections": sum(market.lines.connections for market in pool.holdings.markets.values()),
+        "states": {name: each.state.value for name, each in held.items()} if len(held) <= NAMED else {},
         "problems": problems,
         "listError": pool.roster.error,
     }
