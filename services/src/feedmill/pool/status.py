@@ -60,13 +60,13 @@ def accounts(pool: Pool) -> Mapping[str, Any]:
         why = held.why
         if why and state is not State.DISABLED and len(problems) < NAMED:
             problems[name] = {"state": state.value, "why": why}
-    held = pool.holdings.held
+    every = pool.holdings.held
     return {
         "known": sum(not each.removed for each in pool.roster.accounts.values()),
-        "held": len(held),
+        "held": len(every),
         **{state.value: states[state] for state in State},
         "connections": sum(market.lines.connections for market in pool.holdings.markets.values()),
-        "states": {name: each.state.value for name, each in held.items()} if len(held) <= NAMED else {},
+        "states": {name: each.state.value for name, each in every.items()} if len(every) <= NAMED else {},
         "problems": problems,
         "listError": pool.roster.error,
     }
