@@ -16,6 +16,7 @@ from feedmill_operator.config import Options
 from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import Kind, Manifest
 from feedmill_operator.reconcile.account import AccountReconciler
+from feedmill_operator.reconcile.answer import read_answer
 from feedmill_operator.reconcile.answers import Answers
 from feedmill_operator.reconcile.apply import Applier
 from feedmill_operator.reconcile.base import Tools
@@ -25,10 +26,11 @@ from feedmill_operator.reconcile.feed import FeedReconciler
 from feedmill_operator.reconcile.others import KINDS, NotYetSupported
 from feedmill_operator.reconcile.pipeline import PipelineReconciler
 from feedmill_operator.reconcile.pods import pod_facts
+from feedmill_operator.reconcile.queue import Key
 from feedmill_operator.reconcile.writer import StatusWriter
 
 IMAGE = "services:1"
-FEED, PIPELINE = ("ExchangeFeed", "btc"), ("FeedPipeline", "main")
+FEED, PIPELINE, ACCOUNT = ("ExchangeFeed", "btc"), ("FeedPipeline", "main"), ("ExchangeAccount", "fund")
 SERVERS = {"redis": "redis://user:secret-word@cache:6379/0", "postgres": "postgresql://user:secret-word@db/feeds"}
 PIPELINE_TEXT = """
 apiVersion: feedmill.dev/v1alpha1
@@ -48,7 +50,18 @@ spec:
   instruments: {symbols: [BTC-USDT, ETH-USDT]}
   channels: [{name: Trades}, {name: Ticker}]
 """
+ACCOUNT_TEXT = """
+apiVersion: feedmill.dev/v1alpha1
+kind: ExchangeAccount
+metadata: {name: fund, namespace: ns}
+spec:
+  pipelineRef: {name: main}
+  exchange: {name: binance, market: Spot}
+  credentialsSecretRef: {name: fund-key}
+"""
+KEYS = {"apiKey": "planted-key", "apiSecret": "planted-secret"}
 _KINDS = {kind.kind: kind for kind in (*kinds.CUSTOM, *kinds.MADE)}
+_PLACE = ("FeedPipeline", "ns", "main")
 _VERBS = ("apply", "create", "replace", "patch", "status", "delete-Background", "delete-Orphan")
 
 
@@ -87,6 +100,7 @@ class World:
         api: Any = self.api
         self.controller = Controller(api, options, pod_facts, random_source=random.Random(1), **self._controller)
         store, queue = self.controller.store, self.controller.queue
+        self.answers = Answers(queue)
         tools = Tools(
             api=api,
             store=store,
@@ -94,7 +108,7 @@ class World:
             facts=self.controller.facts,
             options=options,
             events=self.told,
-            answers=Answers(queue),
+            answers=self.answers,
             catalog=Catalog(store),
             applier=Applier(api, store),
             writer=StatusWriter(api, asyncio.get_running_loop().time),
@@ -193,6 +207,18 @@ class World:
                 "conditions": done,
             }
             await self.api.patch_status(kinds.DEPLOYMENT, "ns", name, {"status": status})
+        await self.settle()
+
+    async def says(self, pod: str, component: str, health: Mapping[str, Any]) -> None:
+        """A pod of the pipeline is ready, and its ``/health`` reads so."""
+        labels = {names.PIPELINE: "main", names.COMPONENT: component, names.MANAGED_BY: names.MANAGER}
+        metadata = {"name": pod, "namespace": "ns", "uid": pod, "resourceVersion": "1", "labels": labels}
+        ready = [{"type": "Ready", "status": "True"}]
+        status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}
+        self.controller.intake.take(kinds.POD, "ADDED", {"metadata": metadata, "status": status})
+        await self.settle()
+        target = self.answers._targets[Key(*_PLACE)][pod]
+        self.answers._take(target, read_answer(health))
         await self.settle()
 
     # What is to be seen.

@@ -15,7 +15,7 @@ spec: {{}}
 
 @pytest.mark.parametrize(
     ("kind", "instead"),
-    [("ExchangeAccount", "exchange's own API"), ("FeedBackup", "pg_dump"), ("FeedRestore", "pg_restore")],
+    [("FeedBackup", "pg_dump"), ("FeedRestore", "pg_restore")],
 )
 async def test_it_says_what_to_do_instead(world: World, kind: str, instead: str) -> None:
     await world.make(TEXT.format(kind=kind))
