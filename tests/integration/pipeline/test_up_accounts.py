@@ -1,0 +1,244 @@
+"""``feedmill up -f examples/accounts.yaml`` with simulated exchanges in the place of the real ones: from the Secrets in
+files to what ``feedmill fills`` shows, judged by the exchanges' ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+import yaml
+
+from feedmill.local.demo.simulation import Simulation
+from feedmill.local.embedded import EmbeddedRedis
+from feedmill.simulator.verify import verify
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "accounts.yaml"
+VENUES = {"binance-main": "binance/Spot", "deribit-main": "deribit/Derivatives"}
+
+
+class Stage:
+    """The example, pointed at simulated exchanges, with its Secrets as files."""
+
+    def __init__(self, folder: Path, simulation: Simulation, environ: dict[str, str], kit: Any) -> None:
+        self.folder, self.simulation, self.environ, self.kit = folder, simulation, environ, kit
+        self.keys = json.loads((folder / "keys.json").read_text())
+        self.names = {mine: self.keys[venue]["accounts"][0]["account"] for mine, venue in VENUES.items()}
+        """ExchangeAccount -> the exchange's name of it."""
+        self.manifest = folder / "accounts.yaml"
+        documents = list(yaml.safe_load_all(EXAMPLE.read_text()))
+        for document in documents:
+            if document["kind"] == "ExchangeAccount":
+                mine = document["metadata"]["name"]
+                at = self.keys[VENUES[mine]]
+                document["spec"]["exchange"]["endpoints"] = {"stream": at["stream"], "rest": at["rest"]}
+                # The ledger knows accounts by the exchange's names.
+                document["metadata"]["name"] = self.names[mine]
+                self.put(document["spec"]["credentialsSecretRef"]["name"], at["accounts"][0])
+        self.manifest.write_text(yaml.safe_dump_all(documents))
+
+    def put(self, secret: str, key: dict[str, str]) -> None:
+        place = self.folder / "secrets" / secret
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ("apiKey", "apiSecret"):
+            temporary = place / f".{name}"
+            temporary.write_text(key[name])
+            temporary.replace(place / name)
+
+    async def feedmill(self, *arguments: str) -> asyncio.subprocess.Process:
+        process: asyncio.subprocess.Process = await self.kit.feedmill(*arguments, **self.environ)
+        return process
+
+    async def up(self, *more: str) -> asyncio.subprocess.Process:
+        files = ("-f", str(self.manifest), "--secrets-dir", str(self.folder / "secrets"))
+        return await self.feedmill("up", *files, "--data-dir", str(self.folder / "data"), "--api-port", "0", *more)
+
+    async def said(self, *arguments: str) -> tuple[int | None, str]:
+        """Of a command that ends by itself."""
+        process = await self.feedmill(*arguments)
+        text: str = await self.kit.ended(process)
+        return process.returncode, text
+
+    async def sim(self, venue: str, path: str, body: Any = None) -> Any:
+        url = f"{self.simulation.endpoints[venue].rest}/_sim/{path}"
+        async with aiohttp.ClientSession() as http, http.post(url, json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+    async def new_key(self, mine: str) -> None:
+        """Make one at the exchange, put it into the file, wait until it is used, end the former one."""
+        venue, account = VENUES[mine], self.names[mine]
+        await self.sim(venue, "accounts/key", {"account": account, "rotate": True, "seconds": 3600})
+        written = json.loads((self.folder / "keys.json").read_text())[venue]["accounts"]
+        self.put(mine, [key for key in written if key["account"] == account and "apiSecret" in key][-1])
+
+        async def used() -> bool:
+            keys = [key for key in await self.sim_keys(venue, account) if key["type"] == "hmac"]
+            return len(keys) == 2 and keys[-1]["uses"] > 0
+
+        await self.kit.until(used, 60.0)
+        await self.sim(venue, "accounts/key", {"account": account, "replaced": True, "seconds": 0})
+
+    async def sim_keys(self, venue: str, account: str) -> list[dict[str, Any]]:
+        url = f"{self.simulation.endpoints[venue].rest}/_sim/accounts/keys"
+        async with aiohttp.ClientSession() as http, http.get(url, params={"account": account}) as answer:
+            found: list[dict[str, Any]] = await answer.json()
+            return found
+
+    async def rows(self, statement: str, *values: Any) -> list[Any]:
+        try:
+            connection = await asyncpg.connect(self.environ["DATABASE_URL"])
+        except (OSError, asyncpg.PostgresError):
+            return []
+        try:
+            return list(await connection.fetch(statement, *values))
+        except asyncpg.UndefinedTableError:
+            return []
+        finally:
+            await connection.close()
+
+    async def health(self) -> dict[str, Any]:
+        """What the account receiver says; empty while nobody answers."""
+        try:
+            port = int((self.folder / "data" / "run" / "main-accounts-0.port").read_text())
+            async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/health") as answer:
+                found: dict[str, Any] = (await answer.json())["accounts"]
+                return found
+        except (OSError, ValueError, KeyError, aiohttp.ClientError):
+            return {}
+
+    async def until_listening(self, process: asyncio.subprocess.Process) -> None:
+        async def listening() -> bool:
+            assert process.returncode is None, "feedmill up has ended"
+            states = (await self.health()).get("states") or {}
+            return [states.get(f"default/{name}") for name in self.names.values()] == ["listening"] * 2
+
+        await self.kit.until(listening, 90.0)
+
+    async def until_whole(self) -> None:
+        """Until all that the exchanges did is stored."""
+
+        async def whole() -> bool:
+            return (await verify(self.folder / "ledger", self.environ["DATABASE_URL"])).ok
+
+        await self.kit.until(whole, 60.0)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, redis_server: EmbeddedRedis, database_url: str, kit: Any) -> AsyncIterator[Stage]:
+    counts = ",".join(f"{venue}=1" for venue in VENUES.values())
+    asked = [part for venue in VENUES.values() for part in ("--exchange", venue)]
+    asked += ["--ledger", str(tmp_path / "ledger"), "--keys", str(tmp_path / "keys.json"), "--rate", "0.001"]
+    asked += ["--accounts", counts, "--account-rate", "0"]
+    simulation = Simulation(tmp_path, tmp_path / "simulator.log", asked)
+    await simulation.start()
+    try:
+        yield Stage(tmp_path, simulation, {"REDIS_URL": redis_server.url, "DATABASE_URL": database_url}, kit)
+    finally:
+        await simulation.stop()
+
+
+async def stop(process: asyncio.subprocess.Process, kit: Any) -> str:
+    process.send_signal(signal.SIGINT)
+    text: str = await kit.ended(process)
+    return text
+
+
+async def test_the_example_from_secrets_to_fills(stage: Stage, kit: Any) -> None:
+    # What happened before anybody listened is asked for.
+    for venue in VENUES.values():
+        await stage.sim(venue, "accounts/step?count=40")
+    process = await stage.up()
+    try:
+        await stage.until_listening(process)
+        for venue in VENUES.values():
+            await stage.sim(venue, "accounts/step?count=60")
+        await stage.until_whole()
+
+        code, text = await stage.said("status", "--data-dir", str(stage.folder / "data"))
+        assert (code, "2 of 2 accounts listened to" in text) == (0, True), text
+        assert "main-accounts-0" in text
+        fills = await stage.rows("SELECT a.name FROM fills JOIN accounts a ON a.id = account_id")
+        assert {row["name"] for row in fills} == set(stage.names.values())
+        code, text = await stage.said("fills", "-o", "csv", "--limit", "10000")
+        assert (code, len(text.splitlines())) == (0, 1 + len(fills)), text[:500]
+
+        await stage.new_key("binance-main")
+        # The former key is dead: what comes now comes by the new one.
+        for venue in VENUES.values():
+            await stage.sim(venue, "accounts/step?count=30")
+        await stage.until_whole()
+    finally:
+        text = await stop(process, kit)
+    assert process.returncode == 0, text
+    assert "stopping receivers and account receivers (they hand over what they hold)" in text
+    assert "note:" not in text
+    stored = {line.split()[0]: line.split()[1] for line in text.splitlines() if line.startswith("  ")}
+    (at_end,) = await stage.rows("SELECT count(*) FROM fills")
+    assert at_end["count"] > len(fills)
+    assert stored["fills"] == f"{at_end['count']:,}"
+    assert "orders" in stored
+    assert (await verify(stage.folder / "ledger", stage.environ["DATABASE_URL"])).ok
+
+
+async def test_what_happens_while_it_is_down_is_stored_at_the_next_start(stage: Stage, kit: Any) -> None:
+    for round_ in range(2):
+        process = await stage.up()
+        try:
+            await stage.until_listening(process)
+            await stage.until_whole()
+        finally:
+            text = await stop(process, kit)
+        assert process.returncode == 0, text
+        if round_ == 0:
+            for venue in VENUES.values():
+                await stage.sim(venue, "accounts/step?count=50")
+            assert not (await verify(stage.folder / "ledger", stage.environ["DATABASE_URL"])).ok
+
+
+async def test_a_key_that_may_withdraw_is_told_by_up_and_by_doctor(stage: Stage, kit: Any) -> None:
+    venue, name = VENUES["binance-main"], stage.names["binance-main"]
+    await stage.sim(venue, "accounts/key", {"account": name, "withdraw": True})
+    secrets = ("--secrets-dir", str(stage.folder / "secrets"))
+    code, text = await stage.said("doctor", "-f", str(stage.manifest), *secrets, "--json")
+    found = {item["what"]: item for item in json.loads(text)}
+    assert code == 1
+    assert found[f"account default/{name}"]["grade"] == "FAIL", found
+    assert "may withdraw" in found[f"account default/{name}"]["remedy"]
+    other = found[f"account default/{stage.names['deribit-main']}"]
+    assert other["grade"] in ("ok", "warn"), other
+
+    process = await stage.up("--plain")
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        async with asyncio.timeout(90):
+            while not said or "may withdraw" not in said[-1]:
+                line = await process.stdout.readline()
+                assert line, "".join(said)
+                said.append(line.decode())
+        assert f"account default/{name}: " in said[-1]
+        code, text = await stage.said("status", "--data-dir", str(stage.folder / "data"))
+        assert f"account default/{name}: " in text
+    finally:
+        text = await stop(process, kit)
+    assert process.returncode == 0, text
+
+
+async def test_an_account_without_its_secrets_is_refused_before_anything_starts(stage: Stage) -> None:
+    (stage.folder / "secrets" / "deribit-main" / "apiSecret").unlink()
+    files = ("-f", str(stage.manifest), "--secrets-dir", str(stage.folder / "secrets"))
+    code, text = await stage.said("up", *files, "--data-dir", str(stage.folder / "data"))
+    assert code == 2
+    name = stage.names["deribit-main"]
+    assert (
+        f"ExchangeAccount default/{name}: spec.credentialsSecretRef: Secret 'deribit-main': apiSecret is miss" in text
+    )
+    assert not (stage.folder / "data").exists()
+    assert stage.keys["deribit/Derivatives"]["accounts"][0]["apiKey"] not in text
