@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from feedmill.pool.asker import AWAY
 from feedmill.pool.holdings import Holdings
 from feedmill.pool.settings import PoolSettings
-from feedmill.pool.tails import AWAY, Tails
+from feedmill.pool.tails import Tails
 from feedmill.processor.accounts.worker import AccountWorker
 from feedmill.receiver.accounts.streams import AccountStreams
 
@@ -28,7 +29,7 @@ class Drain:
         self._log = log
 
     async def empty(self, names: Iterable[str]) -> set[str]:
-        """Those of accounts no longer listened to, of which everything is stored. Raises one of tails.AWAY."""
+        """Those of accounts no longer listened to, of which everything is stored. Raises one of asker.AWAY."""
         closed = [name for name in names if self._streams.closed(name)]
         done = await self._tails.distributed(closed, self._holdings.distributed_to)
         return await self._tails.stored(done, self._worker.position)

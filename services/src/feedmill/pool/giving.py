@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 from feedmill.accounts.declared import is_declared
 from feedmill.accounts.fields import Secrets
 from feedmill.accounts.hygiene import Level, Verdict
+from feedmill.accounts.store import Account
 from feedmill.exchanges.account_base import Credentials
 from feedmill.pool.checks import Checks
 from feedmill.pool.held import Held
@@ -20,6 +22,12 @@ MIN_RETRY, MAX_RETRY = 5.0, 300.0
 """Seconds before secrets that could not be used are looked at again; each look is in the audit log."""
 ASKING = 8
 """Keys that are looked at at once."""
+
+
+def _age(account: Account) -> float:
+    """Seconds since another process had the key looked at."""
+    checked = account.checked_at
+    return (datetime.now(UTC) - checked).total_seconds() if checked is not None else 0.0
 
 
 class Giving:
@@ -64,7 +72,7 @@ class Giving:
                 task.cancel()
 
     def _due(self, held: Held) -> bool:
-        if held.leaving or not held.wanted or held.market is None or held in self._asking:
+        if held.leaving or not held.owned or not held.wanted or held.market is None or held in self._asking:
             return False
         return held.version >= 0 and held.secrets != held.opened
 
@@ -86,6 +94,8 @@ class Giving:
         if not self._current(held, opening):
             return
         if self._is_known(held):
+            if held.checked != opening:
+                held.checked, held.checked_at = opening, monotonic() - _age(held.listed.account)
             self._holdings.give(held, Credentials.of(secrets))
             return
         task = asyncio.create_task(self._ask_first(held, opening, secrets), name="check key")

@@ -54,6 +54,8 @@ class Held:
     """Only the user can mend that."""
     tries: int = 0
     again_at: float = 0.0
+    owned: bool = False
+    """Whether the streams of its name are known to be its own."""
     leaving: bool = False
     """Its slot is being given up: it is not listened to any more, what was heard is stored."""
     dry: bool = False

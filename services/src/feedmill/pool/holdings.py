@@ -146,23 +146,24 @@ class Holdings:
         """Tell each distributor and the worker what is theirs; end the markets that have nothing to do."""
         of: dict[MarketKey, set[str]] = {}
         for name, held in self.held.items():
-            if held.market is None and not held.dry:
+            if held.market is None and held.owned and not held.dry:
                 # What was heard of it before is still to be distributed, and needs its market for that.
                 try:
                     held.market = self._market(*market_of(held.listed.account))
                 except NotSupported:
                     continue
-            if held.market is not None and not held.dry:
+            if held.market is not None and held.owned and not held.dry:
                 of.setdefault(held.market.key, set()).add(name)
-        for key in self.markets.keys() - of.keys():
+        wanted = of.keys() | {held.market.key for held in self.held.values() if held.market is not None}
+        for key in self.markets.keys() - wanted:
             market = self.markets.pop(key)
             market.work_on(set())
             task = asyncio.create_task(market.close(), name="close market")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        for key, names in of.items():
-            self.markets[key].work_on(names)
-        self._worker.work_on(name for name, held in self.held.items() if not held.dry)
+        for key, market in self.markets.items():
+            market.work_on(of.get(key, set()))
+        self._worker.work_on(name for name, held in self.held.items() if held.owned and not held.dry)
 
     def distributed_to(self, name: str) -> str:
         """The entry of an account's raw stream up to which it is distributed; empty = not known."""

@@ -46,6 +46,11 @@ class Mounts:
             raise ConfigError(found.error if found is not None else f"ExchangeAccount {account}: not read yet")
         return found.secrets
 
+    def error_of(self, account: str) -> str:
+        """Why its secrets as they are now cannot be used; empty when they can."""
+        found = self._mounts.get(account)
+        return found.error if found is not None else ""
+
     async def look(self, accounts: Iterable[str]) -> None:
         """Read the secrets of these."""
         names = set(accounts)

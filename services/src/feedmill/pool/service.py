@@ -15,6 +15,7 @@ import aiohttp
 from feedmill import __version__
 from feedmill.accounts.declared import is_declared
 from feedmill.pool import status
+from feedmill.pool.asker import AWAY, Asker
 from feedmill.pool.checks import Checks
 from feedmill.pool.declaring import Declaring
 from feedmill.pool.drain import Drain
@@ -23,11 +24,12 @@ from feedmill.pool.giving import Giving
 from feedmill.pool.holdings import Holdings
 from feedmill.pool.measures import Meter
 from feedmill.pool.mounts import Mounts
+from feedmill.pool.owners import Owners
 from feedmill.pool.roster import Roster
 from feedmill.pool.seats import Seats
 from feedmill.pool.settings import PoolSettings
 from feedmill.pool.slots import slots_of
-from feedmill.pool.tails import AWAY, Tails
+from feedmill.pool.tails import Tails
 from feedmill.pool.vault import Vault
 from feedmill.processor.accounts.store import AccountStore, Batch
 from feedmill.processor.accounts.worker import AccountWorker
@@ -61,6 +63,7 @@ class Pool:
         self._log = log
         self._wake = asyncio.Event()
         self._mount = asyncio.Event()
+        self._sorted = asyncio.Event()
         self._fault = asyncio.Event()
         self._stopping = False
         self.redis = self._breaker("redis", settings.redis_failures, settings.redis_reset)
@@ -80,8 +83,9 @@ class Pool:
         self.holdings = Holdings(self.streams, self.worker, self.fleets, self.vault, redis_url, log)
         checks = Checks(self.vault, allow_withdraw=settings.allow_withdraw, log=log)
         self.giving = Giving(self.holdings, self.vault, checks, settings.check_every, log)
-        self.tails = Tails(redis_url)
-        self.drain = Drain(self.streams, self.holdings, self.worker, self.tails, log)
+        self._asker = Asker(redis_url, "feedmill-accounts")
+        self.owners = Owners(self._asker, self.vault.session)
+        self.drain = Drain(self.streams, self.holdings, self.worker, Tails(self._asker), log)
         self.seats = Seats(redis_url, settings, self._taken, self._leave, self._fault.set, log)
         self.declaring.declare(settings.pipeline[0], settings.declared)
         status.install(self)
@@ -109,6 +113,7 @@ class Pool:
                 "roster": self.roster.run(),
                 "mounts": self._mounting(),
                 "steer": self._steer(),
+                "own": self._owning(),
                 "give": self.giving.run(),
                 "check": self.giving.check(),
                 "dry": self._drying(),
@@ -135,7 +140,7 @@ class Pool:
                 await self.holdings.close()
                 await self.seats.close()
                 await self.fleets.close()
-                self.tails.abort()
+                self._asker.close()
                 self.vault.session.abort()
         for error in results:
             if isinstance(error, Exception):
@@ -144,7 +149,7 @@ class Pool:
 
     async def _end(self, tasks: Mapping[str, asyncio.Future[Any]], working: asyncio.Event) -> None:
         self._stopping = True
-        before = [tasks[name] for name in ("declare", "roster", "mounts", "steer", "give", "check", "dry")]
+        before = [tasks[name] for name in ("declare", "roster", "mounts", "steer", "own", "give", "check", "dry")]
         for task in before:
             task.cancel()
         await asyncio.wait(before)
@@ -211,8 +216,31 @@ class Pool:
             if self.roster.read:
                 self.seats.serve(slots_of(self.roster.accounts))
                 self.holdings.sort(self.roster.accounts)
+                self._sorted.set()
                 self.giving.look()
             await self._wake.wait()
+
+    async def _owning(self) -> None:
+        """Make sure that the streams of an account's name are its own, before anything is done with them."""
+        backoff = Backoff(0.2, 5.0)
+        while True:
+            await self._sorted.wait()
+            self._sorted.clear()
+            new = {held for held in self.holdings.held.values() if not held.owned}
+            if not new:
+                continue
+            try:
+                await self.owners.take({held.name: held.listed.account.id for held in new})
+            except (*AWAY, *postgres.RETRYABLE, postgres.SchemaBehind) as error:
+                wait = backoff.next()
+                self._log.warning("accounts.not_owned", error=type(error).__name__, retry_in=round(wait, 3))
+                await asyncio.sleep(wait)
+                self._sorted.set()
+                continue
+            backoff.reset()
+            for held in new:
+                held.owned = True
+            self._wake.set()
 
     async def _mounting(self) -> None:
         """Follow the mounted secrets of the ExchangeAccounts that are ours."""
