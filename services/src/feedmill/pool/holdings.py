@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -28,8 +28,10 @@ class Holdings:
 
     def __init__(
         self, streams: AccountStreams, worker: AccountWorker, fleets: Fleets, vault: Vault, redis_url: RedisUrl,
-        log: Any,
+        gone: Callable[[str], None], log: Any,
     ) -> None:  # fmt: skip
+        """``gone``: called with an account that is no longer worked on."""
+        self._gone = gone
         self._streams = streams
         self._worker = worker
         self._fleets = fleets
@@ -57,18 +59,22 @@ class Holdings:
         placeless = without_place(each.account for each in accounts.values() if not each.removed)
         wanted = {name: listed for name, listed in accounts.items() if slot_of(name) in self.slots}
         for name in self.held.keys() - wanted.keys():
-            self.quiet(self.held.pop(name))
+            self._let_go(name)
         for name, listed in wanted.items():
             held = self.held.get(name)
             if held is not None and held.listed.account.id != listed.account.id:
                 # Another account of the same name: nothing of the former one's is kept.
-                self.quiet(self.held.pop(name))
+                self._let_go(name)
                 self._share_out()
                 held = None
             if held is None:
                 held = self.held[name] = Held(listed)
             self._update(held, listed, placeless.get(name, ""))
         self._share_out()
+
+    def _let_go(self, name: str) -> None:
+        self.quiet(self.held.pop(name))
+        self._gone(name)
 
     def _update(self, held: Held, listed: Listed, placeless: str) -> None:
         held.listed = listed

@@ -80,7 +80,7 @@ class Pool:
             connections=settings.connections, statement_timeout=settings.statement_timeout, stored=self._stored,
         )  # fmt: skip
         self.fleets = Fleets(redis_url, settings, log)
-        self.holdings = Holdings(self.streams, self.worker, self.fleets, self.vault, redis_url, log)
+        self.holdings = Holdings(self.streams, self.worker, self.fleets, self.vault, redis_url, self._gone, log)
         checks = Checks(self.vault, allow_withdraw=settings.allow_withdraw, log=log)
         self.giving = Giving(self.holdings, self.vault, checks, settings.check_every, log)
         self._asker = Asker(redis_url, "feedmill-accounts")
@@ -256,6 +256,9 @@ class Pool:
         self.hints.give(account_ref(store.account), store.position)
         self.meter.stored(store, batch)
 
+    def _gone(self, name: str) -> None:
+        self.hints.drop(account_ref(name))
+
     async def _drying(self) -> None:
         """Accounts that are off are worked on until their streams are empty."""
         while True:
@@ -269,7 +272,7 @@ class Pool:
                 held = self.holdings.held.get(name)
                 if held is not None and not held.wanted:
                     held.dry, held.market = True, None
-                    self.hints.drop(account_ref(name))
+                    self._gone(name)
             if done:
                 self._wake.set()
 
