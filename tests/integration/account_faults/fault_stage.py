@@ -75,7 +75,10 @@ class Member:
         assert process is not None
         self._process = None
         process.send_signal(number)
-        return await asyncio.to_thread(process.wait, 30)
+        try:
+            return await asyncio.to_thread(process.wait, 30)
+        finally:
+            process.kill()  # Only one that did not end lives on until here.
 
     async def kill(self) -> None:
         await self._end(signal.SIGKILL)
@@ -214,5 +217,7 @@ async def staged(
             await stage.settled()
             yield stage
         finally:
-            await member.stop()
-            await second.stop()
+            try:
+                await member.stop()
+            finally:
+                await second.stop()
