@@ -376,7 +376,7 @@ AGAINST_THE_VENUE = {
     ),
     "account twice": (
         f"{account()}---\n{account()}",
-        '10: metadata.name: "mine": another ExchangeAccount of that name is in feed.yaml:3: rename or remove one',
+        '11: metadata.name: "mine": another ExchangeAccount of that name is in feed.yaml:3: rename or remove one',
     ),
     "name twice": (
         f"{feed()}---\n{feed()}",
