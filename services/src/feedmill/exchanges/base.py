@@ -103,6 +103,9 @@ class VenueLimits:
     subscribes: float = 0.0
     """Subscribe requests at once, and each second, of all connections together; 0 = as many as messages."""
     subscribes_per_second: float = 0.0
+    signed_weight: int = 0
+    """Weight per ``request_window`` of requests that an account signs, which do not count for the address; 0 = they
+    do."""
     weight_windows: bool = False
     """Windows of weight begin with the clock (each minute of it), and every answer tells what was used in this one."""
 

@@ -62,6 +62,9 @@ class Fleets:
         share = self._settings.share
         weight = weight_budget(limits, share, fleet)
         behind: dict[str, Budget] = {"weight": Behind(weight, self._part(fleet, limits))}
+        if limits.signed_weight:
+            # Nobody else draws on it.
+            behind["weight"] = fleet.within("signed", limits.signed_weight * share, limits.request_window)
         behind["instruments"] = other_budget("instruments", fleet) if not limits.weight_windows else behind["weight"]
         connects = fleet.within("connects", max(1.0, limits.connects * share), limits.connects_window)
         return Budgets(weight, behind, connects, limits.request_weight * HEADROOM)

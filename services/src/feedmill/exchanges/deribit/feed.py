@@ -64,6 +64,7 @@ class DeribitFeed(Feed):
         topics_per_request=250,  # 500 are recommended at most.
         request_weight=300,  # Unpublished without login: a quarter of what an account may do.
         request_window=60.0,
+        signed_weight=1200,  # Each account has 20 a second of its own; held to that by all accounts together.
         connection_lifetime=None,
         silence=3.0 * HEARTBEAT_S,
         subscribes=10,  # The same credits, of the whole account or address.
