@@ -23,7 +23,7 @@ from feedmill.shared.account_events import AccountBlock, Position, decode_accoun
 from feedmill.shared.frames import VERSION, RawBatch, Run, RunKind, encode_batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "exchanges"))
-from test_reconcile import CASES, Store, Venue, actions
+from test_reconcile import CASES, SPOT, Store, Venue, actions
 
 NAME = "default/main"
 SECOND = 1_000_000_000
@@ -123,6 +123,12 @@ class World:
             self.record(control.Shed(self.conn, 1, 1, self.at_ns, self.at_ns))
         elif self.listening:
             self.append(RunKind.FRAMES, self.say(events))
+
+    def rest(self) -> None:
+        """Nothing happens for a while."""
+        self.at_ns += 20 * SECOND
+        self.venue.ms += 20_000
+        self.record(control.Alive())
 
     # -- the desk
 
@@ -224,8 +230,8 @@ class World:
 moves = st.lists(
     st.tuples(
         st.sampled_from(
-            ["act", "act", "act", "cut", "connect", "connect", "kill", "shed", "read", "read", "read", "ask", "ask",
-             "serve", "answer", "answer", "fail", "commit", "commit", "restart", "crash"]
+            ["act", "act", "act", "cut", "connect", "connect", "kill", "shed", "rest", "rest", "read", "read", "ask",
+             "ask", "serve", "answer", "answer", "fail", "commit", "commit", "restart", "crash"]
         ),
         actions,
     ),
@@ -245,6 +251,8 @@ def test_every_fill_once_whatever_happens(case: str, data: st.DataObject) -> Non
         for action in data.draw(st.lists(actions, max_size=8)):
             world.act(action)
         if data.draw(st.booleans()):
+            world.rest()
+        if data.draw(st.booleans()):
             world.cut((0, 0, 1, True))
         else:
             world.session()
@@ -260,6 +268,8 @@ def test_every_fill_once_whatever_happens(case: str, data: st.DataObject) -> Non
             world.cut(action)
         elif what == "connect":
             world.connect()
+        elif what == "rest":
+            world.rest()
         elif what == "kill":
             world.session()
         elif what == "read":
@@ -277,6 +287,54 @@ def test_every_fill_once_whatever_happens(case: str, data: st.DataObject) -> Non
             world.load()
         else:
             world.commit(crash=what == "crash")
+    world.finish()
+    world.check()
+
+
+quiet_ones = st.lists(
+    st.tuples(
+        st.lists(actions, max_size=1),  # Heard.
+        st.booleans(),  # Then nothing for a while.
+        st.booleans(),  # Killed, or cut.
+        st.lists(st.tuples(st.sampled_from([0, 1, 1]), st.integers(0, 1), st.just(1), st.booleans()), max_size=3),
+        st.sampled_from(["whole", "closed", "begun"]),
+    ),
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("case", ["spot", "usdm"])
+@settings(max_examples=200, deadline=None)
+@given(rounds=quiet_ones)
+def test_every_order_also_through_gaps_of_accounts_that_do_little(case: str, rounds: Any) -> None:
+    """What is told of an untouched account must be true; orders made and cancelled leave no trace in balances."""
+    world = World(case)
+    world.act((0, 0, 3, True))
+    world.finish()
+    for heard, still, killed, missed, how_far in rounds:
+        for action in heard:
+            world.act(action)
+        if still:
+            world.rest()
+        if killed:
+            world.session()
+        elif world.listening:
+            world.listening = False
+            world.record(control.Disconnected(world.conn, "closed"))
+        for action in missed:
+            world.act(action)
+        world.connect()
+        if how_far == "whole":
+            world.finish()
+        for _ in range(8 if how_far == "closed" else 1):
+            world.read(100)
+            world.seconds += 4.0
+            world.engine.tick(world.at_ns, world.seconds, idle=False)
+            asked = world.engine.asks(sweep=False)
+            world.flying += [(command, request, None) for command, request in asked]
+            while world.flying:
+                world.answer(0)
+        world.commit()
     world.finish()
     world.check()
 
@@ -442,6 +500,78 @@ def test_a_sweep_waits_until_it_may_but_the_gap_is_closed() -> None:
     assert world.engine.line.gap is None
     assert world.engine.line.owed
     world.finish()
+    world.check()
+
+
+def quiet(world: World) -> int:
+    """Requests of a gap in which nothing happens, until it is closed and swept."""
+    world.rest()
+    world.session()
+    world.connect()
+    asked = 0
+    for _ in range(50):
+        world.read(100)
+        world.seconds += 4.0
+        world.ask()
+        asked += len(world.flying)
+        while world.flying:
+            world.answer(0)
+    world.commit()
+    world.check()
+    return asked
+
+
+def test_a_gap_in_which_nothing_happened_costs_one_request() -> None:
+    world = started("spot")
+    assert any(not order.terminal for order in world.venue.orders.values())
+    assert quiet(world) == 1
+    world.rest()
+    world.session()
+    order = world.venue._place("ETH-BTC", 3)
+    world.venue.updated_ms = world.venue.ms
+    world.venue._change(order, status="cancelled", terminal=True)
+    assert quiet(world) > len(SPOT), "an order made and cancelled leaves no trace in balances"
+    assert quiet(world) == 1
+
+
+def test_a_gap_right_after_an_update_is_looked_into_since_another_may_have_had_its_time() -> None:
+    world = started("spot")
+    world.rest()
+    world.act((0, 1, 2, True))
+    world.session()
+    order = world.venue._place("ETH-BTC", 3)
+    world.venue._change(order, status="cancelled", terminal=True)
+    world.finish()
+    world.check()
+
+
+def test_a_later_gap_needs_no_look_for_what_an_earlier_one_left_to_the_sweep() -> None:
+    world = started("spot")
+    world.cut((2, 0, 1, True))
+    world.connect()
+
+    def without_sweep() -> list[AccountRequest]:
+        asked = []
+        for _ in range(20):
+            world.read(100)
+            world.seconds += 4.0
+            world.engine.tick(world.at_ns, world.seconds, idle=False)
+            world.flying += [(command, request, None) for command, request in world.engine.asks(sweep=False)]
+            asked += [request for _, request, _ in world.flying]
+            while world.flying:
+                world.answer(0)
+        world.commit()
+        assert world.engine.sweeping
+        return asked
+
+    assert len(without_sweep()) > 1
+    world.rest()
+    world.session()
+    world.connect()
+    assert [request.kind for request in without_sweep()] == ["balances"]
+    world.load()
+    world.finish()
+    assert world.engine.base is None
     world.check()
 
 

@@ -58,6 +58,8 @@ class Venue:
     lag: int = 0
     """Actions until REST lists a fill."""
     ms: int = START_MS
+    updated_ms: int = START_MS
+    """When anything last happened."""
     actions: int = 0
     orders: dict[tuple[str, str], OrderUpdate] = field(default_factory=dict)
     fills: list[tuple[int, Fill]] = field(default_factory=list)
@@ -69,6 +71,7 @@ class Venue:
         self.actions += 1
         if step or not self.timed:
             self.ms += 1
+        self.updated_ms = self.ms
         opened = [key for key, order in self.orders.items() if not order.terminal and key[0] == symbol]
         if what == 0 or not opened:
             return [self._place(symbol, size), *self._locks(symbol)]
@@ -128,7 +131,7 @@ class Venue:
         return [self._balance(asset) for asset in self.instruments[symbol].assets] if self.instruments is SPOT else []
 
     def _balance(self, asset: str) -> Balance:
-        at = self.ms * 1_000_000 if self.timed else 0
+        at = self.updated_ms * 1_000_000 if self.timed else 0
         total = self.balances.setdefault(asset, 1000)
         if self.instruments is not SPOT:
             return Balance(asset, str(total), "", "", "", at, 0)
@@ -420,6 +423,25 @@ def test_the_weights_of_a_small_spot_account(
     assert run.stage is Stage.DONE
     marker = run.reconciled(1)
     assert (marker.weight, marker.instruments, marker.refused) == (weight, instruments, [])
+
+
+def test_an_untouched_spot_account_costs_its_balances() -> None:
+    held = {"BTC": ("1", "0")}
+    for told_ms, updated_ms, total, weight in ((7, 7, "1", 20), (7, 8, "1", 26), (0, 7, "1", 26), (7, 7, "2", 100)):
+        known = Known(open_orders={("BTC-USDT", "7"): {}}, last_order={"BTC-USDT": "7"}, balances={"BTC": "1"},
+                      held=held, told_ms=told_ms)  # fmt: skip
+        answers: dict[str, list[AccountEvent]] = {
+            "balances": [Balance("BTC", total, total, "0", "", updated_ms * 1_000_000, 0)],
+            "open_orders": [OPEN],
+        }
+        for sweep, spare in ((True, True), (False, False)):
+            run = Reconciliation(SpotAccountRest(SPOT, known, START_MS), "g", 1, sweep=sweep, spare=spare)
+            while (asked := run.next(1000, sweep=False)) is not None:
+                run.answered(asked, answers.get(asked.request.kind, []))
+            assert run.reconciled(1).weight >= weight
+            assert (run.reconciled(1).weight == 20) == (weight == 20)
+            assert run.closed
+            assert (run.stage is Stage.DONE) == (weight == 20 or not sweep)
 
 
 def test_fills_that_never_add_up_are_told_after_so_many_checks() -> None:

@@ -46,6 +46,9 @@ class Known:
     """Exchange time up to which all is stored; 0 = nothing is."""
     moved_ms: int = 0
     """Exchange time of the newest stored deposit or withdrawal (Deribit, whose stream tells of none); 0 = none is."""
+    told_ms: int = 0
+    """Exchange time of the newest balance, if the stream went on for long enough after it that nothing of that ms is
+    missing; else 0 (Spot)."""
 
 
 class AccountRest(ABC):
@@ -66,6 +69,10 @@ class AccountRest(ABC):
     def second(self, events: Sequence[AccountEvent]) -> list[AccountRequest]:
         """More of the whole account, by what ``first`` brought."""
         return []
+
+    def untouched(self, events: Sequence[AccountEvent]) -> bool:
+        """Whether what ``first`` brought proves that nothing has happened since all that is known."""
+        return False
 
     @abstractmethod
     def urgent(self, events: Sequence[AccountEvent]) -> list[str]:

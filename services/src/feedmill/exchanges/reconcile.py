@@ -5,6 +5,7 @@ the gap comes by REST, much of it by both: natural keys make one of it. In order
 
 1. **account**: balances, positions, open orders;
 2. **urgent**: orders and fills of the scopes where something may be missing, page by page;
+   (none of this where 1. proves that nothing has happened);
 3. **check**: every order's fills must add up to what is filled of it. Where they do not (REST lags behind the stream
    for a moment), they are asked for again after a rest, a few times; orders that no list had are asked for singly;
 4. from here on the gap is closed (:meth:`Reconciliation.reconciled`); then the **sweep** through all other scopes, and
@@ -59,13 +60,19 @@ class Asked:
 
 
 class Reconciliation:
-    """``rest`` holds what is known; ``gap_id`` is empty for one by the timer; ``sweep`` False ends it before that."""
+    """``rest`` holds what is known; ``gap_id`` is empty for one by the timer; ``sweep`` False ends it before that.
 
-    def __init__(self, rest: AccountRest, gap_id: str, started_ns: int, *, sweep: bool = True) -> None:
+    ``spare``: an account in which nothing has happened is not swept; not while an earlier gap is still to be swept for.
+    """
+
+    def __init__(
+        self, rest: AccountRest, gap_id: str, started_ns: int, *, sweep: bool = True, spare: bool = False
+    ) -> None:
         self._rest = rest
         self._gap_id = gap_id
         self._started_ns = started_ns
         self._sweep = sweep
+        self._spare = spare
         self.stage = Stage.ACCOUNT
         self.pause = 0.0
         """Seconds to wait before the next request; set when :meth:`next` gives none for that reason."""
@@ -117,13 +124,18 @@ class Reconciliation:
 
     # -- requests and answers
 
-    def next(self, budget: int) -> Asked | None:
-        """The next request of at most ``budget`` weight. None: too little of it, enough under way, a pause, or done."""
+    def next(self, budget: int, *, sweep: bool = True) -> Asked | None:
+        """The next request of at most ``budget`` weight. None: too little of it, enough under way, a pause, or done.
+
+        ``sweep`` False: none of the sweep yet.
+        """
         self.pause = 0.0
         while not self._queue and not self._flying and self.stage is not Stage.DONE:
             self._advance()
             if self.pause:
                 return None
+        if self.closed and not sweep:
+            return None
         if not self._queue or len(self._flying) >= MAX_FLYING or self._queue[0][0].weight > budget:
             return None
         request, page = self._queue.popleft()
@@ -202,6 +214,14 @@ class Reconciliation:
     def _advance(self) -> None:
         if self.stage is Stage.ACCOUNT and not self._second:
             self._second = True
+            if self._rest.untouched(self._told):
+                self._told = []
+                self.stage = Stage.SWEEP
+                if self._sweep and not self._spare:
+                    self._enter(self._rest.scopes())
+                else:
+                    self.stage = Stage.DONE
+                return
             self._queue.extend((request, 1) for request in self._rest.second(self._told))
         elif self.stage is Stage.ACCOUNT:
             self.stage = Stage.URGENT

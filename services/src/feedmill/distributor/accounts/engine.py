@@ -8,7 +8,7 @@ before them, so an answer never replaces newer news.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from feedmill.distributor.accounts import state
 from feedmill.distributor.accounts.listening import Listening
 from feedmill.distributor.accounts.state import Checkpoint
 from feedmill.exchanges.account_base import AccountEvent, AccountRequest, AccountVenue, Mend, Rejection
-from feedmill.exchanges.account_rest import Traded
+from feedmill.exchanges.account_rest import Known, Traded
 from feedmill.exchanges.base import MapError
 from feedmill.exchanges.reconcile import Asked, Reconciliation, Stage
 from feedmill.shared import control
@@ -254,6 +254,7 @@ class Engine:
             out.fills.append(event)
         elif isinstance(event, Balance):
             out.balances.append(event)
+            self.line.balance_ns = max(self.line.balance_ns, event.receive_ns)
         elif isinstance(event, Position):
             out.positions.append(event)
         else:
@@ -265,14 +266,23 @@ class Engine:
 
     # -- gaps (listening.Listener)
 
-    def lost(self, cause: str, from_ns: int, to_ns: int, at_ns: int) -> None:
+    def lost(self, cause: str, from_ns: int, to_ns: int, at_ns: int, *, doubtful: bool = False) -> None:
         self._stop_run()
         self._changed = True
-        if self.base is None:
-            self.base = self.live.known(self.line)
-            self._base_touched = True
-        self.line.owed = True
         known = self.line.gap
+        if self.base is None:
+            self._freeze(self.live.since(self.line, 0 if doubtful else from_ns))
+            self.line.unswept = False
+        elif known is None:
+            self.line.unswept = True
+            if self.line.whole:
+                old, new = self.base, self.live.since(self.line, 0 if doubtful else from_ns)
+                # All but where the sweep has to begin.
+                self._freeze(
+                    replace(new, last_order=old.last_order, last_fill=old.last_fill, since_ms=old.since_ms,
+                            moved_ms=old.moved_ms)
+                )  # fmt: skip
+        self.line.owed = True
         if known is None:
             gap = AccountGap(f"{self.account}@{self._at}", cause, "open", from_ns, to_ns, 1, at_ns)
         elif known.to_ns == to_ns:
@@ -280,6 +290,9 @@ class Engine:
         else:
             gap = msgspec.structs.replace(known, to_ns=to_ns, revision=known.revision + 1)
         self._gap(gap)
+
+    def _freeze(self, known: Known) -> None:
+        self.base, self._base_touched = known, True
 
     def back(self, at_ns: int) -> None:
         self._stop_run()
@@ -303,11 +316,12 @@ class Engine:
         self._stop_run()
         self._runs += 1
         self._told = False
-        known = self.live.known(self.line) if self.base is None else self.live.above(self.base)
+        known = self.live.since(self.line, self._now_ns) if self.base is None else self.live.above(self.base)
         rest = self._venue.reconcile(self._instruments, known, self._now_ns // MS)
         gap_id = self.line.gap.id if self.line.gap is not None else ""
         # A look by the timer does without the sweep, which costs as much as the market has instruments.
-        self._run = Reconciliation(rest, gap_id, self._now_ns, sweep=self.line.owed)
+        spare = not self.line.unswept
+        self._run = Reconciliation(rest, gap_id, self._now_ns, sweep=self.line.owed, spare=spare)
 
     def _landed(self, command: str) -> Asked | None:
         self._handed.pop(command, None)
@@ -348,14 +362,16 @@ class Engine:
         assert run is not None
         if run.closed and not self._told:
             self._told = self._changed = True
-            self._out.reconciled.append(run.reconciled(self._now_ns))
+            self._out.reconciled.append(marker := run.reconciled(self._now_ns))
+            self.line.whole = not marker.refused
             if (gap := self.line.gap) is not None:
                 self._gap(msgspec.structs.replace(gap, state="closed", revision=gap.revision + 1))
         if run.stage is Stage.DONE:
             self._changed = True
             if self.line.owed:
                 self._out.reconciled.append(run.reconciled(self._now_ns))
-            self.line.owed, self.line.looked_ns = False, self._now_ns
+            self.line.owed = self.line.unswept = False
+            self.line.looked_ns = self._now_ns
             self._base_touched = self._base_touched or self.base is not None
             self.base = None
             self._stop_run()
@@ -370,7 +386,7 @@ class Engine:
         found: list[tuple[str, AccountRequest]] = []
         if self._monotonic < self._not_before:
             return found
-        while self._run is not None and (sweep or not self.sweeping) and (asked := self._run.next(BUDGET)) is not None:
+        while self._run is not None and (asked := self._run.next(BUDGET, sweep=sweep)) is not None:
             command = f"{self._life}/{self._runs}/{asked.number}"
             self._flying[command] = asked
             found.append((command, asked.request))

@@ -16,10 +16,16 @@ REMEMBERED = 16
 """Sessions whose last batch is kept, so that one that comes again is known."""
 _CAUSES = {"expired": "expired", "shutdown": "shutdown", "killed": "killed", "redis_lost": "redis_lost"}
 
+_DOUBTFUL = frozenset(("silent", "unanswered", "error"))
+"""Ends of a connection that nobody told of."""
+
 
 class Listener(Protocol):
-    def lost(self, cause: str, from_ns: int, to_ns: int, at_ns: int) -> None:
-        """Something may be missing from ``from_ns`` (0: ever) to ``to_ns`` (0: it goes on being missed)."""
+    def lost(self, cause: str, from_ns: int, to_ns: int, at_ns: int, *, doubtful: bool = False) -> None:
+        """Something may be missing from ``from_ns`` (0: ever) to ``to_ns`` (0: it goes on being missed).
+
+        ``doubtful``: the connection may have been dead for a while before ``from_ns``.
+        """
 
     def back(self, at_ns: int) -> None:
         """It is listened to again."""
@@ -73,7 +79,8 @@ class Listening:
             self._connected(record.conn, at_ns)
         elif isinstance(record, control.Disconnected):
             if line.conn == record.conn:
-                self._ended(_CAUSES.get(record.cause, "disconnected"), at_ns)
+                doubtful = record.cause in _DOUBTFUL
+                self._ended(_CAUSES.get(record.cause, "disconnected"), at_ns, doubtful=doubtful)
         elif isinstance(record, control.SessionEnd):
             self._ended(_CAUSES.get(record.cause, "disconnected"), at_ns)
         elif isinstance(record, control.Shed):
@@ -85,14 +92,15 @@ class Listening:
         self.line.conn = conn
         self._listener.back(at_ns)
 
-    def _ended(self, cause: str, at_ns: int) -> None:
+    def _ended(self, cause: str, at_ns: int, *, doubtful: bool = False) -> None:
         if self.line.conn:
             self.line.conn = 0
             # What it brought before this record is all there was: the last sign of it is now.
-            self._listener.lost(cause, at_ns if cause != "killed" else self.line.heard_ns, 0, at_ns)
+            from_ns = at_ns if cause != "killed" else self.line.heard_ns
+            self._listener.lost(cause, from_ns, 0, at_ns, doubtful=doubtful)
 
     def silence(self, at_ns: int) -> None:
         """Nothing was heard of the session for too long."""
         if self.line.conn and not self.line.silent:
             self.line.silent = True
-            self._listener.lost("session_lost", self.line.heard_ns, 0, at_ns)
+            self._listener.lost("session_lost", self.line.heard_ns, 0, at_ns, doubtful=True)

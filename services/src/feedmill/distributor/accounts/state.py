@@ -1,7 +1,7 @@
 """What is known of an account as of the last commit: the fields of its checkpoint. Pure.
 
-``Live`` is as of now. When a gap opens it is frozen as the **base** and stays so until a reconciliation has swept
-everything: what came after the gap would hide what is in it.
+``Live`` is as of now. When a gap opens it is frozen as the **base** and stays so until the gap is closed: what came
+after the gap would hide what is in it. Where the sweep has to begin stays frozen until it is done, through later gaps.
 
 Fields: ``id``, ``pos``, ``en``, ``eid`` as of feeds; ``line`` (:class:`Line`); ``base`` (``Known``);
 ``o:<symbol>/<order>`` (orders not at their end), ``i:<symbol>`` (largest ids), ``a:<asset>``, ``p:<symbol>/<side>``.
@@ -26,6 +26,8 @@ from feedmill.shared.redis.ids import BEGIN
 MAX_ENDED = 10_000
 """Orders at their end that are remembered, so that an older state of theirs does not open them again."""
 MS = 1_000_000
+QUIET_NS = 1_000_000_000
+"""So long after a balance was received, whatever else happened in its ms was received too, or never will be."""
 
 
 class Line(msgspec.Struct, array_like=True):
@@ -49,6 +51,12 @@ class Line(msgspec.Struct, array_like=True):
     """Exchange time of the newest event."""
     moved_ns: int = 0
     """Of the newest deposit or withdrawal."""
+    balance_ns: int = 0
+    """Receive time of the newest balance."""
+    whole: bool = False
+    """The last gap was closed with nothing refused: what the base has of balances, orders and positions is read."""
+    unswept: bool = False
+    """The sweep is owed for an earlier gap than the last."""
 
 
 class OpenOrder(msgspec.Struct, array_like=True):
@@ -163,6 +171,13 @@ class Live:
             line.latest_ns // MS,
             line.moved_ns // MS,
         )
+
+    def since(self, line: Line, heard_ns: int) -> Known:
+        """As of the gap that begins with the last sign of the account's connection, at ``heard_ns`` (0: not known)."""
+        known = self.known(line)
+        if heard_ns - line.balance_ns < QUIET_NS:
+            return known
+        return replace(known, told_ms=max((held.at_ns for held in self.held.values()), default=0) // MS)
 
     def above(self, base: Known) -> Known:
         """The base, and what has been told since of things that it must not leave standing.

@@ -2,7 +2,8 @@
 
 The list of all open orders costs four times what the balances do. Every order that rests locks something and every fill
 moves something: so where free and locked of every asset are what they were, only the instruments with open orders are
-looked at. What leaves no trace in balances (an order made and cancelled, one exchanged for another) the sweep finds.
+looked at. What leaves no trace in balances (an order made and cancelled, one exchanged for another) the sweep finds. It
+leaves one in the time of the account's last update: where that is the known one too, there is nothing to look for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class SpotAccountRest(BinanceAccountRest):
 
     def first(self) -> list[AccountRequest]:
         return [AccountRequest("balances", "/api/v3/account", {}, 20)]
+
+    def untouched(self, events: Sequence[AccountEvent]) -> bool:
+        updated = {event.venue_ns // 1_000_000 for event in events if isinstance(event, Balance)}
+        return self.known.told_ms > 0 and updated == {self.known.told_ms} and self._as_before(events)
 
     def second(self, events: Sequence[AccountEvent]) -> list[AccountRequest]:
         symbols = sorted({key[0] for key in self.known.open_orders if key[0] in self.instruments})
