@@ -329,7 +329,6 @@ def test_a_wrong_change_leaves_what_runs_alone(world: World) -> None:
 def test_kinds_to_come_are_answered(world: World) -> None:
     world.pipeline()
     for kind, short, plural in (
-        ("ExchangeAccount", "xa", "exchangeaccounts"),
         ("FeedBackup", "fbk", "feedbackups"),
         ("FeedRestore", "frs", "feedrestores"),
     ):

@@ -124,14 +124,16 @@ def full_run(world: World) -> None:
     world.pipeline("own", redis={"managed": {}}, postgres={"managed": {}})
     world.feed("other", pipelineRef={"name": "own"}, instruments={"symbols": ["BTC-USDT", "ETH-USDT", "SOL-USDT"]})
     world.ready("fpl/main", "fpl/own", "xf/spot", "xf/other")
-    # Kinds to come.
-    for kind, plural in (
-        ("ExchangeAccount", "exchangeaccounts"), ("FeedBackup", "feedbackups"), ("FeedRestore", "feedrestores"),
-    ):  # fmt: skip
+    # An account whose Secret comes late, and kinds to come.
+    world.account()
+    world.wait("xa/fund", "Accepted", "False")
+    world.secret("fund-key", apiKey="planted-key", apiSecret="planted-secret")
+    world.wait("xa/fund", "Accepted")
+    until(lambda: world.pods("accounts"), 40, what="an account receiver")
+    for kind, plural in (("FeedBackup", "feedbackups"), ("FeedRestore", "feedrestores")):
         document = samples.full(kind)
         document["metadata"]["namespace"] = namespace
         cluster.api.create(plural, document)
-    world.wait("xa/mine", "Accepted", "False")
     world.wait("frs/drill", "Accepted", "False")
     world.wait("fbk/now", "Accepted", "False")
     # Changes, hot and rolling; a field that a stranger added (a replace); a deletion of each kind.
@@ -168,6 +170,8 @@ def full_run(world: World) -> None:
     world.patch("fpl/own", {"spec": {"suspend": True}})
     until(lambda: world.one("podmonitors", "main") is None)
     world.ready("fpl/main", "xf/spot")
+    world.delete("xa/fund")
+    until(lambda: world.one("deployments", "main-accounts") is None)
     for what in ("xf/spot", "xf/other", "fpl/main", "fpl/own"):
         world.delete(what)
     until(lambda: not world.made(), 60)

@@ -97,6 +97,21 @@ def feed(name: str = "spot", namespace: str | None = None, **spec: Any) -> Objec
     }
 
 
+def account(name: str = "fund", namespace: str | None = None, **spec: Any) -> Object:
+    """With its keys in the Secret ``NAME-key``."""
+    return {
+        "apiVersion": VERSION,
+        "kind": "ExchangeAccount",
+        "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+        "spec": {
+            "pipelineRef": {"name": "main"},
+            "exchange": {"name": "binance", "market": "Spot"},
+            "credentialsSecretRef": {"name": f"{name}-key"},
+            **spec,
+        },
+    }
+
+
 def server_secrets(
     namespace: str, redis: str = "redis://redis:6379", postgres: str = "postgresql://p/f"
 ) -> list[Object]:

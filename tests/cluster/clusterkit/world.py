@@ -53,6 +53,14 @@ class World:
     def feed(self, name: str = "spot", **spec: Any) -> Object:
         return self.cluster.api.create("exchangefeeds", samples.feed(name, self.namespace, **spec))
 
+    def account(self, name: str = "fund", **spec: Any) -> Object:
+        return self.cluster.api.create("exchangeaccounts", samples.account(name, self.namespace, **spec))
+
+    def secret(self, name: str, **values: str) -> Object:
+        metadata = {"name": name, "namespace": self.namespace}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
+        return self.cluster.api.create("secrets", secret)
+
     def patch(self, what: str, body: Object) -> Object:
         """``what``: ``xf/spot`` or ``fpl/main``."""
         plural, name = self._of(what)

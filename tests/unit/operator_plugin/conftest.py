@@ -347,6 +347,19 @@ def make_pipeline(name: str = "main", *conditions: Object, **status: Any) -> Obj
     }
 
 
+def make_account(name: str = "fund", *conditions: Object, **status: Any) -> Object:
+    found = [condition("Accepted", "True", "Valid"), *conditions]
+    return {
+        "metadata": {"name": name, "generation": 1},
+        "spec": {
+            "pipelineRef": {"name": "main"},
+            "exchange": {"name": "binance", "market": "Spot"},
+            "credentialsSecretRef": {"name": "fund-key"},
+        },
+        "status": {"observedGeneration": 1, "conditions": found, **copy.deepcopy(status)},
+    }
+
+
 READY = condition("Ready", "True", "Available")
 GOOD_FEED = {
     "data": "Fresh",
@@ -375,6 +388,7 @@ class Kit:
     condition = staticmethod(condition)
     feed = staticmethod(make_feed)
     pipeline = staticmethod(make_pipeline)
+    account = staticmethod(make_account)
     config = staticmethod(make_config)
     Executed = Executed
     READY, GOOD_FEED, GOOD_PIPELINE = READY, GOOD_FEED, GOOD_PIPELINE

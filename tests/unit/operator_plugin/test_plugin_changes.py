@@ -175,3 +175,23 @@ def test_reload_of_what_cannot(api: Any, feedmill: Any, kit: Any) -> None:
     feed["metadata"]["annotations"] = {}
     done = feedmill("reload", "btc", "--timeout", "1s")
     assert done.err.splitlines()[0] == "feed/btc: waiting for the operator to work on the last change"
+
+
+def test_reload_of_a_pipeline_takes_its_account_receivers_along(api: Any, feedmill: Any, kit: Any) -> None:
+    api.add("feedpipelines", kit.pipeline("main", kit.READY))
+    hashes = {}
+    for name, text in (
+        (names.pipeline_config("main"), TEXT),
+        (names.accounts_config("main"), "kind: ExchangeAccount\n"),
+    ):
+        api.add("configmaps", {"metadata": {"name": name}, "data": {"resources.yaml": text}})
+        hashes[name] = config_hash({"resources.yaml": text})
+    for role, name in (("processor", names.pipeline_config("main")), ("accounts", names.accounts_config("main"))):
+        api.pod(f"main-{role}-0", role)
+        api.says(f"main-{role}-0", config={"hash": hashes[name], "error": "", "pending": False})
+    done = feedmill("reload", "pipeline/main")
+    assert done.code == 0, done.err
+    both = f"{HASH} (account receivers: {hashes['main-accounts-config']})"
+    assert done.err.splitlines()[-1] == f"pipeline/main: 2 of 2 pods work with configuration {both}"
+    assert annotations(api, "pods", "main-accounts-0")[names.CONFIG_HASH] == hashes["main-accounts-config"]
+    assert annotations(api, "pods", "main-processor-0")[names.CONFIG_HASH] == HASH

@@ -68,7 +68,7 @@ def test_forbidden_names_the_right(api: Any, feedmill: Any, kit: Any) -> None:
     assert "docs/kubectl-plugin.md lists the rights" in done.err
     done = feedmill("status", "bct")
     assert (done.code, done.err) == (
-        2, "namespace trading has no feed or pipeline named bct (you may not list what there is)\n",
+        2, "namespace trading has no feed, pipeline or account named bct (you may not list what there is)\n",
     )  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def test_a_wrong_name_is_guessed(api: Any, feedmill: Any, kit: Any) -> None:
     for command in ("status", "logs", "lag", "pause", "restart", "reload", "gaps"):
         done = feedmill(command, "btc-spt")
         assert done.code == 2, command
-        assert done.err.startswith("namespace trading has no feed or pipeline named btc-spt: did you mean btc-spot?")
+        what = "feed, pipeline or account" if command == "status" else "feed or pipeline"
+        assert done.err.startswith(f"namespace trading has no {what} named btc-spt: did you mean btc-spot?")
     assert "there is btc-spot, eth-spot" in feedmill("status", "xyz").err
     assert "nor any other: choose a namespace with -n" in feedmill("status", "x", "-n", "empty").err
 

@@ -127,9 +127,9 @@ def test_json_is_for_programs(api: Any, feedmill: Any, kit: Any) -> None:
 def test_nothing_there_says_what_to_do(api: Any, feedmill: Any) -> None:
     done = feedmill("status")
     assert (done.code, done.out) == (0, "")
-    assert "namespace trading has no feed or pipeline: kubectl apply -f examples/kubernetes/" in done.err
+    assert "namespace trading has no feed, pipeline or account: kubectl apply -f examples/kubernetes/" in done.err
     assert feedmill("status", "-o", "json").out == "[]\n"
-    assert feedmill("status", "-A").err.startswith("no namespace has a feed or pipeline")
+    assert feedmill("status", "-A").err.startswith("no namespace has a feed, pipeline or account")
 
 
 def test_one_reason_is_told_once(api: Any, feedmill: Any, kit: Any) -> None:
@@ -144,3 +144,69 @@ def test_one_reason_is_told_once(api: Any, feedmill: Any, kit: Any) -> None:
     )
     below = feedmill("status").out.split("\n\n", 1)[1].splitlines()
     assert below == ["pipeline/main: ProcessorAvailable=False (Migrating): the database is being migrated by Job x"]
+
+
+LISTENING = ("Listening", "True", "Listening", "orders, fills, balances and positions are heard")
+
+
+def test_accounts_have_a_table_of_their_own(api: Any, feedmill: Any, kit: Any) -> None:
+    pool = {"replicas": 1, "updated": 1, "ready": 1, "enabled": 12, "listening": 11, "refused": 1}
+    api.add("feedpipelines", kit.pipeline("main", kit.READY, **kit.GOOD_PIPELINE, accounts=pool))
+    api.add("feedpipelines", kit.pipeline("other", kit.READY, **kit.GOOD_PIPELINE))
+    heard = kit.condition("Ready", *LISTENING[1:])
+    api.add("exchangeaccounts", kit.account("fund", heard, state="Listening", lastFill="2026-01-01T00:00:00Z"))
+    refused = "the key may withdraw: take that right away at the exchange"
+    api.add("exchangeaccounts", kit.account(
+        "hedge", kit.condition("Ready", "False", "MayWithdraw", refused),
+        kit.condition("Listening", "False", "MayWithdraw", refused),
+        kit.condition("KeySound", "False", "MayWithdraw", refused), state="Refused",
+    ))  # fmt: skip
+    done = feedmill("status")
+    assert done.code == 1
+    assert done.lines[0][7:10] == ["PROCESSORS", "ACCOUNTS", "CONFIG"]
+    assert done.lines[1][7:10] == ["1/1", "11/12", "1/1"]
+    assert done.lines[2][7:10] == ["1/1", "-", "1/1"]
+    assert done.lines[4] == ["ACCOUNT", "READY", "REASON", "EXCHANGE", "STATE", "FILL", "AGE"]
+    assert done.lines[5][:5] == ["fund", "True", "Listening", "binance/Spot", "Listening"]
+    assert done.lines[5][5].endswith("d")
+    assert done.lines[6][:6] == ["hedge", "False", "MayWithdraw", "binance/Spot", "Refused", "-"]
+    assert done.out.splitlines()[8:] == [f"account/hedge: Listening=False (MayWithdraw): {refused}"]
+    (found, _) = json.loads(feedmill("status", "fund", "xa/hedge", "-o", "json").out)
+    assert (found["kind"], found["state"], found["lastFill"]) == (
+        "ExchangeAccount",
+        "Listening",
+        "2026-01-01T00:00:00Z",
+    )
+
+
+def test_how_many_accounts_are_heard_is_not_guessed(api: Any, feedmill: Any, kit: Any) -> None:
+    pool = {"replicas": 1, "updated": 1, "ready": 1}
+    api.add("feedpipelines", kit.pipeline("main", kit.READY, **kit.GOOD_PIPELINE, accounts=pool))
+    assert feedmill("status").lines[1][7:10] == ["1/1", "?", "1/1"]
+
+
+def test_one_account_is_told_with_its_conditions(api: Any, feedmill: Any, kit: Any) -> None:
+    found = kit.account("fund", kit.condition("Ready", *LISTENING[1:]), kit.condition(*LISTENING), state="Listening")
+    api.add("exchangeaccounts", found)
+    done = feedmill("status", "account/fund")
+    assert done.code == 0
+    assert "account/fund: binance/Spot, Secret fund-key, listened to by pipeline/main" in done.out
+    assert [line[:4] for line in done.lines if line[:1] == ["Listening"]] == [
+        ["Listening", "True", done.lines[-1][2], "Listening"]
+    ]
+    assert "no pods" not in done.out
+
+
+def test_who_may_not_see_accounts_sees_the_rest(api: Any, feedmill: Any, kit: Any) -> None:
+    api.forbidden.add("GET */exchangeaccounts*")
+    api.add("exchangefeeds", kit.feed("btc", kit.READY, **kit.GOOD_FEED))
+    assert feedmill("status").code == 0
+    assert feedmill("status", "btc").code == 0
+
+
+def test_an_account_has_no_pods_to_act_on(api: Any, feedmill: Any, kit: Any) -> None:
+    api.add("exchangeaccounts", kit.account("fund"))
+    for command in ("logs", "lag", "pause", "restart", "reload", "gaps"):
+        done = feedmill(command, "account/fund")
+        assert done.code == 2, command
+        assert "an account has no pods of its own: name its pipeline (pipeline/NAME)" in done.err

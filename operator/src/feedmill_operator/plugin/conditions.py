@@ -10,7 +10,7 @@ TROUBLE_WHEN_TRUE = ("Paused", "Suspended")
 """Conditions worth a line when they hold. Progressing is one only while Ready does not hold."""
 GOOD_WHEN_TRUE = (
     "Accepted", "RedisReachable", "PostgresReachable", "ReceiverAvailable", "DistributorAvailable",
-    "ProcessorAvailable", "DataFresh", "BackupHealthy",
+    "ProcessorAvailable", "AccountsAvailable", "Listening", "DataFresh", "KeySound", "BackupHealthy",
 )  # fmt: skip
 """In the order in which one causes another."""
 

@@ -15,17 +15,18 @@ from feedmill import __version__
 if TYPE_CHECKING:
     from feedmill_operator.plugin.cluster import Cluster
 
-HELP = """Look at Feedmill's feeds and pipelines in a cluster, and pause, restart or reload them.
+HELP = """Look at Feedmill's feeds, pipelines and accounts in a cluster, and pause, restart or reload them.
 
 \b
   kubectl feedmill status              what is Ready, what is not, and why
-  kubectl feedmill status btc          one feed or pipeline: conditions and pods
+  kubectl feedmill status btc          one feed, pipeline or account: conditions and pods
   kubectl feedmill logs btc -f         logs of all its processes, readable
   kubectl feedmill lag                 how far behind each shard is, now
   kubectl feedmill gaps --since 1d     what is or was missing
   kubectl feedmill reload btc          take a changed manifest now, and see that every pod does
 
-NAME is a feed or a pipeline; where both have that name, write feed/NAME (xf/NAME) or pipeline/NAME (fpl/NAME).
+NAME is a feed or a pipeline; where both have that name, write feed/NAME (xf/NAME) or pipeline/NAME (fpl/NAME). status
+takes accounts too (account/NAME, xa/NAME).
 Exit codes: 0 all is well, 1 something is not or could not be done, 2 a name or an option is wrong.
 """
 
@@ -57,6 +58,10 @@ Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Look i
 Names = Annotated[
     list[str] | None,
     typer.Argument(help="Feeds or pipelines. None = all.", metavar="NAME", show_default=False),
+]
+Shown = Annotated[
+    list[str] | None,
+    typer.Argument(help="Feeds, pipelines or accounts. None = all.", metavar="NAME", show_default=False),
 ]
 Chosen = Annotated[list[str] | None, typer.Argument(help="Feeds or pipelines.", metavar="NAME", show_default=False)]
 Every = Annotated[bool, typer.Option("--all", help="All feeds and pipelines of the namespace.")]
@@ -100,7 +105,7 @@ _root.__doc__ = HELP
 @app.command()
 def status(
     context: typer.Context,
-    wanted: Names = None,
+    wanted: Shown = None,
     everywhere: Everywhere = False,
     output: Output = "table",
     namespace: Namespace = None,
@@ -135,7 +140,7 @@ def logs(
         typer.Option(
             "--role",
             metavar="ROLE",
-            help="receiver, distributor; of a pipeline processor, migration, maintenance, redis, postgres.",
+            help="receiver, distributor; of a pipeline processor, accounts, migration, maintenance, redis, postgres.",
             show_default="all",
         ),
     ] = None,
@@ -349,8 +354,8 @@ def restart(
 ) -> None:
     """Replace its pods once, new before old.
 
-    Nothing that was captured is lost. A pipeline's are its processors; name its feeds too to restart those. A changed
-    manifest or Secret needs no restart: it is taken up by running pods (see reload).
+    Nothing that was captured is lost. A pipeline's are its processors and account receivers; name its feeds too to
+    restart those. A changed manifest or Secret needs no restart: it is taken up by running pods (see reload).
 
     \b
     kubectl feedmill restart btc

@@ -7,7 +7,7 @@ change of a pod's annotations makes it do so at once. The processes say in ``/he
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from feedmill_operator import names
@@ -21,7 +21,7 @@ from feedmill_operator.plugin.errors import PluginError
 from feedmill_operator.plugin.target import Target, find, labels_of, pods
 
 CONFIG_FILE = "resources.yaml"
-_HOT = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR)
+_HOT = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS)
 """Roles that take a change while they run; a Job reads it when it starts."""
 
 
@@ -57,7 +57,7 @@ def _reload(cluster: Cluster, target: Target, wait: bool, timeout: int) -> bool:
         raise PluginError(f"{target} has no pods that could reload: see kubectl feedmill status {target}")
     _touch(cluster, own, wanted)
     if not wait:
-        text.say(f"{target}: {len(own)} pods asked to take configuration {wanted}")
+        text.say(f"{target}: {len(own)} pods asked to take configuration {_told(wanted)}")
         return True
     touched = {_uid(pod) for pod in own}
 
@@ -70,14 +70,14 @@ def _reload(cluster: Cluster, target: Target, wait: bool, timeout: int) -> bool:
         _touch(cluster, [pod for pod in now if _uid(pod) not in touched], wanted)
         touched.update(_uid(pod) for pod in now)
         found = progress(ask_all(cluster, now), wanted)
-        told = f"{target}: {found.taken} of {found.total} pods work with configuration {wanted}"
+        told = f"{target}: {found.taken} of {found.total} pods work with configuration {_told(wanted)}"
         return found.done and found.total > 0, "\n".join([told, *(f"  {line}" for line in found.lines)])
 
     return until(look, timeout, f"kubectl feedmill logs {target} --level warning tells why")
 
 
-def progress(answers: Sequence[Answer], wanted: str) -> Progress:
-    """Which pods say that they work with ``wanted``."""
+def progress(answers: Sequence[Answer], wanted: Mapping[str, str]) -> Progress:
+    """Which pods say that they work with the configuration ``wanted`` of their role."""
     lines = []
     taken = 0
     for answer in answers:
@@ -86,7 +86,7 @@ def progress(answers: Sequence[Answer], wanted: str) -> Progress:
             lines.append(f"{answer.pod}: {answer.why}")
         elif not isinstance(section, dict):
             lines.append(f"{answer.pod}: does not say which configuration it works with (an older image?)")
-        elif section.get("hash") == wanted:
+        elif section.get("hash") == wanted.get(answer.role):
             taken += 1
         elif section.get("error"):
             lines.append(f"{answer.pod}: stays with {section.get('hash')}: {section['error']}")
@@ -110,17 +110,32 @@ def _written(cluster: Cluster, target: Target) -> tuple[bool, str]:
     return False, f"{target}: waiting for the operator to work on the last change"
 
 
-def _wanted(cluster: Cluster, target: Target) -> str:
-    from feedmill.resources.confighash import config_hash
-
+def _wanted(cluster: Cluster, target: Target) -> dict[str, str]:
+    """Role -> hash of its newest configuration."""
     name = names.feed_config(target.name) if target.is_feed else names.pipeline_config(target.name)
-    found = cluster.read(kinds.CONFIG_MAP, target.namespace, name)
+    found = _hash(cluster, target, name)
     if found is None:
         raise PluginError(
             f"the operator has made no configuration of {target} (ConfigMap {name}): "
             f"see kubectl feedmill status {target}"
         )
-    return config_hash({CONFIG_FILE: str((found.get("data") or {}).get(CONFIG_FILE, ""))})
+    wanted = dict.fromkeys(_HOT, found)
+    if not target.is_feed:
+        wanted[names.ACCOUNTS] = _hash(cluster, target, names.accounts_config(target.name)) or ""
+    return wanted
+
+
+def _hash(cluster: Cluster, target: Target, config_map: str) -> str | None:
+    from feedmill.resources.confighash import config_hash
+
+    found = cluster.read(kinds.CONFIG_MAP, target.namespace, config_map)
+    return None if found is None else config_hash({CONFIG_FILE: str((found.get("data") or {}).get(CONFIG_FILE, ""))})
+
+
+def _told(wanted: Mapping[str, str]) -> str:
+    """The hash; of a pipeline with account receivers both."""
+    main, accounts = wanted[names.PROCESSOR], wanted[names.ACCOUNTS]
+    return main if accounts in ("", main) else f"{main} (account receivers: {accounts})"
 
 
 def _own(cluster: Cluster, target: Target) -> list[Manifest]:
@@ -134,7 +149,7 @@ def _own(cluster: Cluster, target: Target) -> list[Manifest]:
     ]
 
 
-def _touch(cluster: Cluster, own: Sequence[Manifest], wanted: str) -> None:
+def _touch(cluster: Cluster, own: Sequence[Manifest], wanted: Mapping[str, str]) -> None:
     """RELOAD differs each time: the hash alone may stand there already, and then nothing would change."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     for pod in own:
@@ -143,7 +158,7 @@ def _touch(cluster: Cluster, own: Sequence[Manifest], wanted: str) -> None:
                 kinds.POD,
                 str(pod["metadata"]["namespace"]),
                 str(pod["metadata"]["name"]),
-                {names.CONFIG_HASH: wanted, names.RELOAD: now},
+                {names.CONFIG_HASH: wanted[labels_of(pod)[names.COMPONENT]], names.RELOAD: now},
             )
         except ApiError as error:
             if error.status != 404:  # Gone meanwhile.

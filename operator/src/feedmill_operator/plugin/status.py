@@ -13,7 +13,7 @@ from feedmill_operator.kube.api import Manifest
 from feedmill_operator.plugin import text
 from feedmill_operator.plugin.cluster import Cluster
 from feedmill_operator.plugin.conditions import Said, conditions, in_order, readiness, troubles
-from feedmill_operator.plugin.target import Target, everything, find_all, labels_of, pods
+from feedmill_operator.plugin.target import EVERY, Target, everything, find_all, labels_of, pods
 
 _STYLES = {"True": "green", "False": "red", "Unknown": "yellow"}
 
@@ -22,17 +22,17 @@ def run(cluster: Cluster, namespace: str | None, wanted: Sequence[str], *, as_js
     """Print; 0 when everything shown is Ready (or suspended by its user), else 1. None = all namespaces."""
     if wanted:
         assert namespace is not None
-        found = find_all(cluster, namespace, wanted)
+        found = find_all(cluster, namespace, wanted, EVERY)
     else:
-        found = everything(cluster, namespace)
+        found = everything(cluster, namespace, EVERY)
     if as_json:
         text.say(json.dumps([document(target) for target in found], indent=2))
     elif not found:
         where = "no namespace has" if namespace is None else f"namespace {namespace} has no"
         word = "a" if namespace is None else ""
         text.tell(
-            f"{where} {word} feed or pipeline: kubectl apply -f examples/kubernetes/ makes some, -n chooses another "
-            "namespace, -A all".replace("  ", " ")
+            f"{where} {word} feed, pipeline or account: kubectl apply -f examples/kubernetes/ makes some, -n chooses "
+            "another namespace, -A all".replace("  ", " ")
         )
     else:
         _tables(found, namespace is None)
@@ -56,16 +56,21 @@ class Row:
     config: tuple[int, int] | None
     """(pods that work with the newest configuration, pods that should)."""
     feeds: int | None
+    state: str | None
+    """Of an account, in a word."""
+    last_fill: str | None
+    accounts: tuple[int, int] | None
+    """(listened to, to be listened to) of a pipeline."""
 
 
 def row(manifest: Mapping[str, Any]) -> Row:
     status = manifest.get("status") or {}
     counts = {
         role: (int(found.get("ready") or 0), int(found.get("replicas") or 0))
-        for role in ("receiver", "distributor", "processor")
+        for role in ("receiver", "distributor", "processor", "accounts")
         if isinstance(found := status.get(role), Mapping)
     }
-    config = status.get("config")
+    config, pool = status.get("config"), status.get("accounts") or {}
     return Row(
         readiness(manifest),
         status.get("data"),
@@ -73,6 +78,9 @@ def row(manifest: Mapping[str, Any]) -> Row:
         counts,
         (int(config.get("acknowledged") or 0), int(config.get("pods") or 0)) if isinstance(config, Mapping) else None,
         status.get("feeds"),
+        status.get("state"),
+        status.get("lastFill"),
+        (int(pool["listening"]), int(pool["enabled"])) if {"listening", "enabled"} <= pool.keys() else None,
     )
 
 
@@ -91,6 +99,9 @@ def document(target: Target) -> dict[str, Any]:
         "pods": {role: {"ready": ready, "wanted": wanted} for role, (ready, wanted) in made.pods.items()},
         "config": None if made.config is None else {"acknowledged": made.config[0], "pods": made.config[1]},
         "feeds": made.feeds,
+        "state": made.state,
+        "lastFill": made.last_fill,
+        "accounts": None if made.accounts is None else {"listening": made.accounts[0], "enabled": made.accounts[1]},
         "paused": target.paused,
         "suspended": target.suspended,
         "conditions": [
@@ -101,21 +112,30 @@ def document(target: Target) -> dict[str, Any]:
 
 
 def _tables(found: Sequence[Target], namespaces: bool) -> None:
-    pipelines = [target for target in found if not target.is_feed]
+    accounts = [target for target in found if target.is_account]
     feeds = [target for target in found if target.is_feed]
+    pipelines = [target for target in found if not (target.is_feed or target.is_account)]
     now = time.time()
     lead = ["NAMESPACE"] if namespaces else []
     if pipelines:
         columns = ["PIPELINE", "READY", "REASON", "REDIS", "POSTGRES", "FEEDS", "LAG", "PROCESSORS", "CONFIG", "AGE"]
-        text.table([*lead, *columns], [_pipeline(target, namespaces, now) for target in pipelines])
+        # Many pipelines listen to no account.
+        listens = any("accounts" in row(target.manifest).pods for target in pipelines)
+        columns[8:8] = ["ACCOUNTS"] if listens else []
+        text.table([*lead, *columns], [_pipeline(target, namespaces, now, listens=listens) for target in pipelines])
     if pipelines and feeds:
         text.say()
     if feeds:
         columns = ["FEED", "READY", "REASON", "DATA", "LAG", "RECEIVERS", "DISTRIBUTORS", "CONFIG", "AGE"]
         text.table([*lead, *columns], [_feed(target, namespaces, now) for target in feeds])
+    if accounts and (pipelines or feeds):
+        text.say()
+    if accounts:
+        columns = ["ACCOUNT", "READY", "REASON", "EXCHANGE", "STATE", "FILL", "AGE"]
+        text.table([*lead, *columns], [_account(target, namespaces, now) for target in accounts])
 
 
-def _pipeline(target: Target, namespaces: bool, now: float) -> list[Any]:
+def _pipeline(target: Target, namespaces: bool, now: float, *, listens: bool) -> list[Any]:
     made = row(target.manifest)
     found = conditions(target.manifest)
     return [
@@ -127,6 +147,7 @@ def _pipeline(target: Target, namespaces: bool, now: float) -> list[Any]:
         text.number(made.feeds),
         made.lag or text.UNKNOWN,
         _share(made.pods.get("processor")),
+        *([_share(made.accounts) if "accounts" in made.pods else ("-", "")] if listens else []),
         _share(made.config),
         _age(target.manifest, now),
     ]
@@ -146,6 +167,26 @@ def _feed(target: Target, namespaces: bool, now: float) -> list[Any]:
         _share(made.config),
         _age(target.manifest, now),
     ]
+
+
+def _account(target: Target, namespaces: bool, now: float) -> list[Any]:
+    made = row(target.manifest)
+    return [
+        *([target.namespace] if namespaces else []),
+        target.name,
+        _ready(made.ready),
+        made.ready.reason,
+        _exchange(target.manifest),
+        made.state or text.UNKNOWN,
+        # That no fill is known says little: it may never have had one.
+        text.age(text.since(made.last_fill, now)) if made.last_fill else "-",
+        _age(target.manifest, now),
+    ]
+
+
+def _exchange(manifest: Manifest) -> str:
+    found = (manifest.get("spec") or {}).get("exchange") or {}
+    return f"{found.get('name') or text.UNKNOWN}/{found.get('market') or text.UNKNOWN}"
 
 
 def _ready(said: Said) -> tuple[str, str]:
@@ -183,7 +224,11 @@ def _detail(cluster: Cluster, target: Target) -> None:
     status = target.manifest.get("status") or {}
     now = time.time()
     text.say()
-    text.say(f"{target}: image {status.get('image') or text.UNKNOWN}, {_configured(status)}")
+    if target.is_account:
+        secret = ((target.manifest.get("spec") or {}).get("credentialsSecretRef") or {}).get("name")
+        text.say(f"{target}: {_exchange(target.manifest)}, Secret {secret}, listened to by pipeline/{target.pipeline}")
+    else:
+        text.say(f"{target}: image {status.get('image') or text.UNKNOWN}, {_configured(status)}")
     if target.is_feed and status.get("rejected"):
         text.say(f"the exchange does not give: {', '.join(status['rejected'])}")
     said = list(conditions(target.manifest).values())
@@ -198,6 +243,8 @@ def _detail(cluster: Cluster, target: Target) -> None:
         )
     else:
         text.say(str(readiness(target.manifest)))
+    if target.is_account:
+        return
     own = [pod for pod in pods(cluster, target.namespace) if target.owns(pod)]
     text.say()
     if not own:

@@ -36,13 +36,14 @@ class AccountReconciler:
             return None
         refusal = await self._refusal(key, account, view)
         pool = tools.catalog.pool(key.namespace, base.pipeline_of(body))
+        generation = int(body["metadata"]["generation"])
         facts = AccountFacts(
-            generation=int(body["metadata"]["generation"]),
+            generation=generation,
             before=body.get("status") or {},
             refusal=refusal,
             suspended=isinstance(account, ExchangeAccount) and account.spec.suspend,
             trouble=pool.trouble if isinstance(view, PipelineView) else None,
-            said=pool.said.get(f"{key.namespace}/{key.name}"),
+            said=pool.of(f"{key.namespace}/{key.name}", generation),
         )
         status = account_status(facts, base.now())
         wait = await base.finish(tools, key, kinds.ACCOUNT, body, status, Work())

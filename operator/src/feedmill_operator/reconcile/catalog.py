@@ -126,6 +126,9 @@ class Catalog:
         mine = [key for key in self.dependents(namespace, pipeline) if key.kind == kinds.ACCOUNT.kind]
         if before.trouble != after.trouble:
             return mine
-        names = before.said.keys() | after.said.keys()
-        changed = {name for name in names if before.said.get(name) != after.said.get(name)}
-        return [key for key in mine if f"{key.namespace}/{key.name}" in changed]
+
+        def known(view: PoolView, key: Key) -> object:
+            name = f"{key.namespace}/{key.name}"
+            return view.said.get(name), view.generations.get(name)
+
+        return [key for key in mine if known(before, key) != known(after, key)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from feedmill_operator.reconcile.account_said import AccountSaid
@@ -117,6 +117,15 @@ class PoolView:
     """Why nobody listens to any account."""
     said: Mapping[str, AccountSaid] = field(default_factory=dict)
     """By ``namespace/name``."""
+    generations: Mapping[str, int] = field(default_factory=dict)
+    """Of the accounts that the newest configuration was made of."""
+
+    def of(self, name: str, generation: int) -> AccountSaid | None:
+        """What is said of an account whose spec is of this generation by now."""
+        found = self.said.get(name)
+        if found is None or self.generations.get(name) == generation:
+            return found
+        return replace(found, current=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.catalog import PipelineView
 from feedmill_operator.reconcile.facts import Migration, PipelineFacts, PoolView, Role
 from feedmill_operator.reconcile.queue import Key
-from feedmill_operator.reconcile.reasons import Reason
+from feedmill_operator.reconcile.reasons import Reason, Type
 from feedmill_operator.reconcile.store import Live, Ref
 from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal, read_pipeline
@@ -38,6 +38,8 @@ class PipelineReconciler:
         self._tools = tools
         self._built: dict[Key, tuple[object, list[Manifest]]] = {}
         """What was last built, and of what."""
+        self._generations: dict[Key, dict[str, int]] = {}
+        """Of the accounts it was built of."""
 
     async def reconcile(self, key: Key) -> float | None:
         tools = self._tools
@@ -45,6 +47,7 @@ class PipelineReconciler:
         if body is None or base.going(body):
             base.forget(tools, key)
             self._built.pop(key, None)
+            self._generations.pop(key, None)
             self._show(key, None)
             self._tell(key, None)
             return None
@@ -112,6 +115,7 @@ class PipelineReconciler:
         built = self._built.get(key)
         if built is None or built[0] != version:
             built = self._built[key] = (version, list(build_pipeline(inputs)))
+            self._generations[key] = {"/".join(each.key): each.metadata.generation or 0 for each in inputs.accounts}
         return built[1]
 
     def _show(self, key: Key, view: PipelineView | None) -> None:
@@ -225,7 +229,6 @@ class PipelineReconciler:
         applied = refusal is None and not paused and bool(manifests)
         config = self._config(key, manifests, names.pipeline_config(key.name), applied=applied)
         accounts = self._accounts(key, body, pipeline, manifests, applied=applied)
-        self._tell(key, pool.view(accounts, key.namespace, key.name, suspended=suspended))
         spec = pipeline.spec if pipeline is not None else None
         facts = PipelineFacts(
             generation=int(body["metadata"]["generation"]),
@@ -248,6 +251,9 @@ class PipelineReconciler:
             feeds=feeds if feeds is not None else before.get("feeds"),
             backup=bool((body.get("spec") or {}).get("backup")),
         )
+        available = status.pipeline_findings(facts).get(Type.ACCOUNTS_AVAILABLE)
+        generations = self._generations.get(key) if applied else None
+        self._tell(key, pool.view(accounts, available, key.name, generations))
         if applied:
             await base.spread_config(tools, key, (processor,), config, changed=work.config_changed)
             if accounts is not None:

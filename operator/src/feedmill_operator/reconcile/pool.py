@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from feedmill_operator.reconcile import judge
 from feedmill_operator.reconcile.account_said import AccountSaid, Counts, best
 from feedmill_operator.reconcile.conditions import Finding, no
 from feedmill_operator.reconcile.facts import PoolView, Role
@@ -13,25 +13,22 @@ from feedmill_operator.reconcile.reasons import Reason
 WHAT = "account receiver"
 
 
-def view(role: Role | None, namespace: str, pipeline: str, *, suspended: bool) -> PoolView:
-    """``role`` None: there are none, since nobody asks for any."""
-    if suspended:
-        look = f"see `kubectl -n {namespace} get fpl {pipeline}`"
-        return PoolView(no(Reason.SUSPENDED, f"its FeedPipeline {pipeline} is suspended (spec.suspend): {look}"))
-    if role is None:
+def view(
+    role: Role | None, available: Finding | None, pipeline: str, generations: Mapping[str, int] | None = None
+) -> PoolView:
+    """``available``: what their pipeline says of them. None: there are none, since nobody asks for any."""
+    if role is None or available is None:
         return PoolView()
+    if available.reason is Reason.SUSPENDED:
+        return PoolView(no(Reason.SUSPENDED, f"its FeedPipeline {pipeline} is suspended (spec.suspend)"))
     heard: dict[str, list[AccountSaid]] = {}
     for _, answer in sorted(role.answers.items()):
         current = bool(role.config_hash) and answer.config_hash == role.config_hash
         for name, said in answer.manifests.items():
             heard.setdefault(name, []).append(replace(said, current=current))
-    chosen = {name: best(told) for name, told in sorted(heard.items())}
-    return PoolView(_trouble(role, namespace), {name: said for name, said in chosen.items() if said is not None})
-
-
-def _trouble(role: Role, namespace: str) -> Finding | None:
-    found = judge.availability(role, WHAT, namespace)
-    return None if found.holds else no(found.reason, found.message)
+    chosen = ((name, best(told)) for name, told in sorted(heard.items()))
+    known = {name: found for name, found in chosen if found is not None}
+    return PoolView(None if available.holds else available, known, generations or {})
 
 
 def counts(role: Role) -> Counts | None:
