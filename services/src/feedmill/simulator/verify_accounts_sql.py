@@ -48,19 +48,20 @@ ANALYZE f_fills; ANALYZE f_orders;
 CREATE TEMP TABLE lost_transfers AS
     WITH told AS (
         SELECT account_id, asset, amount, ns, account, shard,
-               row_number() OVER (PARTITION BY account_id, asset, amount ORDER BY ns) AS nth FROM f_transfers
+               row_number() OVER (PARTITION BY account_id, asset, amount, ns) AS nth FROM f_transfers
     ), kept AS (
-        SELECT account_id, asset, change, row_number() OVER (PARTITION BY account_id, asset, change) AS nth
+        SELECT account_id, asset, change, venue_ns,
+               row_number() OVER (PARTITION BY account_id, asset, change, venue_ns) AS nth
         FROM balance_changes WHERE account_id IN (SELECT account_id FROM mine) AND change <> 0
     )
     SELECT t.*, EXISTS (SELECT FROM gaps g WHERE g.shard = t.shard AND g.channel = 'Account'
         AND coalesce(g.from_ns, 0) <= t.ns AND t.ns <= coalesce(g.to_ns, 9223372036854775807)) AS in_gap,
         k.nth IS NULL AS lost
     FROM told t FULL JOIN kept k
-        ON (k.account_id, k.asset, k.change, k.nth) = (t.account_id, t.asset, t.amount, t.nth)
+        ON (k.account_id, k.asset, k.change, k.venue_ns, k.nth) = (t.account_id, t.asset, t.amount, t.ns, t.nth)
     WHERE t.nth IS NULL OR k.nth IS NULL
 """
-"""Transfers have no key that ledger and venue share: equal amounts are counted against each other."""
+"""Transfers have no key that ledger and venue share: those of one amount at one time are counted against each other."""
 
 _IN_MINE = "account_id IN (SELECT account_id FROM mine)"
 _NAMED = "JOIN mine m ON m.account_id = t.account_id"
