@@ -39,7 +39,7 @@ def test_verdicts(found: Permissions, level: Level, words: str) -> None:
 def test_policy_flags_what_it_allows() -> None:
     verdict = judge(replace(GOOD, withdraw=True), allow_withdraw=True, now_ns=NOW)
     assert verdict.level is Level.WARNING
-    assert "allowed by --allow-withdraw" in str(verdict)
+    assert "allowed by your policy" in str(verdict)
 
 
 @given(permissions, st.booleans())

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from feedmill.accounts.fields import Secrets
 
 EXPIRES_SOON_NS = 14 * 86_400 * SECOND
+MAY_WITHDRAW = "the key may withdraw"
+"""How the finding begins that only a policy allows."""
+_RENEW = "make a new one, then feedmill accounts rotate-key (of an ExchangeAccount: write it into its Secret)"
 
 
 class Level(StrEnum):
@@ -62,17 +65,19 @@ def judge(found: Permissions, *, allow_withdraw: bool, now_ns: int) -> Verdict:
     if found.read is False:
         refused.append("the key may not read the account: allow reading at the exchange")
     if found.expires_ns is not None and found.expires_ns <= now_ns:
-        refused.append("the key has expired: make a new one, then feedmill accounts rotate-key")
+        refused.append(f"the key has expired: {_RENEW}")
     if found.withdraw:
-        text = "the key may withdraw: take that right away at the exchange"
+        text = f"{MAY_WITHDRAW}: take that right away at the exchange"
         if allow_withdraw:
-            warned.append(f"{text} (allowed by --allow-withdraw)")
+            warned.append(f"{text} (allowed by your policy)")
         else:
-            refused.append(f"{text}, or say --allow-withdraw")
+            refused.append(
+                f"{text}, or say --allow-withdraw (for all accounts: spec.accounts.permissions.withdraw: Flag)"
+            )
     if found.expires_ns is not None and now_ns < found.expires_ns <= now_ns + EXPIRES_SOON_NS:
         hours = (found.expires_ns - now_ns) // (3600 * SECOND)
         left = f"{hours // 24} days" if hours >= 48 else f"{hours} hours"
-        warned.append(f"the key expires in {left}: make a new one, then feedmill accounts rotate-key")
+        warned.append(f"the key expires in {left}: {_RENEW}")
     if found.transfer:
         warned.append("the key may transfer between accounts: take that right away at the exchange")
     if found.trade:

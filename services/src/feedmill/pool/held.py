@@ -54,6 +54,8 @@ class Held:
     """Only the user can mend that."""
     tries: int = 0
     again_at: float = 0.0
+    last_fill_ns: int = 0
+    """Of the newest fill stored since it is held; 0 = none."""
     owned: bool = False
     """Whether the streams of its name are known to be its own."""
     leaving: bool = False

@@ -21,6 +21,8 @@ class _Mount:
     version: int = 0
     """Grows with each change."""
     error: str = ""
+    invalid: bool = False
+    """They are there, and not of the form that the market takes."""
 
 
 class Mounts:
@@ -51,24 +53,29 @@ class Mounts:
         found = self._mounts.get(account)
         return found.error if found is not None else ""
 
+    def is_invalid(self, account: str) -> bool:
+        """Whether its secrets are there and cannot be used."""
+        found = self._mounts.get(account)
+        return found is not None and bool(found.error) and found.invalid
+
     async def look(self, accounts: Iterable[str]) -> None:
         """Read the secrets of these."""
         names = set(accounts)
         for name in self._mounts.keys() - names:
             del self._mounts[name]
-        found: dict[str, Secrets | str] = {
-            name: f"ExchangeAccount {name}: is in no manifest that this process has" for name in names
+        found: dict[str, Secrets | Exception] = {
+            name: ConfigError(f"ExchangeAccount {name}: is in no manifest that this process has") for name in names
         }
         if wanted := [self.declared[name] for name in sorted(names) if name in self.declared]:
             found |= await asyncio.to_thread(self._read, wanted)
         changed = False
         for name, got in found.items():
             mount = self._mounts.setdefault(name, _Mount())
-            if isinstance(got, str):
-                if mount.error != got:
-                    mount.error = got
+            if isinstance(got, Exception):
+                if mount.error != str(got):
+                    mount.error, mount.invalid = str(got), isinstance(got, SecretsError)
                     effect = "the former ones stay in use" if mount.secrets is not None else "it is not listened to"
-                    self._log.warning("account.secret_unreadable", account=name, cause=got, effect=effect)
+                    self._log.warning("account.secret_unreadable", account=name, cause=mount.error, effect=effect)
                     changed = True
             elif got != mount.secrets:
                 mount.secrets, mount.error, mount.version = got, "", mount.version + 1
@@ -78,8 +85,8 @@ class Mounts:
         if changed:
             self._changed()
 
-    def _read(self, wanted: list[Declared]) -> dict[str, Secrets | str]:
-        found: dict[str, Secrets | str] = {}
+    def _read(self, wanted: list[Declared]) -> dict[str, Secrets | Exception]:
+        found: dict[str, Secrets | Exception] = {}
         for each in wanted:
             where = f"ExchangeAccount {each.name}: spec.credentialsSecretRef"
             try:
@@ -87,5 +94,5 @@ class Mounts:
                     raise ConfigError(f"names Secret {each.secret!r}: give --secrets-dir with its files in it")
                 found[str(each.name)] = mounted.read(SecretsDir(self._folder), each.secret, each.exchange, each.market)
             except (ConfigError, SecretsError) as error:
-                found[str(each.name)] = f"{where}: {error}"
+                found[str(each.name)] = type(error)(f"{where}: {error}")
         return found

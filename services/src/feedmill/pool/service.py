@@ -255,6 +255,10 @@ class Pool:
     def _stored(self, store: AccountStore, batch: Batch) -> None:
         self.hints.give(account_ref(store.account), store.position)
         self.meter.stored(store, batch)
+        held = self.holdings.held.get(store.account)
+        if held is not None:
+            times = (fill.exchange_ns for _, block in batch.blocks for fill in block.fills)
+            held.last_fill_ns = max(held.last_fill_ns, *times, 0)
 
     def _gone(self, name: str) -> None:
         self.hints.drop(account_ref(name))

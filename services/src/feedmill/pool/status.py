@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedmill.pool import measures
 from feedmill.pool.held import State
+from feedmill.pool.manifests import manifests
 from feedmill.processor.status import breaker
 from feedmill.shared.postgres import remedy_of
 
@@ -25,6 +26,7 @@ def install(pool: Pool) -> None:
     health = pool.health
     health.condition("accounts", lambda: working(pool))
     health.detail("accounts", lambda: accounts(pool))
+    health.detail("manifests", lambda: manifests(pool.holdings.held, pool.declaring.refused, pool.mounts))
     health.detail("leases", pool.seats.document)
     health.detail("latency", pool.meter.latencies.document)
     health.detail("redis", lambda: redis(pool))
