@@ -20,6 +20,7 @@ import redis
 from feedmill.cli.query import database
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from feedmill.local.embedded.files import DirLock
+from feedmill.local.embedded.server import EmbeddedServer
 from feedmill.shared.events import EventBlock, Trade, encode
 from feedmill.shared.keys import ShardRef
 
@@ -95,7 +96,7 @@ def test_the_server_of_a_running_manager_is_used_at_once(data_dir: Path, monkeyp
         try:
             assert DirLock.is_held(data_dir)
             # Without trying to start one, which waits for whoever has the folder.
-            monkeypatch.delattr(EmbeddedPostgres, "start")
+            monkeypatch.delattr(EmbeddedServer, "start")
             with database(data_dir) as (url, _):
                 assert url == server.url
         finally:

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from feedmill.local.demo.account_figures import OPEN, AccountFigures, AccountsSeen, OrderChange
+from feedmill.local.demo.accounts import Latencies
+from feedmill.local.view import duration_ms
 from feedmill.shared.events import Side
 
 PLACES = Decimal("0.00000001")
@@ -51,7 +53,7 @@ def panel(seen: AccountsSeen) -> Group | None:
         return None
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("account", no_wrap=True, overflow="ellipsis")
-    for column, least in (("orders", 6), ("open", 4), ("in parts", 8), ("filled", 6), ("cancelled", 9), ("fills", 6)):
+    for column, least in (("orders", 6), ("open", 4), ("parts", 5), ("filled", 6), ("cancelled", 9), ("fills", 6)):
         table.add_column(column, justify="right", no_wrap=True, min_width=least)
     table.add_column("gaps", justify="right", no_wrap=True, min_width=4)
     for account in seen.accounts:
@@ -79,6 +81,12 @@ def _line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def final_lines(accounts: Sequence[AccountFigures]) -> list[str]:
-    """Of the result: what each account did and holds."""
-    return [line for each in accounts for line in (f"{each.name}: {counts(each)}", f"  holds {held(each)}")]
+def final_lines(accounts: Sequence[AccountFigures], latencies: Latencies) -> list[str]:
+    """Of the result: what each account did and holds, and how long its events took from the socket to the commit."""
+    lines = []
+    for account in accounts:
+        p50, p99 = latencies.get(account.venue, (None, None))
+        lines.append(f"{account.name}: {counts(account)}")
+        lines.append(f"  holds {held(account)}")
+        lines.append(f"  from the socket to the commit: p50 {duration_ms(p50)}, p99 {duration_ms(p99)}")
+    return lines

@@ -14,12 +14,16 @@ from pathlib import Path
 from feedmill.local.demo.simulation import own_environment
 from feedmill.local.embedded.files import write_private
 from feedmill.local.errors import ManagerError
+from feedmill.local.status import ManagerStatus
 
 VENUES = ("binance/Spot", "deribit/Derivatives")
 """One account each."""
 RATE = 8.0
 """Actions a second of an account; an action is one to five events."""
 ADD_TIMEOUT = 60.0
+
+Latencies = dict[str, tuple[float | None, float | None]]
+"""Exchange market -> (p50, p99) in ms, of events of accounts from the socket to the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +102,14 @@ async def _add(account: DemoAccount, kek: Path, data_dir: Path) -> str:
     if process.returncode != 0:
         raise ManagerError(f"feedmill accounts add {account.name} failed: {said}")
     return said
+
+
+def latencies(status: ManagerStatus) -> Latencies:
+    """From what the account receivers say of themselves."""
+    found: Latencies = {}
+    for service in status.services:
+        if service.role == "accounts":
+            for venue, stretches in ((service.health or {}).get("latency") or {}).items():
+                stretch = stretches.get("receiveToCommit") or {}
+                found[venue] = stretch.get("p50Ms"), stretch.get("p99Ms")
+    return found

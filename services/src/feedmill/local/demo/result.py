@@ -11,6 +11,7 @@ from rich.text import Text
 
 from feedmill.local.demo.account_figures import AccountFigures
 from feedmill.local.demo.account_view import final_lines
+from feedmill.local.demo.accounts import Latencies
 from feedmill.local.view import duration_ms
 from feedmill.simulator.report import Accounts, Report, VenueReport
 
@@ -39,6 +40,7 @@ class Result:
     letters: list[Letters] = field(default_factory=list)
     accounts: list[AccountFigures] = field(default_factory=list)
     """As stored at the end."""
+    account_latencies: Latencies = field(default_factory=dict)
     open_gaps: int = 0
     drained: bool = True
     recorded: bool = False
@@ -64,6 +66,9 @@ class Result:
                 for item in self.letters
             ],
             "accounts": [account.as_dict() for account in self.accounts],
+            "accountLatencyMilliseconds": {
+                venue: {"p50": p50, "p99": p99} for venue, (p50, p99) in sorted(self.account_latencies.items())
+            },
             "venues": self.report.as_dict()["venues"],
         }
 
@@ -170,7 +175,7 @@ def _of_accounts(result: Result) -> list[str]:
         missing = venue.accounts.emitted - venue.accounts.known
         if missing:
             lines.append(f"  {venue.venue}: {missing} accounts of the exchange are not in the database")
-    lines += [f"  {line}" for line in final_lines(result.accounts)]
+    lines += [f"  {line}" for line in final_lines(result.accounts, result.account_latencies)]
     if any(venue.accounts.flows["transfers"].in_gaps for venue in result.report.venues):
         lines.append("  transfers in gaps: Binance tells them by its stream only; the balances are right all the same")
     return lines

@@ -71,6 +71,7 @@ class Demo:
         self.accounts: list[accounts.DemoAccount] = []
         self._cut_ns: dict[str, int] = {}
         """Account -> when its connection was ended last; 0 = not yet."""
+        self._latencies: accounts.Latencies = {}
         self._stats: dict[str, dict[str, Any]] = {}
         self._simulation: Simulation | None = None
         self._logs = settings.folder / "logs"
@@ -127,6 +128,7 @@ class Demo:
         if self.result is not None:
             self.result.drained = session.outcome.drain.clean
             self.result.notes += session.outcome.drain.notes
+            self.result.account_latencies = self._latencies
             self.result.latencies = dict(result.latencies_of(session.outcome.figures))
 
     async def _during(self, session: LocalSession) -> None:
@@ -138,6 +140,7 @@ class Demo:
             await self._flow()
             await asyncio.gather(asyncio.sleep(GRACE), self._ask_for_transfers())
             await waits.until_settled(session.manager, self.accounts, self.display.say)
+            self._latencies = accounts.latencies(session.manager.status())
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
