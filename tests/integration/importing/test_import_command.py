@@ -23,7 +23,8 @@ from feedmill.cli.migrate import migrate_sync
 from feedmill.importing import load as loading
 from feedmill.importing import sources
 from feedmill.importing.mapping import Mapping
-from feedmill.importing.reading import plan
+from feedmill.importing.reading import check, plan
+from feedmill.importing.spool import Spool
 
 MAIN = ("--account", "main", "--exchange", "binance", "--market", "Spot")
 T0 = 1_769_860_800_000
@@ -163,12 +164,18 @@ async def test_a_run_that_was_broken_off_goes_on(
             raise ConnectionError("cut")
 
     connection = await asyncpg.connect(database_url)
+
+    async def load(progress: Callable[[int], None]) -> loading.Done:
+        with Spool() as spool:
+            checked = check(made, spool)
+            return await loading.Loader(connection, "f", mapping, Who("t", "t")).load(made, checked, spool, progress)
+
     try:
         with pytest.raises(ConnectionError, match="cut"):
-            await loading.Loader(connection, "f", mapping, Who("t", "t")).load(made, breaks)
+            await load(breaks)
         assert await connection.fetchval("SELECT count(*) FROM fills") == 30
         rest: list[int] = []
-        done = await loading.Loader(connection, "f", mapping, Who("t", "t")).load(made, rest.append)
+        done = await load(rest.append)
         assert (seen, rest) == ([0, 10, 20, 30], [30, 40, 50])
         assert (done.rows, done.inserted, done.equal) == (50, 50, True)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from feedmill.importing.mapping import Mapping, parse
 from feedmill.importing.reading import Checked, Plan, check, plan
 from feedmill.importing.secrets import Moved, move
 from feedmill.importing.shapes import CREDENTIALS
+from feedmill.importing.spool import Spool
 from feedmill.shared.config import read_text
 
 if TYPE_CHECKING:
@@ -166,8 +168,18 @@ def _import(job: _Job, parts: list[sources.Part]) -> None:
         raise ImportRefused(
             f"{job.file.name}: no table is known by its name ({', '.join(_names(parts))}): write a mapping with targets"
         )
-    with _progress() as progress:
-        checked = {each.part.name: check(each, _bar(progress, f"reading {each.part.name}", None)) for each in plans}
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(_progress())
+        # Secrets are never written to a file, not even to one without a name.
+        spools = {
+            each.part.name: stack.enter_context(Spool())
+            for each in plans
+            if each.target is not CREDENTIALS and not job.dry_run
+        }
+        checked: dict[str, Checked] = {}
+        for each in plans:
+            bar = _bar(progress, f"reading {each.part.name}", each.part.count())
+            checked[each.part.name] = check(each, spools.get(each.part.name), bar)
         if job.dry_run:
             progress.stop()
             _tell_plan(job, plans, checked, left)
@@ -191,18 +203,15 @@ def _import(job: _Job, parts: list[sources.Part]) -> None:
                     if each.target is CREDENTIALS:
                         assert ring is not None
                         moved = await move(connection, ring, each.rows(), Who.here())
-                await loader.prepare(
-                    set().union(*(checked[each.part.name].accounts for each in rows if each.target.account)),
-                    set().union(*(checked[each.part.name].symbols for each in rows)),
-                )
+                await loader.prepare((each, checked[each.part.name]) for each in rows)
             done: dict[str, Done] = {}
             for each in rows:
-                total = checked[each.part.name].rows
-                before = await loader.position(each.part.name)
+                name = each.part.name
+                total = checked[name].rows
                 # What was finished is compared anew: the database may have changed since.
-                finished = before.rows >= total
-                bar = _bar(progress, f"storing {each.part.name}", total)
-                done[each.part.name] = await loader.load(each, bar, again=finished)
+                finished = (await loader.position(name)).rows >= total
+                bar = _bar(progress, f"storing {name}", total)
+                done[name] = await loader.load(each, checked[name], spools[name], bar, again=finished)
             return done, moved
 
         done, moved = job.where.run("feedmill-import", work)
@@ -227,7 +236,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _bar(progress: Progress, what: str, total: int | None) -> Callable[[int], None]:
+def _bar(progress: Progress, what: str, total: int) -> Callable[[int], None]:
     task = progress.add_task(what, total=total)
     return lambda done: progress.update(task, completed=done)
 

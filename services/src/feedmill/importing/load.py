@@ -1,15 +1,14 @@
 """Rows into PostgreSQL: batches by COPY into a staged table, then one insert; each batch with its position.
 
 Keys are natural, so what is there already is left as it is, and a second run changes nothing. Every row of the file is
-then looked for in the database and compared by a hash of its content: the sums of both sides are the checksums.
+then looked for in the database by its key and compared by a hash of its fields: the sums of both sides, the file's made
+before and the other from what is stored, are the checksums.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import asyncpg
@@ -20,10 +19,12 @@ from feedmill.accounts.store import Account, Name, NewAccount
 from feedmill.exchanges.registry import get_venue
 from feedmill.importing import ImportRefused
 from feedmill.importing.mapping import Mapping
-from feedmill.importing.reading import Plan, Texts
+from feedmill.importing.reading import Checked, Plan
 from feedmill.importing.shapes import Field, Target
+from feedmill.importing.spool import Owner, Spool
 
-BATCH = 20_000
+BATCH = 50_000
+"""Rows of a transaction: what a run that is cut off does again."""
 
 
 @dataclass(slots=True)
@@ -45,24 +46,20 @@ def _hashed(target: Target) -> list[Field]:
     return [item for item in target.fields if item.name not in ("account", "symbol")]
 
 
-def row_hash(texts: list[str]) -> int:
-    """64 bits of MD5: made to find differences, not to withstand anybody."""
-    digest = hashlib.md5("|".join(texts).encode(), usedforsecurity=False).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
-
-
 def _stored_text(item: Field) -> str:
-    """SQL of a stored value as its text in the file."""
+    """SQL of a stored value as its text in the file; null is an empty text to ``concat``."""
     if not item.column:  # The begin of a candle.
-        return "(extract(epoch FROM t.open_time) * 1000000000)::bigint::text"
-    value = f"trim_scale(t.{item.column})" if item.type == "numeric" else f"t.{item.column}"
-    return f"coalesce({value}::text, '')"
+        return "(extract(epoch FROM t.open_time) * 1000000000)::bigint"
+    if item.type == "numeric":
+        return f"trim_scale(t.{item.column})"
+    return f"t.{item.column}{'::text' if item.type == 'boolean' else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """SQL of one target."""
+    """SQL of one target. ``$1`` and so on: ids by the number of the owner, as ``owners`` says."""
 
+    owners: tuple[str, ...]
     stage: str
     insert: str
     current: str
@@ -73,43 +70,42 @@ class Statements:
         owners = [name for name, has in (("account_id", target.account), ("instrument_id", target.instrument)) if has]
         hashed = _hashed(target)
         staged = ", ".join(f"{item.name} {item.type}" for item in hashed)
-        values = {item.column: _staged(item) for item in hashed if item.column} | target.fixed
-        columns = ", ".join((*owners, *values))
-        chosen = ", ".join((*(f"s.{name}" for name in owners), *values.values()))
-        keys = [f"t.{name} = s.{name}" for name in owners]
-        needed = {item.column for item in hashed if item.needed} | set(target.fixed)
-        keys += [f"t.{name} {'=' if name in needed else 'IS NOT DISTINCT FROM'} {values[name]}" for name in target.key]
-        text = " || '|' || ".join((*(f"t.{name}::text" for name in owners), *(_stored_text(item) for item in hashed)))
+        values = {name: f"(${at}::integer[])[s.owner]" for at, name in enumerate(owners, 1)}
+        values |= {item.column: _staged(item) for item in hashed if item.column} | target.fixed
+        columns, chosen = ", ".join(values), ", ".join(values.values())
+        needed = {*owners, *(item.column for item in hashed if item.needed), *target.fixed}
+        keys = [
+            f"t.{name} {'=' if name in needed else 'IS NOT DISTINCT FROM'} {values[name]}"
+            for name in (*owners, *target.key)
+        ]
+        text = ", E'\\t', ".join(_stored_text(item) for item in hashed)
         current = ""
         if target.current:
+            key = [name.strip() for name in target.current_key.split(",")]
+            first = ", ".join(values[name] for name in key)
             later = ", ".join(f"{values[name]} DESC" for name in target.rank)
             ours = ", ".join(f"{target.current}.{name}" for name in target.rank)
             theirs = ", ".join(f"excluded.{name}" for name in target.rank)
-            key = [name.strip() for name in target.current_key.split(",")]
             changed = ", ".join(f"{name} = excluded.{name}" for name in values if name not in key)
-            first = ", ".join(f"s.{name}" for name in key)
             current = (  # Names of our own tables and columns only, here and below.
                 f"INSERT INTO {target.current} ({columns}) SELECT DISTINCT ON ({first}) {chosen} FROM staged s "  # noqa: S608
                 f"ORDER BY {first}, {later} ON CONFLICT ({target.current_key}) DO UPDATE SET {changed} "
                 f"WHERE ({ours}) < ({theirs})"
             )
         return cls(
-            f"CREATE TEMP TABLE staged (account_id integer, instrument_id integer, {staged}, hash bigint) "
-            "ON COMMIT DROP",
+            tuple(owners),
+            f"CREATE TEMP TABLE staged (owner integer, {staged}, hash bigint) ON COMMIT DROP",
             f"INSERT INTO {target.table} ({columns}) SELECT {chosen} FROM staged s ON CONFLICT DO NOTHING",  # noqa: S608
             current,
-            "SELECT count(*) FILTER (WHERE h IS DISTINCT FROM hash) AS differing, coalesce(sum(h), 0) AS stored FROM ("  # noqa: S608
-            f"SELECT s.hash, ('x' || substr(md5({text}), 1, 16))::bit(64)::bigint AS h "
+            "SELECT count(*) FILTER (WHERE h IS DISTINCT FROM hash) AS differing, sum(hash) AS file, "  # noqa: S608
+            f"coalesce(sum(h), 0) AS stored FROM (SELECT s.hash, CASE WHEN t.{owners[0]} IS NOT NULL THEN "
+            f"('x' || substr(md5(concat({text})), 1, 16))::bit(64)::bigint END AS h "
             f"FROM staged s LEFT JOIN {target.table} t ON {' AND '.join(keys)}) compared",
         )
 
 
 def _staged(item: Field) -> str:
     return f"coalesce(s.{item.name}, '')" if item.name == "client_order_id" else f"s.{item.name}"
-
-
-def _copy(value: str | None) -> str:
-    return "\\N" if value is None else value.replace("\\", "\\\\")
 
 
 class Loader:
@@ -123,14 +119,12 @@ class Loader:
         self._accounts: dict[str, Account] = {}
         self._instruments: dict[tuple[str, str, str], int] = {}
 
-    async def prepare(self, accounts: set[str | None], symbols: set[tuple[str | None, str]]) -> None:
-        """Find or make the accounts, and the instruments of (account or None, symbol). Raises ImportRefused,
-        UnknownVenue, AccountError: then nothing is stored."""
+    async def prepare(self, plans: Iterable[tuple[Plan, Checked]]) -> None:
+        """Find or make the accounts and instruments of the rows. Raises ImportRefused, UnknownVenue, AccountError: then
+        nothing is stored."""
         async with self._connection.transaction():
-            for name in sorted(accounts, key=str):
-                await self._account(name)
-            for owner, symbol in sorted(symbols, key=str):
-                await self._instrument(None if owner is None else await self._account(owner), symbol)
+            for plan, checked in plans:
+                await self._ids(Statements.of(plan.target).owners, checked.owners)
 
     async def position(self, part: str) -> Done:
         row = await self._connection.fetchrow(
@@ -140,49 +134,48 @@ class Loader:
         )
         return Done(*map(int, row.values())) if row is not None else Done()
 
-    async def load(self, plan: Plan, progress: Callable[[int], None], *, again: bool = False) -> Done:
+    async def load(
+        self, plan: Plan, checked: Checked, spool: Spool, progress: Callable[[int], None], *, again: bool = False
+    ) -> Done:
         """Store a table from where an earlier run ended; ``again``: from its beginning. ``progress`` gets rows done.
 
         Raises asyncpg errors; what was committed stays, and the next run goes on behind it.
         """
         statements = Statements.of(plan.target)
+        ids = await self._ids(statements.owners, checked.owners)
         done = Done() if again else await self.position(plan.part.name)
         progress(done.rows)
-        rows = itertools.islice(plan.rows(), done.rows, None)
-        while batch := list(itertools.islice(rows, BATCH)):
+        for rows, lines in spool.batches(done.rows, BATCH):
             async with self._connection.transaction():
-                await self._store(plan.target, statements, batch, done)
+                await self._store(statements, ids, lines, done)
+                done.rows += rows
                 await self._move(plan.part.name, done)
             progress(done.rows)
         return done
 
-    async def _store(self, target: Target, statements: Statements, batch: list[Texts], done: Done) -> None:
-        names = [item.name for item in target.fields]
-        account_at = names.index("account") if target.account else -1
-        symbol_at = names.index("symbol") if target.instrument else -1
-        hashed = [index for index, item in enumerate(target.fields) if item.name not in ("account", "symbol")]
-        lines: list[str] = []
-        total = 0
-        for texts in batch:
-            account = await self._account(texts[account_at]) if account_at >= 0 else None
-            instrument = await self._instrument(account, texts[symbol_at]) if symbol_at >= 0 else None
-            owners = [str(found) for found in (account.id if account else None, instrument) if found is not None]
-            content = row_hash([*owners, *(texts[index] or "" for index in hashed)])
-            total += content
-            whose = (str(account.id) if account else "\\N", "\\N" if instrument is None else str(instrument))
-            lines.append("\t".join((*whose, *(_copy(texts[index]) for index in hashed), str(content))))
+    async def _ids(self, columns: tuple[str, ...], owners: dict[Owner, int]) -> list[list[int]]:
+        ids: dict[str, list[int]] = {name: [] for name in columns}
+        for name, symbol in owners:
+            account = await self._account(name) if "account_id" in ids else None
+            if account is not None:
+                ids["account_id"].append(account.id)
+            if "instrument_id" in ids:
+                ids["instrument_id"].append(await self._instrument(account, symbol))
+        return list(ids.values())
+
+    async def _store(self, statements: Statements, ids: list[list[int]], lines: bytes, done: Done) -> None:
         await self._connection.execute(statements.stage)
-        await self._connection.copy_to_table("staged", source=io.BytesIO(("\n".join(lines) + "\n").encode()))
-        await self._connection.execute("ANALYZE staged")
-        status = await self._connection.execute(statements.insert)
+        # Each row by the index of its key: the planner knows too little of a table that grows as fast as this.
+        await self._connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+        await self._connection.copy_to_table("staged", source=io.BytesIO(lines), null="")
+        status = await self._connection.execute(statements.insert, *ids)
         if statements.current:
-            await self._connection.execute(statements.current)
-        compared = await self._connection.fetchrow(statements.compare)
+            await self._connection.execute(statements.current, *ids)
+        compared = await self._connection.fetchrow(statements.compare, *ids)
         assert compared is not None
-        done.rows += len(batch)
         done.inserted += int(status.rpartition(" ")[2])
         done.differing += compared["differing"]
-        done.file_checksum += total
+        done.file_checksum += int(compared["file"])
         done.stored_checksum += int(compared["stored"])
 
     async def _move(self, part: str, done: Done) -> None:

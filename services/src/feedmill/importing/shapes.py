@@ -22,6 +22,8 @@ class Field:
     column: str = ""
     """Of the table; empty = it is no column of its own (account, symbol)."""
     type: str = "text"
+    few: bool = False
+    """Rows repeat a few values: each is read once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,11 @@ class Target:
 
 
 TIME = ("time", "timestamp", "ts", "datetime", "date", "created_at", "updated_at", "executed_at", "transacttime", "t")
-ACCOUNT = Field("account", values.account, ("account_name", "account_id", "subaccount"))
-SYMBOL = Field("symbol", values.symbol, ("pair", "market", "instrument", "instrument_name", "ticker", "s"), True)
-SIDE = Field("side", values.side, ("direction", "type_side"), True, "side", "smallint")
+ACCOUNT = Field("account", values.account, ("account_name", "account_id", "subaccount"), few=True)
+SYMBOL = Field(
+    "symbol", values.symbol, ("pair", "market", "instrument", "instrument_name", "ticker", "s"), True, few=True
+)
+SIDE = Field("side", values.side, ("direction", "type_side"), True, "side", "smallint", few=True)
 ORDER_ID = ("order", "orderid", "exchange_order_id")
 CLIENT_ID = Field("client_order_id", values.word, ("clientorderid", "client_id", "label"), False, "client_order_id")
 IMPORTED = "4"
@@ -64,8 +68,14 @@ FILLS = Target(
         Field("size", values.decimal, ("amount", "qty", "quantity", "volume", "filled"), True, "size", "numeric"),
         Field("quote", values.decimal, ("cost", "quoteqty", "quote_qty", "total", "value"), False, "quote", "numeric"),
         Field("fee", values.decimal, ("commission", "fee_amount", "fee_cost"), False, "fee", "numeric"),
-        Field("fee_asset", values.word, ("commissionasset", "commission_asset", "fee_currency"), False, "fee_asset"),
-        Field("maker", values.flag, ("is_maker", "ismaker", "takerormaker", "liquidity"), False, "maker", "boolean"),
+        Field(
+            "fee_asset", values.word, ("commissionasset", "commission_asset", "fee_currency"),
+            False, "fee_asset", few=True,
+        ),
+        Field(
+            "maker", values.flag, ("is_maker", "ismaker", "takerormaker", "liquidity"),
+            False, "maker", "boolean", few=True,
+        ),
         Field("time", values.moment, TIME, True, "exchange_ns", "bigint"),
     ),
     "fills", ("trade_id", "order_id"),
@@ -77,14 +87,14 @@ ORDERS = Target(
     (
         ACCOUNT, SYMBOL, SIDE, CLIENT_ID,
         Field("order_id", values.word, ("id", *ORDER_ID), True, "order_id"),
-        Field("type", values.word, ("order_type", "ordertype", "kind"), True, "type"),
+        Field("type", values.word, ("order_type", "ordertype", "kind"), True, "type", few=True),
         Field("price", values.decimal, ("limit_price", "px"), False, "price", "numeric"),
         Field("size", values.decimal, ("amount", "qty", "quantity", "origqty", "volume"), False, "size", "numeric"),
         Field(
             "filled", values.decimal, ("executedqty", "filled_amount", "filled_qty", "filled_size"),
             True, "filled", "numeric",
         ),
-        Field("status", values.status, ("state", "order_state"), True, "status"),
+        Field("status", values.status, ("state", "order_state"), True, "status", few=True),
         Field("time", values.moment, ("updatetime", "last_update", *TIME), True, "venue_ns", "bigint"),
     ),
     "order_history", ("order_id", "venue_ns", "filled", "status", "price", "size"),
@@ -99,7 +109,7 @@ BALANCES = Target(
     ("balances", "balance", "wallet", "wallets", "balance_history"),
     (
         ACCOUNT,
-        Field("asset", values.word, ("currency", "coin", "symbol"), True, "asset"),
+        Field("asset", values.word, ("currency", "coin", "symbol"), True, "asset", few=True),
         Field("total", values.decimal, ("balance", "amount", "wallet_balance"), True, "total", "numeric"),
         Field("free", values.decimal, ("available", "available_funds"), False, "free", "numeric"),
         Field("locked", values.decimal, ("used", "hold", "in_orders", "frozen"), False, "locked", "numeric"),
@@ -114,7 +124,7 @@ CANDLES = Target(
     ("candles", "candle", "ohlc", "ohlcv", "klines", "kline", "bars"),
     (
         SYMBOL,
-        Field("interval", values.word, ("timeframe", "tf", "resolution"), True, "interval"),
+        Field("interval", values.word, ("timeframe", "tf", "resolution"), True, "interval", few=True),
         Field("open", values.decimal, ("o",), True, "open", "numeric"),
         Field("high", values.decimal, ("h",), True, "high", "numeric"),
         Field("low", values.decimal, ("l",), True, "low", "numeric"),

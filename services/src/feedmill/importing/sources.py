@@ -25,6 +25,8 @@ class Part:
     columns: tuple[str, ...]
     rows: Callable[[], Iterator[Row]]
     """Raises ImportRefused."""
+    count: Callable[[], int]
+    """Of the rows, for the progress bar. Raises ImportRefused."""
 
 
 def sqlite(path: Path) -> list[Part]:
@@ -46,7 +48,11 @@ def _table(path: Path, connection: sqlite3.Connection, name: str) -> Part:
         with _opened(path) as again:
             yield from again.execute(statement)
 
-    return Part(name, columns, rows)
+    def count() -> int:
+        with _opened(path) as again:
+            return int(again.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0])  # noqa: S608
+
+    return Part(name, columns, rows, count)
 
 
 @contextlib.contextmanager
@@ -112,4 +118,4 @@ def _rows(table: Any, where: str) -> list[dict[str, Any]]:
 
 def _gathered(name: str, rows: list[dict[str, Any]]) -> Part:
     columns = tuple(dict.fromkeys(str(key) for row in rows for key in row))
-    return Part(name, columns, lambda: (tuple(row.get(column) for column in columns) for row in rows))
+    return Part(name, columns, lambda: (tuple(row.get(column) for column in columns) for row in rows), rows.__len__)

@@ -6,7 +6,6 @@ Raises ValueError with what is expected; the caller names the place.
 
 from __future__ import annotations
 
-import functools
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -36,7 +35,14 @@ def trim(number: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
+_plain = re.compile(r"-?(?:0|[1-9][0-9]{0,19})(?:\.[0-9]{1,20})?").fullmatch
+
+
 def decimal(value: object) -> str:
+    if isinstance(value, (str, Decimal)) and _plain(text := str(value)):  # Most are; the same as below, but quick.
+        if "." in text:
+            text = text.rstrip("0").rstrip(".")
+        return "0" if text == "-0" else text
     if isinstance(value, float):
         text = repr(value)
         if "e" in text or "n" in text:  # An exponent, or nan and inf.
@@ -66,6 +72,10 @@ def moment(value: object) -> str:
         ns = ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
     elif type(value) is int and 10**9 < value < 10**15:
         ns = value * (10**9 if value < 10**11 else 10**6 if value < 10**14 else 10**3)
+    elif type(value) is float and 10**9 < value < 10**14:  # The same as below, without Decimal.
+        whole, _, part = repr(value).partition(".")
+        digits = 9 if value < 10**11 else 6
+        ns = int(whole + part[:digits].ljust(digits, "0"))
     else:
         number = Decimal(decimal(value))
         unit = next(factor for most, factor in ((11, 9), (14, 6), (17, 3), (99, 0)) if number < 10**most)
@@ -108,12 +118,7 @@ def word(value: object) -> str:
 
 def account(value: object) -> str:
     """A name as ours are: Main Account -> main-account."""
-    return _account(word(value))
-
-
-@functools.lru_cache(10_000)
-def _account(value: str) -> str:
-    namespace, slash, name = value.rpartition("/")
+    namespace, slash, name = word(value).rpartition("/")
     made = [re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (namespace, name)]
     if not made[1] or (slash and not made[0]) or max(map(len, made)) > 63:
         raise ValueError("is not a name of an account: at most 63 letters and digits")
@@ -134,12 +139,7 @@ def status(value: object) -> str:
 
 def symbol(value: object) -> str:
     """BTC-USDT of BTC/USDT, BTC_USDT, BTC/USDT:USDT, BTCUSDT; other names (BTC-PERPETUAL, options) as they are."""
-    return _symbol(word(value))
-
-
-@functools.lru_cache(10_000)
-def _symbol(value: str) -> str:
-    text = value.upper().partition(":")[0]
+    text = word(value).upper().partition(":")[0]
     parts = re.split(r"[/_-]", text)
     if len(parts) == 1:
         quote = next((quote for quote in _QUOTES if text.endswith(quote) and len(text) > len(quote)), "")
