@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from feedmill.cli.query import QueryError, database, pipeline_database
 from feedmill.shared import postgres
+from feedmill.shared.dumps import forbid_dumps
 
 if TYPE_CHECKING:
     import asyncpg
@@ -58,4 +59,5 @@ class Where:
             finally:
                 await postgres.close(connection)
 
+        forbid_dumps()  # Not before: an embedded server that was started for this may keep its own limit.
         return asyncio.run(session())

@@ -21,6 +21,7 @@ import uvloop
 from feedmill import __version__
 from feedmill.shared import log, metrics
 from feedmill.shared.database_url import DatabaseUrl
+from feedmill.shared.dumps import forbid_dumps
 from feedmill.shared.health import Health, HealthServer
 from feedmill.shared.redis.url import RedisUrl
 
@@ -146,6 +147,7 @@ def run_service(
     0 = it returned, 1 = it raised, or did not return within ``grace`` seconds of a signal, 2 = the health server cannot
     listen there. ``origin``: where the settings came from, to follow their changes.
     """
+    forbid_dumps()
     finish_log = log.configure(service, level=log_level)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:

@@ -1,0 +1,111 @@
+"""Looks for secrets in places that may hold none: in bytes of anything, and in every form a secret could have there."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+CHUNK = 1 << 22
+_SHORTEST = 6
+"""Letters of a form: of a shorter one every file is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One that was planted."""
+
+    kind: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Where one was found. Its value is not told: this is printed."""
+
+    kind: str
+    where: str
+    form: str
+
+
+def _base64(raw: bytes) -> Iterator[bytes]:
+    """What is in the base64 of any text that has ``raw`` in it, whatever stands before and behind."""
+    for shift, begin in ((0, 0), (1, 2), (2, 3)):
+        text = base64.b64encode(bytes(shift) + raw)[begin : (shift + len(raw)) * 8 // 6]
+        yield text
+        yield text.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def forms(value: str) -> dict[bytes, str]:
+    """How ``value`` may stand somewhere -> the name of that form."""
+    whole = {value.strip(): "as it is"}
+    # Of a PEM text each line is as good as the whole.
+    whole |= {line: "a line of it" for line in value.splitlines() if len(line) >= 16 and not line.startswith("-----")}
+    found: dict[bytes, str] = {}
+    for text, name in whole.items():
+        raw = text.encode()
+        found.setdefault(raw, name)
+        found.setdefault(quote(text, safe="").encode(), "percent-encoded")
+        found.setdefault(quote(text).encode(), "percent-encoded")
+        found.setdefault(quote(quote(text, safe=""), safe="").encode(), "percent-encoded twice")
+        found.setdefault(json.dumps(text)[1:-1].encode(), "in JSON")
+        found.setdefault(json.dumps(json.dumps(text))[3:-3].encode(), "in JSON in JSON")
+        found.setdefault(repr(text)[1:-1].encode(), "in a repr")
+        found.setdefault(raw.hex().encode(), "in hex")
+        found.setdefault(raw.hex().upper().encode(), "in hex")
+        for encoded in _base64(raw):
+            found.setdefault(encoded, "in base64")
+    return {form: name for form, name in found.items() if len(form) >= _SHORTEST}
+
+
+class Scanner:
+    """``plant`` secrets, ``look`` at places; ``leaks`` is what was found, ``looked`` how many bytes of each place."""
+
+    def __init__(self) -> None:
+        self._forms: dict[bytes, tuple[str, str]] = {}
+        self.kinds: set[str] = set()
+        self.leaks: list[Leak] = []
+        self.looked: dict[str, int] = {}
+
+    def plant(self, secret: Secret) -> None:
+        if len(secret.value) < _SHORTEST:
+            raise ValueError(f"a secret of the kind {secret.kind} is too short to be looked for")
+        self.kinds.add(secret.kind)
+        for form, name in forms(secret.value).items():
+            self._forms.setdefault(form, (secret.kind, name))
+
+    def look(self, where: str, data: str | bytes) -> list[Leak]:
+        """What ``data`` holds of them."""
+        content = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+        self.looked[where] = self.looked.get(where, 0) + len(content)
+        found = [Leak(kind, where, name) for form, (kind, name) in self._forms.items() if form in content]
+        self.leaks += [leak for leak in found if leak not in self.leaks]
+        return found
+
+    def look_file(self, path: Path, where: str = "") -> list[Leak]:
+        """The same of a file, a part at a time. One that is gone meanwhile holds nothing."""
+        overlap = max(map(len, self._forms), default=0)
+        found: list[Leak] = []
+        before = b""
+        try:
+            with path.open("rb") as file:
+                while part := file.read(CHUNK):
+                    found += self.look(where or str(path), before + part)
+                    before = part[-overlap:]
+        except FileNotFoundError:
+            pass
+        return found
+
+    def look_folder(self, folder: Path, but: frozenset[Path] = frozenset()) -> list[Leak]:
+        """Every file in it, and every name; ``but``: files and folders where the secrets may be."""
+        found: list[Leak] = []
+        for path in sorted(folder.rglob("*")):
+            if path in but or not but.isdisjoint(path.parents):
+                continue
+            found += self.look("names of files", str(path.relative_to(folder)))
+            if path.is_file() and not path.is_symlink():
+                found += self.look_file(path, str(path.relative_to(folder)))
+        return found
