@@ -85,6 +85,7 @@ def test_pods_have_the_secrets_they_need_and_no_others(name: str) -> None:
     asks = {
         names.RECEIVER: {names.REDIS}, names.DISTRIBUTOR: {names.REDIS}, names.PROCESSOR: {names.REDIS, names.POSTGRES},
         names.MIGRATION: {names.POSTGRES}, names.MAINTENANCE: {names.POSTGRES},
+        names.ACCOUNTS: {names.REDIS, names.POSTGRES},
     }  # fmt: skip
     of = INPUTS[name].pipeline
     own = of.spec.redis.url_secret_ref is not None
@@ -100,6 +101,10 @@ def test_pods_have_the_secrets_they_need_and_no_others(name: str) -> None:
             wanted = {f"main-{role}/password"}
         if role == names.RECEIVER and own:
             wanted |= {"deribit-key/apiKey", "deribit-key/apiSecret"}
+        if role == names.ACCOUNTS:
+            secrets = {"fund-key", "servers"} if own else {"fund-key"}
+            wanted |= {f"{secret}/{key}" for secret in secrets for key in ("apiKey", "apiSecret", "privateKey")}
+            wanted |= {"wrapping/keys"} if own else set()
         assert mounted(template) == {f"{names.SECRETS_DIR}/{path}" for path in wanted}
         for variable, value in env(found).items():
             if variable.endswith("_FILE") or variable == "PGSSLROOTCERT":
