@@ -127,6 +127,7 @@ class Giving:
         if not self._current(held, opening):
             return
         if verdict is not None and verdict.level is Level.REFUSED:
+            self._holdings.quiet(held)  # It may still be listened to with the secrets before these.
             self._later(held, str(verdict), final=True, at_least=MAX_RETRY)
         else:
             self._holdings.give(held, Credentials.of(secrets))

@@ -93,6 +93,5 @@ class Held:
     @property
     def why(self) -> str:
         """Of a state that is none of the good ones."""
-        if self.given and self.market is not None:
-            return self.market.lines.problem_of(self.name)
-        return self.problem
+        told = self.market.lines.problem_of(self.name) if self.given and self.market is not None else ""
+        return told or self.problem

@@ -7,10 +7,12 @@ another account's are emptied before anything is done with them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from feedmill.pool.asker import Asker
 from feedmill.pool.sql import Session
+from feedmill.shared.clock import now_ns
 from feedmill.shared.keys import account_ref
 from feedmill.shared.redis.wire import Script, Wire
 
@@ -27,6 +29,10 @@ return 1
 """KEYS owner, then all others of the account. ARGV: id of the account, whether to empty what is another's."""
 
 
+_CLOSE = """UPDATE gaps SET state = 'closed', to_ns = coalesce(to_ns, $2), revision = revision + 1
+WHERE shard = ANY($1::text[]) AND channel = 'Account' AND state = 'open'"""
+
+
 class Owners:
     def __init__(self, asker: Asker, session: Session) -> None:
         self._asker = asker
@@ -37,12 +43,20 @@ class Owners:
         others = [name for name, taken in (await self._run(accounts, empty=False)).items() if not taken]
         if not others:
             return
-        async with self._session.use() as connection:
+        shards = [str(account_ref(name)) for name in others]
+        async with self._session.use() as connection, connection.transaction():
             # Before the streams are emptied: a position without a stream would be told as a loss.
-            await connection.execute(
-                "DELETE FROM applied WHERE shard = ANY($1::text[])", [str(account_ref(name)) for name in others]
-            )
+            await connection.execute("DELETE FROM applied WHERE shard = ANY($1::text[])", shards)
+            await connection.execute(_CLOSE, shards, now_ns())
         await self._run({name: accounts[name] for name in others}, empty=True)
+
+    async def end(self, accounts: Iterable[str]) -> None:
+        """These were removed, and all that was heard of them is stored: what was missed is wanted no longer.
+
+        Raises one of postgres.RETRYABLE.
+        """
+        async with self._session.use() as connection:
+            await connection.execute(_CLOSE, [str(account_ref(name)) for name in accounts], now_ns())
 
     async def _run(self, accounts: dict[str, int], *, empty: bool) -> dict[str, bool]:
         async def run(wire: Wire) -> list[Any]:

@@ -270,7 +270,11 @@ class Pool:
             off = [name for name, held in self.holdings.held.items() if not held.wanted and not held.dry]
             try:
                 done = await self.drain.empty(off) if off else set()
-            except AWAY:
+                held_now = self.holdings.held
+                removed = [name for name in done if name in held_now and held_now[name].listed.removed]
+                if removed:
+                    await self.owners.end(removed)
+            except (*AWAY, *postgres.RETRYABLE, postgres.SchemaBehind):
                 continue
             for name in done:
                 held = self.holdings.held.get(name)
