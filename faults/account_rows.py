@@ -24,6 +24,11 @@ def _within(seconds: float) -> Callable[[Scale], Promise]:
     return lambda scale: Promise(connects=None, catch_up=max(30.0, scale.seconds(seconds)))
 
 
+def _limited(_: Scale) -> Promise:
+    """Asked for so often that the rest of a venue's minute may have to be waited for."""
+    return Promise(connects=None, catch_up=75.0)
+
+
 FAULTS = (
     Fault("account-redis-restart", "Redis restarted in order", servers.away("redis", 0.0), _within(0), ALL),
     Fault("account-redis-away", "Redis stopped for 30 s", servers.away("redis", 30.0), _within(30), ALL),
@@ -55,10 +60,9 @@ FAULTS = (
         "account-postgres-stall", "the network to PostgreSQL silent for 20 s", servers.stalled("postgres", 20.0),
         _within(20), PROXIED,
     ),
-    Fault("account-member-kill", "kill -9 of one of two members, five times", faults.one_killed(5), _within(0), ALL),
+    Fault("account-member-kill", "kill -9 of one of two members, five times", faults.one_killed(5), _limited, ALL),
     Fault(
-        "account-members-killed", "kill -9 of both members at once, twice", faults.all_killed(2), _within(0),
-        FEW | QUICK,
+        "account-members-killed", "kill -9 of both members at once, twice", faults.all_killed(2), _limited, FEW | QUICK,
     ),
     Fault(
         "account-member-pause", "SIGSTOP of one of two members for 40 s", faults.one_paused(40.0), _within(0), ALL,

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,15 @@ from feedmill.accounts.keyring import KeyFile
 from feedmill.accounts.store import Name, NewAccount
 from feedmill.local.embedded.files import write_private
 
-FRESH = 2.0
-"""Seconds: an account whose newest stored state of an order is younger is up to date; it acts a few times a second."""
+FRESH = 2_000_000_000
+"""ns: an account whose newest stored state of an order is younger is up to date; it acts a few times a second."""
 KINDS = ("hmac", "ed25519")
 """Of the keys of a venue's accounts, in turn; Deribit has the first only."""
 WHO = Who.here("make faults")
 
 _STATE = """
 SELECT a.name,
-       extract(epoch FROM now())::float8
-           - (SELECT max(o.venue_ns) FROM orders o WHERE o.account_id = a.id)::float8 / 1e9 AS age,
+       (SELECT max(o.venue_ns) FROM orders o WHERE o.account_id = a.id) AS newest,
        (SELECT count(*) FROM gaps g WHERE g.shard = s.shard AND g.channel = 'Account') AS gaps,
        (SELECT count(*) FROM gaps g WHERE g.shard = s.shard AND g.channel = 'Account' AND g.state = 'open') AS open
 FROM accounts a, LATERAL (SELECT a.namespace || '.@' || a.name || '.0' AS shard) s WHERE a.removed_at IS NULL
@@ -81,14 +81,16 @@ class Accounts:
             await connection.close()
 
     async def state(self, connection: asyncpg.Connection) -> list[asyncpg.Record]:
-        """Of each account: name, age (seconds since the newest state of an order; None = there is none), gaps, open."""
+        """Of each account: name, newest (venue's ns of the newest state of an order, or None), gaps, open (gaps)."""
         return list(await connection.fetch(_STATE, timeout=60.0))
 
 
-def up_to_date(state: list[asyncpg.Record], wanted: int) -> bool:
-    """Each account was reconciled, has no open gap, and what is stored of it is new."""
+def up_to_date(state: list[asyncpg.Record], wanted: int, since_ns: int) -> bool:
+    """Each account was reconciled, has no open gap, and what is stored of it is new, and not from before ``since_ns``:
+    a gap that is not known yet comes before that."""
+    oldest = max(since_ns, time.time_ns() - FRESH)
     return len(state) == wanted and all(
-        row["gaps"] and not row["open"] and row["age"] is not None and row["age"] < FRESH for row in state
+        row["gaps"] and not row["open"] and (row["newest"] or 0) > oldest for row in state
     )
 
 

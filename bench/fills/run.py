@@ -151,7 +151,7 @@ async def _halves(load: Load, system: Feedmill, exchange: Child, stores: Stores,
     connection = await asyncpg.connect(stores.database_url)
     try:
         deadline = time.monotonic() + READY_SECONDS
-        while not up_to_date(await accounts.state(connection), len(accounts.names)):
+        while not up_to_date(await accounts.state(connection), len(accounts.names), 0):
             system.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"the accounts were not reconciled within {READY_SECONDS:.0f} s")
