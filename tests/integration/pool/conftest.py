@@ -22,7 +22,9 @@ async def start_bed(redis_server: EmbeddedRedis, database_url: str, tmp_path: Pa
     """``await start_bed("binance/Spot", ...)`` -> a :class:`Bed` whose accounts are in no list yet."""
     async with AsyncExitStack() as stack:
 
-        async def start(*venues: str, accounts: int = 2) -> Bed:
-            return await stack.enter_async_context(bedded(venues, accounts, redis_server, database_url, tmp_path))
+        async def start(*venues: str, accounts: int = 2, limited: bool = False) -> Bed:
+            return await stack.enter_async_context(
+                bedded(venues, accounts, redis_server, database_url, tmp_path, limited=limited)
+            )
 
         yield start

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 from pydantic import SecretStr
 
 from feedmill.accounts import store
@@ -20,10 +21,14 @@ from feedmill.accounts.declared import Declared
 from feedmill.accounts.keyring import KeyFile
 from feedmill.accounts.store import Account, Name, NewAccount
 from feedmill.cli.migrate import migrate_sync
+from feedmill.exchanges.base import VenueLimits
 from feedmill.local.embedded import EmbeddedRedis
+from feedmill.pool.fleets import SWEEP, Budgets, Fleets
 from feedmill.pool.service import Pool
 from feedmill.pool.settings import PoolSettings
+from feedmill.shared.budget import TokenBucket
 from feedmill.shared.database_url import DatabaseUrl
+from feedmill.shared.fleet import Fleet
 from feedmill.shared.health import Health
 from feedmill.shared.log import get_logger
 from feedmill.shared.redis.url import RedisUrl
@@ -32,7 +37,7 @@ from feedmill.simulator.report import Report, VenueReport
 from feedmill.simulator.verify import verify
 
 SPOT, USDM, DERIBIT = VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
-WAIT = 30.0
+WAIT = 60.0
 WHO = Who("the test", "here")
 
 
@@ -205,10 +210,17 @@ def _ok(venue: VenueReport) -> bool:
     return not (wrong or found.half_filled or found.dead_letters or found.gaps_open)
 
 
+def _plenty(self: Fleets, fleet: Fleet, limits: VenueLimits) -> Budgets:
+    """As if the venues had no limits: what is tested is what happens, not how long a minute's weight lasts."""
+    weight = TokenBucket(1e6, 1e6)
+    return Budgets(weight, {"weight": weight, SWEEP: weight, "instruments": weight}, weight, 1e6)
+
+
 @asynccontextmanager
 async def bedded(
-    venues: Sequence[str], accounts: int, redis: EmbeddedRedis, database_url: str, folder: Path
+    venues: Sequence[str], accounts: int, redis: EmbeddedRedis, database_url: str, folder: Path, *, limited: bool
 ) -> AsyncIterator[Bed]:
+    """``limited``: the pool keeps to the venues' real limits."""
     await asyncio.to_thread(migrate_sync, database_url)
     kek = folder / "kek"
     kek.touch(0o600)
@@ -219,9 +231,13 @@ async def bedded(
         for name in venues
     )
     async with Simulator(SimulatorConfig(made, ledger=folder / "ledger", id_base=1000)) as sim:
+        patch = pytest.MonkeyPatch()
+        if not limited:
+            patch.setattr(Fleets, "_budgets", _plenty)
         bed = Bed(sim, folder, redis, database_url, kek)
         try:
             yield bed
         finally:
             for name in list(bed.members):
                 await bed.stop(name)
+            patch.undo()

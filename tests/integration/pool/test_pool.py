@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 async def test_accounts_of_all_markets_are_stored_as_the_exchange_has_them(start_bed: Start) -> None:
-    bed = await start_bed(*VENUES)
+    bed = await start_bed(*VENUES, limited=True)
     names = [name for venue in VENUES for name in bed.names(venue)]
     for venue in VENUES:
         await bed.add(venue, *bed.names(venue))

@@ -16,6 +16,10 @@ from feedmill.shared.redis.url import RedisUrl
 
 PART = 0.75
 """Of our weight for reconciliations. The rest subscribes a thousand accounts within any minute."""
+SWEEPS = 0.6
+"""Of that for sweeps, which go on for long: gaps are closed in any minute too."""
+SWEEP = "sweep"
+"""What requests of sweeps draw on."""
 
 
 @dataclass(slots=True)
@@ -61,20 +65,21 @@ class Fleets:
     def _budgets(self, fleet: Fleet, limits: VenueLimits) -> Budgets:
         share = self._settings.share
         weight = weight_budget(limits, share, fleet)
-        behind: dict[str, Budget] = {"weight": Behind(weight, self._part(fleet, limits))}
+        behind: dict[str, Budget] = {"weight": Behind(weight, self._part(fleet, limits, "reconciliation", PART))}
         if limits.signed_weight:
             # Nobody else draws on it.
             behind["weight"] = fleet.within("signed", limits.signed_weight * share, limits.request_window)
+        behind[SWEEP] = Behind(behind["weight"], self._part(fleet, limits, SWEEP, PART * SWEEPS))
         behind["instruments"] = other_budget("instruments", fleet) if not limits.weight_windows else behind["weight"]
         connects = fleet.within("connects", max(1.0, limits.connects * share), limits.connects_window)
         return Budgets(weight, behind, connects, limits.request_weight * HEADROOM)
 
-    def _part(self, fleet: Fleet, limits: VenueLimits) -> Budget:
+    def _part(self, fleet: Fleet, limits: VenueLimits, kind: str, part: float) -> Budget:
         if limits.weight_windows:
-            most = limits.request_weight * TOLD_SHARE * PART
-            return fleet.windows("reconciliation", most, limits.request_window, most)
-        most = limits.request_weight * self._settings.share * PART
-        return fleet.within("reconciliation", max(1.0, most), limits.request_window)
+            most = limits.request_weight * TOLD_SHARE * part
+            return fleet.windows(kind, most, limits.request_window, most)
+        most = (limits.signed_weight or limits.request_weight) * self._settings.share * part
+        return fleet.within(kind, max(1.0, most), limits.request_window)
 
     def document(self) -> dict[str, Any]:
         """Health section."""

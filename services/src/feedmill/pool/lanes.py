@@ -1,4 +1,4 @@
-"""A budget with two lanes: what makes accounts listened to goes before what reconciles them.
+"""A budget with lanes: what makes accounts listened to goes before what reconciles them, and that before sweeps.
 
 A budget serves in the order of asking. A thousand accounts that reconcile would stand before each subscription of the
 accounts that a killed member leaves behind; so of those who reconcile one at a time stands in the line. They may not

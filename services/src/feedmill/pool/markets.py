@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -20,7 +20,7 @@ from feedmill.exchanges.account_rest import Traded
 from feedmill.exchanges.account_session import VenueClock
 from feedmill.exchanges.base import Venue
 from feedmill.exchanges.registry import UnknownVenue, get_venue
-from feedmill.pool.fleets import Fleets
+from feedmill.pool.fleets import SWEEP, Fleets
 from feedmill.receiver.accounts.answers import AccountAnswers
 from feedmill.receiver.accounts.desk import AccountDesk
 from feedmill.receiver.accounts.lines import AccountLines
@@ -112,6 +112,8 @@ class Market:
 
     async def _ask(self, account: str, command: str, request: AccountRequest) -> None:
         self._known[account] = await self._credentials(account)
+        if request.bucket == "weight" and self.distributor.is_sweeping(account):
+            request = replace(request, bucket=SWEEP)
         await self._answers(account, command, request)
 
     async def _instruments(self) -> Mapping[str, Traded]:

@@ -125,6 +125,11 @@ class AccountDistributor:
         found = self._accounts.get(account)
         return found is not None and (found.engine is None or found.engine.line.gap is not None)
 
+    def is_sweeping(self, account: str) -> bool:
+        """Whether its requests are those of a sweep now."""
+        found = self._accounts.get(account)
+        return found is not None and found.engine is not None and found.engine.sweeping
+
     def position(self, account: str) -> str:
         """The entry of its raw stream up to which all is committed; empty when that is not known."""
         found = self._accounts.get(account)

@@ -128,7 +128,7 @@ class AccountDesk:
         at = now_ns()
         if len(body) > MAX_BODY:
             return Answered(status, b"", sent, at, Rejection(Mend.REFUSED, 0, f"more than {MAX_BODY} bytes"))
-        if request.bucket == "weight":
+        if request.bucket != "instruments":
             used = self._read_limits(status, headers, body).used_weight
             if used is not None:
                 self._budgets["weight"].correct(self._limit - used, monotonic() - began)
