@@ -125,7 +125,7 @@ FAULTS = (
     # Accounts
     *account_rows.FAULTS,
 )  # fmt: skip
-SHORT = ("redis-kill", "exchange-abort", "message-bad-bytes")
+SHORT = ("redis-kill", "exchange-abort", "message-bad-bytes", "account-members-killed")
 """What ``make test`` runs."""
 
 
