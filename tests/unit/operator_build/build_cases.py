@@ -208,7 +208,7 @@ def _cases() -> Iterator[tuple[str, FeedInputs | PipelineInputs]]:
     yield "restarted-feed", of_feed(small, main, restart="2026-11-26T00:00:00Z")
     yield "restarted-pipeline", of_pipeline(main, small, restart="2026-11-26T00:00:00Z")
     known = ClusterFacts(pod_monitor=True, prometheus_rule=True)
-    yield "monitored-pipeline", of_pipeline(main, small, facts=known)
+    yield "monitored-pipeline", of_pipeline(main, small, accounts=[account(ACCOUNT)], facts=known)
     yield "accounts-pipeline", of_pipeline(main, accounts=[account(ACCOUNT)])
     both = [account(ACCOUNT), account(OPTIONS)]
     yield "own-accounts-pipeline", of_pipeline(pipeline(OWN, accounts=POOL), small, accounts=both)

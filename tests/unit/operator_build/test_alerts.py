@@ -15,7 +15,7 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from build_cases import CASES, FEED, MANAGED, feed, find, of_pipeline, pipeline
+from build_cases import ACCOUNT, CASES, FEED, MANAGED, account, feed, find, of_pipeline, pipeline
 from prometheus_client import REGISTRY
 
 from feedmill_operator.build.inputs import ClusterFacts
@@ -34,7 +34,7 @@ TARGETS = {"namespace", "pod", "feedmill_dev_pipeline"}
 
 
 def rules() -> list[dict[str, Any]]:
-    """Of a pipeline with a feed."""
+    """Of a pipeline with a feed and an account."""
     (group,) = find(CASES["monitored-pipeline"](), "PrometheusRule")["spec"]["groups"]
     return list(group["rules"])
 
@@ -67,7 +67,7 @@ def selectors(node: Any) -> Iterator[promql_parser.VectorSelector]:
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
     """Labels by the name of each metric of ours."""
-    for module in ("receiver.metrics", "distributor.metrics", "processor.measures", "shared.reload"):
+    for module in ("receiver.metrics", "distributor.metrics", "processor.measures", "pool.measures", "shared.reload"):
         importlib.import_module(f"feedmill.{module}")
     importlib.import_module("feedmill_operator.metrics")
     registered = REGISTRY._names_to_collectors
@@ -101,7 +101,7 @@ def test_an_alert_says_what_is_wrong_and_where_to_read_on(rule: dict[str, Any]) 
     assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
 
 
-def test_a_pipeline_with_a_feed_has_all_of_them() -> None:
+def test_a_pipeline_with_a_feed_and_an_account_has_all_of_them() -> None:
     assert [rule["alert"] for rule in rules()] == [alert.name for alert in ALERTS]
 
 
@@ -127,47 +127,53 @@ ABSENT = {
     "FeedmillReceiverAbsent": Tells.FEEDS,
     "FeedmillDistributorAbsent": Tells.FEEDS,
     "FeedmillProcessorAbsent": Tells.PROCESSORS,
+    "FeedmillAccountsAbsent": Tells.ACCOUNTS,
 }
 
 
 @pytest.mark.parametrize(
-    ("suspended", "feeds", "pod_monitor", "missing"),
+    ("suspended", "feeds", "accounts", "pod_monitor", "missing"),
     [
-        (False, "one", "Auto", set()),
-        (False, "none", "Auto", {Tells.FEEDS}),
-        (False, "suspended", "Auto", {Tells.FEEDS}),
-        (True, "one", "Auto", {Tells.PROCESSORS}),
-        (True, "suspended", "Auto", {Tells.FEEDS, Tells.PROCESSORS}),
+        (False, "one", 1, "Auto", set()),
+        (False, "one", 0, "Auto", {Tells.ACCOUNTS}),
+        (False, "none", 1, "Auto", {Tells.FEEDS}),
+        (False, "suspended", 1, "Auto", {Tells.FEEDS}),
+        (True, "one", 1, "Auto", {Tells.PROCESSORS, Tells.ACCOUNTS}),
+        (True, "suspended", 1, "Auto", {Tells.FEEDS, Tells.PROCESSORS, Tells.ACCOUNTS}),
         # Who scrapes otherwise may give other labels.
-        (False, "one", "Disabled", {Tells.FEEDS, Tells.PROCESSORS}),
+        (False, "one", 1, "Disabled", {Tells.FEEDS, Tells.PROCESSORS, Tells.ACCOUNTS}),
     ],
 )
-def test_what_is_not_to_run_is_not_missed(suspended: bool, feeds: str, pod_monitor: str, missing: set[Tells]) -> None:
+def test_what_is_not_to_run_is_not_missed(
+    suspended: bool, feeds: str, accounts: int, pod_monitor: str, missing: set[Tells]
+) -> None:
     there = [] if feeds == "none" else [feed(FEED, suspend=feeds == "suspended")]
     wanted = pipeline(MANAGED, suspend=suspended, monitoring={"podMonitor": pod_monitor})
     facts = ClusterFacts(pod_monitor=True, prometheus_rule=True)
-    (group,) = find(build_pipeline(of_pipeline(wanted, *there, facts=facts)), "PrometheusRule")["spec"]["groups"]
+    inputs = of_pipeline(wanted, *there, accounts=[account(ACCOUNT)] * accounts, facts=facts)
+    (group,) = find(build_pipeline(inputs), "PrometheusRule")["spec"]["groups"]
     made = {rule["alert"] for rule in group["rules"]}
     assert {name for name, tells in ABSENT.items() if tells in missing} == {alert.name for alert in ALERTS} - made
 
 
 # --- with Prometheus' own tool, where it is installed ---
 
-RECEIVER, DISTRIBUTOR, PROCESSOR = (
+RECEIVER, DISTRIBUTOR, PROCESSOR, ACCOUNTS = (
     f'{{{CHOSEN}, pod="{role}-1", app_kubernetes_io_component="{role}"%s}}'
-    for role in ("receiver", "distributor", "processor")
+    for role in ("receiver", "distributor", "processor", "accounts")
 )
 SHARD = ', feedmill_dev_feed="btc", feedmill_dev_shard="0"'
 UP, DOWN, NONE = "1x60", "0x60", "_x60"
 OPERATOR = '{namespace="feedmill-system", pod="feedmill-operator-5d4f-x2x%d"%s}'
 
 
-def up(receiver: str, distributor: str, processor: str) -> dict[str, str]:
-    """Series of the targets of a pipeline with one feed of one shard."""
+def up(receiver: str, distributor: str, processor: str, accounts: str = "1x60") -> dict[str, str]:
+    """Series of the targets of a pipeline with one feed of one shard, and accounts."""
     return {
         "up" + RECEIVER % SHARD: receiver,
         "up" + DISTRIBUTOR % SHARD: distributor,
         "up" + PROCESSOR % "": processor,
+        "up" + ACCOUNTS % "": accounts,
     }
 
 
@@ -188,6 +194,16 @@ def leader(first: str, second: str) -> dict[str, str]:
         (up(NONE, NONE, UP) | leader(UP, DOWN), {"FeedmillReceiverAbsent"}),
         (up(UP, UP, NONE) | leader(UP, DOWN), {"FeedmillProcessorAbsent"}),
         (up(UP, UP, DOWN) | leader(UP, DOWN), {"FeedmillProcessorAbsent", "FeedmillPodDown"}),
+        (up(UP, UP, UP, NONE) | leader(UP, DOWN), {"FeedmillAccountsAbsent"}),
+        (
+            up(UP, UP, UP)
+            | leader(UP, DOWN)
+            | {
+                "feedmill_account_accounts" + ACCOUNTS % ', exchange="binance", market="Spot", state="refused"': "1x60",
+                "feedmill_account_accounts" + ACCOUNTS % ', exchange="binance", market="Spot", state="waiting"': "0x60",
+            },
+            {"FeedmillAccountsRefused"},
+        ),
         # A second replica makes good for the first.
         (
             up(DOWN, UP, UP) | leader(UP, DOWN) | {"up" + (RECEIVER % SHARD).replace("receiver-1", "receiver-2"): UP},

@@ -8,7 +8,7 @@ from enum import Enum
 
 from feedmill.resources.types import Switch
 from feedmill_operator import names
-from feedmill_operator.build import pods
+from feedmill_operator.build import accounts, pods
 from feedmill_operator.build.inputs import Manifest, PipelineInputs
 from feedmill_operator.build.objects import Head, Place, manifest
 
@@ -26,6 +26,8 @@ class Tells(Enum):
     are known."""
     PROCESSORS = "processors"
     """Likewise, while the pipeline is to run."""
+    ACCOUNTS = "accounts"
+    """Likewise, while it is to run and listens to accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,28 @@ ALERTS = (
         "critical",
         "No processor of {{ $labels.feedmill_dev_pipeline }} answers: nothing is stored, events wait in Redis.",
         Tells.PROCESSORS,
+    ),
+    Alert(
+        "FeedmillAccountsAbsent",
+        f"absent({_up(names.ACCOUNTS)} == 1)",
+        "5m",
+        "critical",
+        "No account receiver of {{ $labels.feedmill_dev_pipeline }} answers: fills are stored when one is back.",
+        Tells.ACCOUNTS,
+    ),
+    Alert(
+        "FeedmillAccountsRefused",
+        'feedmill_account_accounts{{{pods}, state="refused"}} > 0',
+        "5m",
+        "warning",
+        "{{ $value }} accounts of {{ $labels.exchange }} {{ $labels.market }} are refused: only their user can help.",
+    ),
+    Alert(
+        "FeedmillAccountsNotListening",
+        'feedmill_account_accounts{{{pods}, state=~"connecting|waiting"}} > 0',
+        "10m",
+        "warning",
+        "{{ $value }} accounts of {{ $labels.exchange }} {{ $labels.market }} are not listened to for 10 minutes.",
     ),
     Alert(
         "FeedmillPodDown",
@@ -201,7 +225,9 @@ ALERTS = (
         "FeedmillDeadLetters",
         _rose("feedmill_distributor_dead_letters_total", 15)
         + " or "
-        + _rose("feedmill_processor_dead_letters_total", 15),
+        + _rose("feedmill_processor_dead_letters_total", 15)
+        + " or "
+        + _rose("feedmill_account_dead_letters_total", 15),
         "1m",
         "warning",
         "{{ $labels.pod }} put frames or events aside that it could not handle.",
@@ -258,6 +284,8 @@ def _wanted(alert: Alert, inputs: PipelineInputs) -> bool:
     runs = not inputs.pipeline.spec.suspend
     if alert.tells is Tells.FEEDS:
         runs = any(not feed.spec.suspend for feed in inputs.feeds)
+    if alert.tells is Tells.ACCOUNTS:
+        runs = runs and accounts.wanted(inputs)
     return runs and scraped(inputs)
 
 
