@@ -158,4 +158,4 @@ def _ask(
 
     with where.url() as url:
         Where.ask(url, "feedmill-accounts", known)
-        asyncio.run(show(url, statement, shape, limit, timeout, (*arguments, wanted), tight="account"))
+        asyncio.run(show(url, statement, shape, limit, timeout, (*arguments, wanted), tight=("account", "symbol")))

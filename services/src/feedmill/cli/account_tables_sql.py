@@ -17,6 +17,12 @@ _AT = """
     to_char(t.time AT TIME ZONE 'UTC', CASE WHEN t.time > now() - interval '20 hours' THEN 'HH24:MI:SS'
     ELSE 'YYYY-MM-DD' END) AS utc"""
 
+
+def _trimmed(*columns: str) -> str:
+    """Numbers for people: without the zeros at the end that an exchange writes. Csv and json have them."""
+    return ", ".join(f"trim_scale(t.{column}) AS {column}" for column in columns)
+
+
 _BALANCES = f"""
 SELECT {_ACCOUNT}, {{columns}} FROM balances t {_NAMES}
 WHERE ($2::text IS NULL OR upper(t.asset) = upper($2)) AND ($3::bool OR t.total <> 0)
@@ -42,23 +48,30 @@ FROM accounts
 """Removed ones too: their data stays."""
 
 BALANCES = (
-    _BALANCES.format(columns=f"t.asset, t.total, t.free, t.locked, {_AT}"),
-    _BALANCES.format(columns=f"t.asset, t.total, t.free, t.locked, t.equity, {_AT}"),
+    _BALANCES.format(columns=f"t.asset, {_trimmed('total', 'free', 'locked')}, {_AT}"),
+    _BALANCES.format(columns=f"t.asset, {_trimmed('total', 'free', 'locked', 'equity')}, {_AT}"),
     _BALANCES.format(columns="t.asset, t.total, t.free, t.locked, t.equity, t.time"),
 )
 ORDERS = (
-    _ORDERS.format(columns=f"{_SIDE}, t.price, t.filled || '/' || t.size AS filled, t.status, {_AT}"),
     _ORDERS.format(
-        columns=f"t.order_id, {_SIDE}, t.type, t.price, t.size, t.filled, t.average_price AS average, t.status, {_AT}"
+        columns=f"{_SIDE}, {_trimmed('price')}, trim_scale(t.filled) || '/' || trim_scale(t.size) AS filled, "
+        f"CASE t.status WHEN 'partially_filled' THEN 'partly' ELSE t.status END AS status, {_AT}"
+    ),
+    _ORDERS.format(
+        columns=f"t.order_id, {_SIDE}, t.type, {_trimmed('price', 'size', 'filled')}, "
+        f"trim_scale(t.average_price) AS average, t.status, {_AT}"
     ),
     _ORDERS.format(
         columns=f"t.order_id, {_SIDE}, t.type, t.price, t.size, t.filled, t.average_price, t.status, t.reason, t.time"
     ),
 )
 FILLS = (
-    _FILLS.format(columns=f"{_SIDE}, t.price, t.size, concat_ws(' ', t.fee, t.fee_asset) AS fee, {_AT}"),
     _FILLS.format(
-        columns=f"t.trade_id, t.order_id, {_SIDE}, t.price, t.size, t.fee, t.fee_asset AS of, {_ROLE}, {_AT}"
+        columns=f"{_SIDE}, {_trimmed('price', 'size')}, concat_ws(' ', trim_scale(t.fee), t.fee_asset) AS fee, {_AT}"
+    ),
+    _FILLS.format(
+        columns=f"t.trade_id, t.order_id, {_SIDE}, {_trimmed('price', 'size', 'fee')}, t.fee_asset AS of, "
+        f"{_ROLE}, {_AT}"
     ),
     _FILLS.format(columns=f"t.trade_id, t.order_id, {_SIDE}, t.price, t.size, t.fee, t.fee_asset, {_ROLE}, t.time"),
 )

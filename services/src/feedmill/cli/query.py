@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import typer
@@ -151,10 +151,10 @@ async def show(
     timeout: float,
     arguments: Sequence[Any] = (),
     *,
-    tight: str = "",
+    tight: Sequence[str] = (),
 ) -> None:
-    """Print what a statement answers; it may change nothing. ``tight``: the column of a table that gives way where the
-    terminal is narrow. Raises QueryError.
+    """Print what a statement answers; it may change nothing. ``tight``: columns of a table that give way where the
+    terminal is narrow, the first one first; a row is a line then. Raises QueryError.
     """
     from feedmill.shared import postgres
 
@@ -188,7 +188,7 @@ async def show(
 class _Writer:
     """Rows out as they come (csv, json lines in one array), or gathered for a table."""
 
-    def __init__(self, columns: list[str], shape: Format, limit: int, tight: str) -> None:
+    def __init__(self, columns: list[str], shape: Format, limit: int, tight: Sequence[str]) -> None:
         self.tight = tight
         self.columns = columns
         self.shape = shape
@@ -228,18 +228,41 @@ class _Writer:
         from rich.console import Console
         from rich.table import Table
 
+        console = Console(highlight=False)
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
         numeric = [all(row[at] is None or _is_number(row[at]) for row in self.rows) for at in range(len(self.columns))]
+        rows = [["" if item is None else _cell(item) for item in row] for row in self.rows]
+        widths = self._widths(rows, console.width) if self.tight else {}
         for column, is_number in zip(self.columns, numeric, strict=True):
-            stays = bool(self.tight) and column != self.tight
-            overflow: Literal["ellipsis", "fold"] = "ellipsis" if column == self.tight else "fold"
-            table.add_column(column, justify="right" if is_number else "left", overflow=overflow, no_wrap=stays)
-        for row in self.rows:
-            table.add_row(*("" if item is None else _cell(item) for item in row))
-        console = Console(highlight=False)
+            table.add_column(
+                column,
+                justify="right" if is_number else "left",
+                overflow="ellipsis" if self.tight else "fold",
+                no_wrap=bool(self.tight),
+                width=widths.get(column),
+            )
+        for row in rows:
+            table.add_row(*row)
         console.print(table, markup=False)
         more = f" (the first {self.limit} are shown: --limit shows more)" if self.count > self.limit else ""
         console.print(f"{len(self.rows)} row{'' if len(self.rows) == 1 else 's'}{more}", style="dim")
+
+    def _widths(self, rows: list[list[Any]], room: int) -> dict[str, int]:
+        """Of each column, so that a row fits."""
+        widths = {
+            column: max(len(column), *(len(row[at]) for row in rows), 0) for at, column in enumerate(self.columns)
+        }
+        over = sum(widths.values()) + 2 * (len(widths) - 1) - room
+        for column in self.tight:
+            if over > 0 and column in widths:
+                cut = min(over, max(0, widths[column] - _LEAST))
+                widths[column] -= cut
+                over -= cut
+        return widths
+
+
+_LEAST = 8
+"""Characters to which a column may be cut."""
 
 
 def _cell(item: Any) -> Any:

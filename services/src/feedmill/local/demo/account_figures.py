@@ -30,7 +30,7 @@ SELECT o.account_id, count(*) AS found FROM orders o WHERE o.filled > 0 AND (o.f
     WHERE (f.account_id, f.instrument_id, f.order_id) = (o.account_id, o.instrument_id, o.order_id)))
 GROUP BY 1"""
 _FILLS = "SELECT account_id, count(*) AS found FROM fills GROUP BY 1"
-_BALANCES = "SELECT account_id, asset, total, locked FROM balances WHERE total <> 0 ORDER BY asset"
+_BALANCES = "SELECT account_id, asset, total FROM balances WHERE total <> 0 ORDER BY asset"
 _GAPS = """
 SELECT shard, count(*) AS found, count(*) FILTER (WHERE state = 'open') AS open, max(to_ns) FILTER (
     WHERE state = 'closed') AS closed_ns FROM gaps WHERE channel = 'Account' GROUP BY 1"""
@@ -50,8 +50,7 @@ class AccountFigures:
     in_parts: int = 0
     """Orders that were filled by more than one fill, or are filled in part."""
     fills: int = 0
-    balances: dict[str, tuple[Decimal, Decimal | None]] = field(default_factory=dict)
-    """Asset -> (total, locked); nothing is told apart on Deribit."""
+    balances: dict[str, Decimal] = field(default_factory=dict)
     gaps: int = 0
     gaps_open: int = 0
     closed_ns: int = 0
@@ -73,7 +72,7 @@ class AccountFigures:
             "orders": dict(sorted(self.orders.items())),
             "ordersInParts": self.in_parts,
             "fills": self.fills,
-            "balances": {asset: format(total, "f") for asset, (total, _) in self.balances.items()},
+            "balances": {asset: format(total, "f") for asset, total in self.balances.items()},
             "gaps": self.gaps,
             "openGaps": self.gaps_open,
         }
@@ -116,7 +115,7 @@ async def look(connection: asyncpg.Connection) -> AccountsSeen:
         for row in await connection.fetch(_FILLS):
             found[row["account_id"]].fills = row["found"]
         for row in await connection.fetch(_BALANCES):
-            found[row["account_id"]].balances[row["asset"]] = (row["total"], row["locked"])
+            found[row["account_id"]].balances[row["asset"]] = row["total"]
         for row in await connection.fetch(_GAPS):
             account = shards.get(row["shard"])
             if account is not None:

@@ -15,35 +15,37 @@ from feedmill.local.demo.accounts import Latencies
 from feedmill.local.view import duration_ms
 from feedmill.shared.events import Side
 
-PLACES = Decimal("0.00000001")
 STYLES = {"partially_filled": "yellow", "filled": "green", "cancelled": "dim", "expired": "dim"}
-WORDS = {"partially_filled": "filled in part", "expired": "ended by venue"}
+WORDS = {"partially_filled": "partly filled"}
 
 
-def amount(value: Decimal) -> str:
-    """Exact up to 8 places, thousands apart, no zeros at the end."""
-    text = f"{value.quantize(PLACES):,f}"
+def amount(value: Decimal, places: int = 8) -> str:
+    """Exact up to so many places, thousands apart, no zeros at the end."""
+    text = f"{value.quantize(Decimal(1).scaleb(-places)):,f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def held(account: AccountFigures) -> str:
-    return ", ".join(f"{amount(total)} {asset}" for asset, (total, _) in account.balances.items()) or "nothing yet"
+def held(account: AccountFigures, places: int = 8) -> str:
+    found = (f"{amount(total, places)} {asset}" for asset, total in account.balances.items())
+    return ", ".join(found) or "nothing yet"
+
+
+def states(account: AccountFigures) -> str:
+    """How many orders are in which state."""
+    ended = sorted(account.orders.keys() - OPEN, key=lambda name: (name != "filled", name))
+    return ", ".join([f"{account.open_orders:,} open", *(f"{account.orders[name]:,} {name}" for name in ended)])
 
 
 def counts(account: AccountFigures) -> str:
-    """Orders and fills in words."""
-    orders = account.orders
-    ended = sorted(orders.keys() - OPEN, key=lambda name: (name != "filled", name))
-    parts = [f"{account.open_orders:,} open", *(f"{orders[name]:,} {WORDS.get(name, name)}" for name in ended)]
-    total = sum(orders.values())
-    return f"{total:,} orders ({', '.join(parts)}; {account.in_parts:,} in parts), {account.fills:,} fills"
+    total = sum(account.orders.values())
+    return f"{total:,} orders, {account.in_parts:,} in parts, {account.fills:,} fills"
 
 
 def plain_lines(seen: AccountsSeen) -> list[str]:
     lines = []
     for account in seen.accounts:
         state = "" if account.flowing else " (asking for what was missed)" if account.gaps else " (connecting)"
-        lines.append(f"{account.name}{state}: {counts(account)}; holds {held(account)}")
+        lines.append(f"{account.name}{state}: {counts(account)}; {states(account)}; holds {held(account)}")
     return lines
 
 
@@ -64,14 +66,14 @@ def panel(seen: AccountsSeen) -> Group | None:
             sum(orders.values()), account.open_orders, account.in_parts, orders.get("filled", 0), ended, account.fills,
         )  # fmt: skip
         table.add_row(account.name, *(f"{number:,}" for number in numbers), gaps)
-    balances = [_line(f"{account.name} holds {held(account)}") for account in seen.accounts]
+    balances = [_line(f"{account.venue.partition('/')[0]} holds {held(account, 4)}") for account in seen.accounts]
     return Group(table, *balances, *([Text("")] if seen.latest else []), *map(change_line, seen.latest))
 
 
 def change_line(change: OrderChange) -> Text:
     size = "?" if change.size is None else amount(change.size)
     price = change.type if change.price is None else f"at {amount(change.price)}"
-    line = Text(f"{change.at} {change.exchange:<7} {change.symbol:<18} ", no_wrap=True, overflow="ellipsis")
+    line = Text(f"{change.at} {change.exchange:<7} {change.symbol:<13} ", no_wrap=True, overflow="ellipsis")
     line.append(f"{'buy' if change.side == Side.BUY else 'sell':<4} {amount(change.filled)}/{size} {price}  ")
     line.append(WORDS.get(change.status, change.status), style=STYLES.get(change.status, ""))
     return line
@@ -86,7 +88,8 @@ def final_lines(accounts: Sequence[AccountFigures], latencies: Latencies) -> lis
     lines = []
     for account in accounts:
         p50, p99 = latencies.get(account.venue, (None, None))
-        lines.append(f"{account.name}: {counts(account)}")
+        lines.append(f"{account.name}: {counts(account)}; {account.gaps - account.gaps_open} gaps closed")
+        lines.append(f"  {states(account)}")
         lines.append(f"  holds {held(account)}")
         lines.append(f"  from the socket to the commit: p50 {duration_ms(p50)}, p99 {duration_ms(p99)}")
     return lines

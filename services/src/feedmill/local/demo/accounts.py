@@ -11,15 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedmill.local.demo.simulation import own_environment
+from feedmill.local.demo.simulation import Simulation, own_environment
 from feedmill.local.embedded.files import write_private
 from feedmill.local.errors import ManagerError
 from feedmill.local.status import ManagerStatus
 
 VENUES = ("binance/Spot", "deribit/Derivatives")
 """One account each."""
-RATE = 8.0
-"""Actions a second of an account; an action is one to five events."""
+BEFORE = 25
+"""Actions of each account before anybody listens; an action is one to five events."""
+AT_ONCE, EVERY = 2, 0.25
+"""Actions of each account, and the seconds between them, from then on."""
 ADD_TIMEOUT = 60.0
 
 Latencies = dict[str, tuple[float | None, float | None]]
@@ -76,12 +78,19 @@ def add_command(account: DemoAccount, kek: Path, data_dir: Path) -> list[str]:
     ]
 
 
-async def add_all(accounts: Sequence[DemoAccount], kek: Path, data_dir: Path) -> list[str]:
-    """Put the accounts into the credential store; returns what the commands say. Raises ManagerError."""
-    return list(await asyncio.gather(*(_add(account, kek, data_dir) for account in accounts)))
+async def add_all(accounts: Sequence[DemoAccount], kek: Path, data_dir: Path) -> None:
+    """Put the accounts into the credential store. Raises ManagerError."""
+    await asyncio.gather(*(_add(account, kek, data_dir) for account in accounts))
 
 
-async def _add(account: DemoAccount, kek: Path, data_dir: Path) -> str:
+async def trade(simulation: Simulation, accounts: Sequence[DemoAccount]) -> None:
+    """Let the accounts act until this is cancelled. Raises ManagerError."""
+    while True:
+        await asyncio.gather(*(simulation.act(account.venue, AT_ONCE) for account in accounts))
+        await asyncio.sleep(EVERY)
+
+
+async def _add(account: DemoAccount, kek: Path, data_dir: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "feedmill.cli.main", *add_command(account, kek, data_dir)),
         stdin=asyncio.subprocess.PIPE,
@@ -98,10 +107,9 @@ async def _add(account: DemoAccount, kek: Path, data_dir: Path) -> str:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    said = output.decode(errors="replace").strip()
     if process.returncode != 0:
+        said = output.decode(errors="replace").strip()
         raise ManagerError(f"feedmill accounts add {account.name} failed: {said}")
-    return said
 
 
 def latencies(status: ManagerStatus) -> Latencies:

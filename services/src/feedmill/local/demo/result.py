@@ -107,7 +107,6 @@ def _rows(venue: VenueReport) -> list[Text]:
     lines.append(_line("book snapshots", [*book, _bad(books.wrong + books.phantom)]))
     candle = [blank, _number(candles.stored), _bad(candles.missing), blank, blank, blank, _bad(candles.wrong)]
     lines.append(_line("1 min candles", candle))
-    lines[-1].append(f"  {candles.complete:,} complete")
     return lines + _account_rows(venue.accounts)
 
 
@@ -160,10 +159,14 @@ def words(result: Result) -> list[str]:
     lines += _of_accounts(result)
     if result.open_gaps:
         told = ", ".join(f"{count} {name}" for name, count in sorted(causes.items()))
-        lines.append(f"  gap rows: {told}; {result.open_gaps} are open, as no data comes since the feeds were stopped")
-    if not any(venue.candles.complete for venue in result.report.venues):
-        how = "longer than the recordings" if result.recorded else "--seconds 150"
-        lines.append(f"  no candle is complete yet: that takes a whole minute and both its neighbours ({how})")
+        lines.append(f"  gap rows: {told}")
+        lines.append(f"  {result.open_gaps} of all are open, as no data comes since the feeds were stopped")
+    complete = sum(venue.candles.complete for venue in result.report.venues)
+    if complete:
+        lines.append(f"  {complete:,} candles are complete: the trades before, in and after them were all seen")
+    else:
+        how = "longer recordings" if result.recorded else "--seconds 150"
+        lines.append(f"  no complete candle yet: it takes a minute with both neighbours ({how})")
     lines += [f"  {note}" for note in result.notes]
     lines += [f"  {item.feed}: {item.count:,} dead letters, {item.reason}: {item.example}" for item in result.letters]
     return lines
@@ -177,7 +180,7 @@ def _of_accounts(result: Result) -> list[str]:
             lines.append(f"  {venue.venue}: {missing} accounts of the exchange are not in the database")
     lines += [f"  {line}" for line in final_lines(result.accounts, result.account_latencies)]
     if any(venue.accounts.flows["transfers"].in_gaps for venue in result.report.venues):
-        lines.append("  transfers in gaps: Binance tells them by its stream only; the balances are right all the same")
+        lines.append("  transfers in gaps: Binance tells them by its stream only; balances are right")
     return lines
 
 

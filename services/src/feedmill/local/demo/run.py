@@ -95,6 +95,8 @@ class Demo:
             if settings.recordings is None:
                 self.accounts = accounts.take_keys(self._keys)
                 accounts.make_kek(self._kek)
+                for account in self.accounts:
+                    await simulation.act(account.venue, accounts.BEFORE)
             path.write_text(manifest.render(feeds, simulation.endpoints, keep=keep, accounts=bool(self.accounts)))
             await self._run_pipeline(path)
         finally:
@@ -107,7 +109,7 @@ class Demo:
         if settings.recordings is not None:
             return [*arguments, "--recordings", str(settings.recordings.absolute()), "--speed", f"{settings.speed:g}"]
         counts = ",".join(f"{venue}=1" for venue in accounts.VENUES)
-        return [*arguments, "--accounts", counts, "--account-rate", f"{accounts.RATE:g}", "--keys", str(self._keys)]
+        return [*arguments, "--accounts", counts, "--account-rate", "0", "--keys", str(self._keys)]
 
     async def _run_pipeline(self, path: Path) -> None:
         resources = load_files([path], local=True)
@@ -151,20 +153,23 @@ class Demo:
             return
         for account in self.accounts:
             shown = accounts.add_command(account, self._kek, self.settings.folder)
-            self.display.say(f"feedmill {' '.join(shown[:7])} ...")
+            self.display.say(f"feedmill {' '.join(shown[:5])} ...")
             self._cut_ns[account.name] = 0
-        for said in await accounts.add_all(self.accounts, self._kek, self.settings.folder):
-            self.display.say(said)
+        await accounts.add_all(self.accounts, self._kek, self.settings.folder)
+        self.display.say("the accounts are stored, sealed with the demonstration's own key")
 
     async def _flow(self) -> None:
         settings = self.settings
         assert self._simulation is not None
         if settings.recordings is None:
             self.display.say(f"{settings.rate:,.0f} messages a second flow, for {settings.seconds:g} s")
-            await asyncio.sleep(settings.seconds / 2)
-            await self._cut(self.accounts)
-            self.display.say("the exchanges cut the accounts' connections: what happens meanwhile must be asked for")
-            await asyncio.sleep(settings.seconds / 2)
+            async with asyncio.TaskGroup() as group:
+                trading = group.create_task(accounts.trade(self._simulation, self.accounts))
+                await asyncio.sleep(settings.seconds / 2)
+                await self._cut(self.accounts)
+                self.display.say("the accounts' connections are cut: what they miss is asked for afterwards")
+                await asyncio.sleep(settings.seconds / 2)
+                trading.cancel()
         else:
             self.display.say(f"replaying recorded frames from {settings.recordings}")
             await waits.until_replayed(self._simulation)

@@ -75,32 +75,29 @@ class Simulation:
 
         A last message on every topic comes first, so that a hole before it would show.
         """
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ADMIN_TIMEOUT)) as session:
-
-            async def one(rest: str) -> dict[str, Any]:
-                async with session.post(f"{rest}/_sim/stop", params={"finish": "1"}) as answer:
-                    document = await answer.json()
-                    assert isinstance(document, dict)
-                    return document
-
-            try:
-                answers = await asyncio.gather(*(one(endpoint.rest) for endpoint in self.endpoints.values()))
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                raise ManagerError(f"the simulator does not answer ({error}): see its log") from error
+        answers = await asyncio.gather(*(self._post(venue, "stop", finish="1") for venue in self.endpoints))
         return dict(zip(self.endpoints, answers, strict=True))
 
-    async def cut_accounts(self, venue: str) -> int:
-        """Cut the private connections of a venue's accounts; returns how many. Raises ManagerError."""
-        url = f"{self.endpoints[venue].rest}/_sim/fault"
-        timeout = aiohttp.ClientTimeout(total=ADMIN_TIMEOUT)
+    async def act(self, venue: str, count: int) -> None:
+        """Let the accounts of a venue do ``count`` actions now. Raises ManagerError."""
+        await self._post(venue, "accounts/step", count=str(count))
+
+    async def cut_accounts(self, venue: str) -> None:
+        """Cut the private connections of a venue's accounts. Raises ManagerError."""
+        await self._post(venue, "fault", {"kind": "abort", "channel": "Account"})
+
+    async def _post(self, venue: str, what: str, body: Mapping[str, str] | None = None, **query: str) -> dict[str, Any]:
+        url = f"{self.endpoints[venue].rest}/_sim/{what}"
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(url, json={"kind": "abort", "channel": "Account"}) as answer,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ADMIN_TIMEOUT)) as session,
+                session.post(url, params=query, json=body) as answer,
             ):
-                return int((await answer.json())["hit"])
+                document = await answer.json()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ManagerError(f"the simulator does not answer ({error}): see its log") from error
+        assert isinstance(document, dict)
+        return document
 
     async def stats(self) -> dict[str, dict[str, Any] | None]:
         """Counts now; None for an exchange that does not answer."""
