@@ -102,7 +102,12 @@ class Collector:
     def accounts(self, status: ManagerStatus) -> PoolFigures:
         """Of the accounts, as the database had them at the last :meth:`look`."""
         members = [service.health for service in status.services if service.role == "accounts"]
-        return account_figures.of(members, self._accounts)
+        found = account_figures.of(members, self._accounts)
+        if status.phase != "running":
+            # They end with the receivers, and say nothing any more.
+            for item in found.shown:
+                item.state = status.phase if item.state == "?" else item.state
+        return found
 
     def _of_feed(self, feed: ExchangeFeed, status: ManagerStatus) -> FeedFigures:
         exchange = feed.spec.exchange
