@@ -23,7 +23,7 @@ from feedmill.accounts.store import Account, Name, NewAccount
 from feedmill.cli.migrate import migrate_sync
 from feedmill.exchanges.base import VenueLimits
 from feedmill.local.embedded import EmbeddedRedis
-from feedmill.pool.fleets import SWEEP, Budgets, Fleets
+from feedmill.pool.fleets import FRONT, SWEEP, Budgets, Fleets
 from feedmill.pool.service import Pool
 from feedmill.pool.settings import PoolSettings
 from feedmill.shared.budget import TokenBucket
@@ -213,7 +213,7 @@ def _ok(venue: VenueReport) -> bool:
 def _plenty(self: Fleets, fleet: Fleet, limits: VenueLimits) -> Budgets:
     """As if the venues had no limits: what is tested is what happens, not how long a minute's weight lasts."""
     weight = TokenBucket(1e6, 1e6)
-    return Budgets(weight, {"weight": weight, SWEEP: weight, "instruments": weight}, weight, 1e6)
+    return Budgets(weight, dict.fromkeys(("weight", "instruments", FRONT, SWEEP), weight), weight, 1e6)
 
 
 @asynccontextmanager

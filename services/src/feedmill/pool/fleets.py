@@ -18,8 +18,8 @@ PART = 0.75
 """Of our weight for reconciliations. The rest subscribes a thousand accounts within any minute."""
 SWEEPS = 0.6
 """Of that for sweeps, which go on for long: gaps are closed in any minute too."""
-SWEEP = "sweep"
-"""What requests of sweeps draw on."""
+SWEEP, FRONT = "sweep", "front"
+"""What requests of sweeps draw on, and those that all accounts of a market wait for."""
 
 
 @dataclass(slots=True)
@@ -69,6 +69,7 @@ class Fleets:
         if limits.signed_weight:
             # Nobody else draws on it.
             behind["weight"] = fleet.within("signed", limits.signed_weight * share, limits.request_window)
+        behind[FRONT] = weight
         behind[SWEEP] = Behind(behind["weight"], self._part(fleet, limits, SWEEP, PART * SWEEPS))
         behind["instruments"] = other_budget("instruments", fleet) if not limits.weight_windows else behind["weight"]
         connects = fleet.within("connects", max(1.0, limits.connects * share), limits.connects_window)

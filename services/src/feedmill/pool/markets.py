@@ -20,7 +20,7 @@ from feedmill.exchanges.account_rest import Traded
 from feedmill.exchanges.account_session import VenueClock
 from feedmill.exchanges.base import Venue
 from feedmill.exchanges.registry import UnknownVenue, get_venue
-from feedmill.pool.fleets import SWEEP, Fleets
+from feedmill.pool.fleets import FRONT, SWEEP, Fleets
 from feedmill.receiver.accounts.answers import AccountAnswers
 from feedmill.receiver.accounts.desk import AccountDesk
 from feedmill.receiver.accounts.lines import AccountLines
@@ -117,7 +117,10 @@ class Market:
         await self._answers(account, command, request)
 
     async def _instruments(self) -> Mapping[str, Traded]:
-        listed = await self.desk.ask(NOBODY, self._venue.instruments)
+        request = self._venue.instruments
+        if request.bucket == "weight":
+            request = replace(request, bucket=FRONT)
+        listed = await self.desk.ask(NOBODY, request)
         if listed.refused is not None:
             raise OSError(str(listed.refused))
         return self._venue.traded(listed.body)
