@@ -163,13 +163,16 @@ class Demo:
         assert self._simulation is not None
         if settings.recordings is None:
             self.display.say(f"{settings.rate:,.0f} messages a second flow, for {settings.seconds:g} s")
-            async with asyncio.TaskGroup() as group:
-                trading = group.create_task(accounts.trade(self._simulation, self.accounts))
+            # Where the simulator is gone, what follows says so.
+            trading = asyncio.create_task(accounts.trade(self._simulation, self.accounts), name="trade")
+            try:
                 await asyncio.sleep(settings.seconds / 2)
                 await self._cut(self.accounts)
-                self.display.say("the accounts' connections are cut: what they miss is asked for afterwards")
+                self.display.say("the accounts' connections are cut: what they miss is asked for later")
                 await asyncio.sleep(settings.seconds / 2)
+            finally:
                 trading.cancel()
+                await asyncio.gather(trading, return_exceptions=True)
         else:
             self.display.say(f"replaying recorded frames from {settings.recordings}")
             await waits.until_replayed(self._simulation)
