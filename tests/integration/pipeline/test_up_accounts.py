@@ -177,6 +177,12 @@ async def test_the_example_from_secrets_to_fills(stage: Stage, kit: Any) -> None
             await stage.sim(venue, "accounts/step?count=60")
         await stage.until_whole()
 
+        # No feed tells what the instruments are counted in: the accounts' own markets do.
+        assert await stage.rows("SELECT FROM results")
+        assert not await stage.rows(
+            "SELECT FROM fills f LEFT JOIN results r USING (account_id, instrument_id) WHERE r.account_id IS NULL"
+        )
+
         code, text = await stage.said("status", "--data-dir", str(stage.folder / "data"))
         assert (code, "2 of 2 accounts listened to" in text) == (0, True), text
         assert "main-accounts-0" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -20,6 +20,7 @@ from feedmill.pool.slots import slot_of
 from feedmill.pool.vault import Vault
 from feedmill.processor.accounts.worker import AccountWorker
 from feedmill.receiver.accounts.streams import AccountStreams
+from feedmill.shared.events import Instrument
 from feedmill.shared.redis.url import RedisUrl
 
 
@@ -170,6 +171,11 @@ class Holdings:
         for key, market in self.markets.items():
             market.work_on(of.get(key, set()))
         self._worker.work_on(name for name, held in self.held.items() if held.owned and not held.dry)
+
+    async def describe(self, exchange: str, market: str, symbols: Sequence[str]) -> list[Instrument]:
+        """What the venue says of these instruments, as far as it was asked for its list."""
+        at = [each for key, each in self.markets.items() if (key.exchange, key.market) == (exchange, market)]
+        return [found for each in at for found in await each.catalogue.find(symbols)]
 
     def distributed_to(self, name: str) -> str:
         """The entry of an account's raw stream up to which it is distributed; empty = not known."""

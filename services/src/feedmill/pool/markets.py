@@ -20,6 +20,7 @@ from feedmill.exchanges.account_rest import Traded
 from feedmill.exchanges.account_session import VenueClock
 from feedmill.exchanges.base import Venue
 from feedmill.exchanges.registry import UnknownVenue, get_venue
+from feedmill.pool.catalogue import Catalogue
 from feedmill.pool.fleets import FRONT, SWEEP, Fleets
 from feedmill.receiver.accounts.answers import AccountAnswers
 from feedmill.receiver.accounts.desk import AccountDesk
@@ -107,6 +108,7 @@ class Market:
             accounts, key.rest, http, clock=clock, budgets=budgets.behind,
             read_limits=venue.rest(key.rest).read_limits, limit=budgets.limit, ssl_context=ssl_context, log=self._log,
         )  # fmt: skip
+        self.catalogue = Catalogue(venue)
         self._answers = AccountAnswers(self.desk, streams, self._known.__getitem__)
         self.distributor = AccountDistributor(redis_url, accounts, self._ask, self._instruments, log=self._log)
 
@@ -123,7 +125,9 @@ class Market:
         listed = await self.desk.ask(NOBODY, request)
         if listed.refused is not None:
             raise OSError(str(listed.refused))
-        return self._venue.traded(listed.body)
+        traded = self._venue.traded(listed.body)
+        await self.catalogue.keep(listed.body, traded)
+        return traded
 
     def work_on(self, accounts: set[str]) -> None:
         """Distribute these, from now on."""

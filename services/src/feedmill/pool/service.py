@@ -78,6 +78,7 @@ class Pool:
         self.worker = AccountWorker(
             redis_url, database_url, redis=self.redis, database=self.postgres, log=log,
             connections=settings.connections, statement_timeout=settings.statement_timeout, stored=self._stored,
+            describe=lambda *asked: self.holdings.describe(*asked),
         )  # fmt: skip
         self.fleets = Fleets(redis_url, settings, log)
         self.holdings = Holdings(self.streams, self.worker, self.fleets, self.vault, redis_url, self._gone, log)

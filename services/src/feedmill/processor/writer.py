@@ -118,7 +118,7 @@ async def store_seldom(
         status = await connection.execute(statements.LETTERS, shard, *_letter_columns(rows.letters))
         stored.count("dead_letters", len(rows.letters), _affected(status))
     if rows.instruments:
-        changed = await _store_instruments(connection, rows.instruments)
+        changed = await store_instruments(connection, rows.instruments)
         stored.count("instrument_versions", len(rows.instruments), changed)
 
 
@@ -169,7 +169,7 @@ def _letter_columns(letters: list[Letter]) -> list[list[object]]:
     ]
 
 
-async def _store_instruments(connection: asyncpg.Connection, instruments: list[tuple[int, Instrument]]) -> int:
+async def store_instruments(connection: asyncpg.Connection, instruments: list[tuple[int, Instrument]]) -> int:
     """How many are new versions."""
     changed = 0
     instruments = sorted(instruments, key=lambda pair: pair[1].receive_ns)

@@ -156,6 +156,10 @@ WHERE shard = $1 AND state = 'open' AND cause = 'redis_lost' AND detected_ns < $
 """
 """Commits that Redis forgot are told by the reconciliation that began after it was seen."""
 
+UNTOLD = """
+SELECT i.symbol FROM instruments i WHERE i.id = ANY($1::int[])
+AND NOT EXISTS (SELECT FROM instrument_versions v WHERE v.instrument_id = i.id)
+"""
 TERMS = """
 SELECT DISTINCT ON (v.instrument_id) v.instrument_id, v.type, v.base, v.quote, v.settle FROM instrument_versions v
 WHERE v.instrument_id = ANY($1::int[]) ORDER BY v.instrument_id, v.valid_from DESC

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import DecimalException
 from typing import TypeVar
@@ -23,12 +23,21 @@ from feedmill.processor.writer import Move, Stored
 from feedmill.shared import account_events as events
 from feedmill.shared.account_events import AccountBlock, AccountGap
 from feedmill.shared.clock import now_ns
-from feedmill.shared.events import DeadLetter, Gap
+from feedmill.shared.events import DeadLetter, Gap, Instrument
 from feedmill.shared.keys import account_ref
 
 E = TypeVar("E")
 CHANNEL = "Account"
 """Of gap rows that concern an account."""
+
+
+Describe = Callable[[str, str, Sequence[str]], Awaitable[Sequence[Instrument]]]
+"""(exchange, market, symbols) -> what the venue says of them, as far as that is at hand. Raises nothing."""
+
+
+async def undescribed(exchange: str, market: str, symbols: Sequence[str]) -> Sequence[Instrument]:
+    """Nothing is at hand."""
+    return ()
 
 
 class UnknownAccount(LookupError):
@@ -77,13 +86,16 @@ class Outcome:
 class AccountStore:
     """One account; each call is given the connection to use. :meth:`load` first, and after every failure."""
 
-    def __init__(self, account: str) -> None:
+    def __init__(self, account: str, describe: Describe = undescribed) -> None:
         self.account = account
+        self._describe = describe
         self.shard = str(account_ref(account))
         self.position = Position(0, "", "0-0")
         self._id = 0
         self._venue = ("", "")
         self._ids: dict[str, int] = {}
+        self._untold: set[str] = set()
+        """Instruments of which it is not known what they are counted in, since no feed has told of them."""
 
     @property
     def venue(self) -> tuple[str, str]:
@@ -108,7 +120,10 @@ class AccountStore:
         our own commit was lost), else what PostgreSQL raises: then :meth:`load` tells what is stored."""
         step = Move(self.shard, self.position.commit_id, batch.n, batch.commit_id, batch.stream_id)
         units = [unit for commit, block in batch.blocks for unit in units_of(commit, block)]
-        await self._know(connection, rows.symbols_of(units))
+        symbols = rows.symbols_of(units)
+        await self._know(connection, symbols)
+        if untold := sorted(symbols & self._untold):
+            await self._tell(connection, untold)
         outcome = Outcome()
         try:
             async with connection.transaction():
@@ -132,6 +147,22 @@ class AccountStore:
             for symbol in unknown if attempt == 0 else ():
                 if symbol not in self._ids:
                     await connection.execute(shared_statements.NEW_INSTRUMENT, *self._venue, symbol, symbol)
+        new = [self._ids[symbol] for symbol in unknown if symbol in self._ids]
+        self._untold |= {row["symbol"] for row in await connection.fetch(statements.UNTOLD, new)}
+
+    async def _tell(self, connection: asyncpg.Connection, symbols: list[str]) -> None:
+        """Store what the account's own market says of instruments that no feed follows."""
+        described = [(self._ids[each.symbol], each) for each in await self._describe(*self._venue, symbols)]
+        if not described:
+            return
+        self._untold -= {each.symbol for _, each in described}
+        try:
+            async with connection.transaction():
+                await writer.store_instruments(connection, described)
+        except Exception as error:
+            # A number that PostgreSQL does not take: the profit is not counted, and nothing else is the worse for it.
+            if not _is_data(error):
+                raise
 
     async def _move(self, connection: asyncpg.Connection, step: Move, batch: Batch) -> None:
         if not await writer.move(connection, step):

@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 
 from feedmill import __version__
-from feedmill.processor.accounts.store import AccountStore, Batch, UnknownAccount
+from feedmill.processor.accounts.store import AccountStore, Batch, Describe, UnknownAccount, undescribed
 from feedmill.processor.chain import Break, Chain
 from feedmill.processor.rows import STRANGER, Letter, event_session
 from feedmill.processor.source import NotACommit, read_link
@@ -91,12 +91,14 @@ class AccountWorker:
         block_ms: int = 200,
         statement_timeout: float = 30.0,
         stored: Stored = lambda store, batch: None,
+        describe: Describe = undescribed,
     ) -> None:
-        """``connections``: to PostgreSQL, so also accounts stored at once."""
+        """``connections``: to PostgreSQL, so also accounts stored at once. ``describe``: instruments nobody told of."""
         self._redis_url, self._database_url = redis_url, database_url
         self._redis, self._database = redis, database
         self._log = log
         self._stored = stored
+        self._describe = describe
         self._size, self._block_ms, self._timeout = connections, block_ms, statement_timeout
         self._accounts: dict[str, _Account] = {}
         self._connections: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
@@ -113,7 +115,7 @@ class AccountWorker:
         for name in self._accounts.keys() - wanted:
             del self._accounts[name]
         for name in sorted(wanted - self._accounts.keys()):
-            self._accounts[name] = _Account(AccountStore(name))
+            self._accounts[name] = _Account(AccountStore(name, self._describe))
 
     def position(self, account: str) -> str:
         """The entry of its stream up to which it is stored; empty when that is not known."""
