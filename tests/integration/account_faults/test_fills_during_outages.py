@@ -162,7 +162,7 @@ async def test_the_exchange_cuts_the_connections(
         fills = await stage.happen()
         await stage.listened()
         await stage.settled()
-        assert await stage.stored_once(fills) == REST
+        assert "REST" in await stage.stored_once(fills)
         assert "disconnected" in await stage.gaps()
 
 
@@ -189,7 +189,7 @@ async def test_rest_refuses_while_it_reconciles(
         assert stage.sim.fault("abort", channel="Account") >= 1
         fills = await stage.happen()
         await stage.settled()
-        assert await stage.stored_once(fills) == REST
+        assert "REST" in await stage.stored_once(fills)
         assert stage.sim.stats()[name]["rest_status"]["429"] == 3
 
 
