@@ -65,7 +65,7 @@ def silence(tmp_path: Path) -> Iterator[Silence]:
         made.close()
 
 
-@pytest.mark.parametrize("role", ["receiver", "distributor", "processor", "maintenance"])
+@pytest.mark.parametrize("role", ["receiver", "distributor", "processor", "accounts", "maintenance"])
 async def test_a_name_server_that_says_nothing(place: Place, silence: Silence, role: str) -> None:
     redis = database = ""
     if role == "receiver":

@@ -12,6 +12,7 @@ from feedmill.pool.settings import PoolSettings
 from feedmill.pool.tails import Tails
 from feedmill.processor.accounts.worker import AccountWorker
 from feedmill.receiver.accounts.streams import AccountStreams
+from feedmill.shared.clock import monotonic
 
 LOOK = 0.05
 AGAIN = 0.25
@@ -42,10 +43,10 @@ class Drain:
             ("distribute", self._distributed, settings.distribute_timeout),
             ("store", self._stored, settings.store_timeout),
         )
-        in_time = True
+        in_time, deadline = True, monotonic() + settings.drain_timeout
         for stage, work, seconds in stages:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(max(LOOK, min(seconds, deadline - monotonic()))):
                     await work(left)
             except TimeoutError:
                 in_time = False

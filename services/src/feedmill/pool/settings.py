@@ -56,6 +56,8 @@ class PoolSettings:
     distribute_timeout: float = 4.0
     store_timeout: float = 5.0
     """How long an orderly end waits for what was heard to be appended, distributed and stored."""
+    drain_timeout: float = 10.0
+    """The same for all three together."""
 
 
 def pool_settings(
