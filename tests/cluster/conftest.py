@@ -14,6 +14,8 @@ import pytest
 
 from clusterkit.cluster import Cluster, running
 from clusterkit.extras import STORAGE_CLASS, monitoring_crds, remove_volumes
+from clusterkit.images import Images, load_images, make_images
+from clusterkit.install import Installed, install
 from clusterkit.operator import Operator, operating, prepare
 from clusterkit.proxy import FaultProxy, proxying
 from clusterkit.tool import NoCluster
@@ -57,6 +59,26 @@ def node_cluster() -> Iterator[Cluster]:
     if os.environ.get("FEEDMILL_E2E") != "1":
         pytest.skip("a real node takes minutes and root: run `make e2e`")
     yield from _session("node", with_crds=False)
+
+
+@pytest.fixture(scope="session")
+def images() -> Images:
+    """Of this working tree."""
+    try:
+        return make_images()
+    except NoCluster as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def installed(node_cluster: Cluster, images: Images) -> Iterator[Installed]:
+    """The chart, in the real node. The last test that uses it takes it away."""
+    load_images(node_cluster, images)
+    try:
+        with install(node_cluster, images) as found:
+            yield found
+    except NoCluster as error:
+        pytest.skip(str(error))
 
 
 def _session(mode: str, **options: Any) -> Iterator[Cluster]:

@@ -17,12 +17,10 @@ import pytest
 import redis
 
 from clusterkit.bed import FEEDS, NAMESPACE, Bed, is_ready, kustomization
-from clusterkit.cluster import Cluster
 from clusterkit.exchange import Exchange, Judgement, judge
-from clusterkit.images import Images, load_images, make_images
-from clusterkit.install import Installed, install
+from clusterkit.images import Images
+from clusterkit.install import Installed
 from clusterkit.plugin import runner
-from clusterkit.tool import NoCluster
 from clusterkit.waiting import until
 from clusterkit.world import World
 
@@ -30,24 +28,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 RATE = 60.0
 """Messages a second of each exchange: enough that every pause of a second would show."""
 READY_WITHIN = 90.0
-
-
-@pytest.fixture(scope="module")
-def images() -> Images:
-    try:
-        return make_images()
-    except NoCluster as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def installed(node_cluster: Cluster, images: Images) -> Iterator[Installed]:
-    load_images(node_cluster, images)
-    try:
-        with install(node_cluster, images) as found:
-            yield found
-    except NoCluster as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

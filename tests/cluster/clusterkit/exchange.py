@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,9 @@ def judge(report: Report) -> Judgement:
 class Exchange:
     """``feedmill simulate`` as a process of this machine, on the address that pods see."""
 
-    def __init__(self, folder: Path, host: str, rate: float) -> None:
-        self.folder, self.host, self.rate = folder, host, rate
+    def __init__(self, folder: Path, host: str, rate: float, more: Sequence[str] = ()) -> None:
+        """``more``: further arguments of ``feedmill simulate``."""
+        self.folder, self.host, self.rate, self.more = folder, host, rate, more
         self.ledger = folder / "ledger"
         self.endpoints: dict[str, dict[str, Any]] = {}
         """Venue -> ``stream``, ``rest``."""
@@ -96,7 +98,7 @@ class Exchange:
         command += [part for venue in VENUES for part in ("--exchange", venue)]
         command += ["--rate", f"{self.rate:g}", "--ledger", str(self.ledger), "--stats-every", "0"]
         # Pods come from many addresses here, and are started often: that is the test, not a storm.
-        command += ["--limit", "connects=100000", "--port-file", str(port_file)]
+        command += ["--limit", "connects=100000", "--port-file", str(port_file), *self.more]
         clean = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
         with (self.folder / "simulator.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean)
@@ -114,8 +116,9 @@ class Exchange:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
 
-    def ask(self, venue: str, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(f"{self.endpoints[venue]['rest']}{path}", method=method)
+    def ask(self, venue: str, path: str, method: str = "GET", body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.endpoints[venue]['rest']}{path}", data, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 

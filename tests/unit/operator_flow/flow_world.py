@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from memory_api import MemoryApi
 
+from feedmill.shared.clock import monotonic
 from feedmill_operator import names
 from feedmill_operator.config import Options
 from feedmill_operator.kube import kinds
@@ -94,13 +95,13 @@ class World:
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def start(self, answers_clock: Callable[[], float] = monotonic) -> None:
         """A new operator that knows nothing but what it is told: all there is."""
         options = Options(operand_image=self.image)
         api: Any = self.api
         self.controller = Controller(api, options, pod_facts, random_source=random.Random(1), **self._controller)
         store, queue = self.controller.store, self.controller.queue
-        self.answers = Answers(queue)
+        self.answers = Answers(queue, clock=answers_clock)
         tools = Tools(
             api=api,
             store=store,
@@ -211,12 +212,19 @@ class World:
 
     async def says(self, pod: str, component: str, health: Mapping[str, Any]) -> None:
         """A pod of the pipeline is ready, and its ``/health`` reads so."""
+        await self.answers_so(await self.runs(pod, component), health)
+
+    async def runs(self, pod: str, component: str) -> str:
+        """A pod of the pipeline is ready, and has not been asked yet."""
         labels = {names.PIPELINE: "main", names.COMPONENT: component, names.MANAGED_BY: names.MANAGER}
         metadata = {"name": pod, "namespace": "ns", "uid": pod, "resourceVersion": "1", "labels": labels}
         ready = [{"type": "Ready", "status": "True"}]
         status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}
         self.controller.intake.take(kinds.POD, "ADDED", {"metadata": metadata, "status": status})
         await self.settle()
+        return pod
+
+    async def answers_so(self, pod: str, health: Mapping[str, Any]) -> None:
         target = self.answers._targets[Key(*_PLACE)][pod]
         self.answers._take(target, read_answer(health))
         await self.settle()

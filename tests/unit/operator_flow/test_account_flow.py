@@ -9,6 +9,7 @@ from flow_world import ACCOUNT, ACCOUNT_TEXT, FEED_TEXT, KEYS, PIPELINE, PIPELIN
 
 from feedmill_operator import names
 from feedmill_operator.kube import kinds
+from feedmill_operator.reconcile.queue import Key
 
 POOL = ["ConfigMap main-accounts-config", "Deployment main-accounts", "NetworkPolicy main-accounts"]
 POD = "main-accounts-1"
@@ -345,6 +346,35 @@ async def test_an_account_changes_nothing_of_feeds_and_processors(world: World) 
     assert [world.get("Deployment", name)["spec"] for name in names_of] == before
     applied = {each.split(" ", 1)[1] for each in world.writes() if each.startswith("apply")}
     assert applied == set(POOL)
+
+
+async def test_a_deleted_pipeline_is_missed(world: World) -> None:
+    await listening(world)
+    await world.api.delete(kinds.PIPELINE, "ns", "main")
+    await world.settle()
+    assert world.conditions(ACCOUNT)["Ready"] == "False/PipelineNotFound"
+    assert world.conditions(ACCOUNT)["Listening"] == "False/NotAccepted"
+    assert world.status(ACCOUNT)["state"] == "Refused"
+
+
+async def test_an_account_that_was_heard_is_not_forgotten_by_the_next_operator(world: World) -> None:
+    """What was last said goes on to count until the receivers were asked, and no longer."""
+    await listening(world)
+    await world.stop()
+    world.writes()
+    clock = [1000.0]
+    await world.start(answers_clock=lambda: clock[0])
+    pod = await world.runs(POD, names.ACCOUNTS)
+    await world.settle()
+    assert world.conditions(ACCOUNT)["Ready"] == "True/Listening"
+    assert not [each for each in world.writes() if "ExchangeAccount" in each]
+    clock[0] += 46
+    world.controller.queue.add(Key("FeedPipeline", "ns", "main"))
+    await world.settle()
+    assert world.conditions(ACCOUNT)["Ready"] == "Unknown/NobodyAnswered"
+    assert world.conditions(ACCOUNT)["KeySound"] == "Unknown/NobodyAnswered"
+    await world.answers_so(pod, health(world, **GOOD))
+    assert world.conditions(ACCOUNT)["Ready"] == "True/Listening"
 
 
 def _image(world: World) -> str:

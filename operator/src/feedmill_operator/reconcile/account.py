@@ -44,6 +44,7 @@ class AccountReconciler:
             suspended=isinstance(account, ExchangeAccount) and account.spec.suspend,
             trouble=pool.trouble if isinstance(view, PipelineView) else None,
             said=pool.of(f"{key.namespace}/{key.name}", generation),
+            awaited=pool.awaited,
         )
         status = account_status(facts, base.now())
         wait = await base.finish(tools, key, kinds.ACCOUNT, body, status, Work())

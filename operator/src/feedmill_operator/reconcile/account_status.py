@@ -31,19 +31,20 @@ _PENDING = (
 
 def account_status(facts: AccountFacts, now: str) -> dict[str, Any]:
     """The whole status. ``now``: RFC 3339."""
-    said = _counts(facts)
-    accepted, listening = _accepted(facts, said), _listening(facts, said)
+    said, kept = _counts(facts), _kept(facts)
+    accepted = _accepted(facts, said)
+    listening = kept.get(Type.LISTENING) or _listening(facts, said)
     findings = {
         Type.READY: _ready(facts, accepted, listening),
         Type.ACCEPTED: accepted,
         Type.LISTENING: listening,
-        Type.KEY_SOUND: _key(said),
+        Type.KEY_SOUND: kept.get(Type.KEY_SOUND) or _key(said),
         Type.SUSPENDED: _suspended(facts),
     }
     status = {
         "observedGeneration": facts.generation,
         "conditions": conditions(findings, facts.before.get("conditions") or (), facts.generation, now),
-        "state": _state(facts, accepted, said),
+        "state": facts.before.get("state") if kept else _state(facts, accepted, said),
         "lastFill": _last_fill(facts),
     }
     return {name: value for name, value in status.items() if value is not None}
@@ -57,6 +58,21 @@ def _counts(facts: AccountFacts) -> AccountSaid | None:
     last: Mapping[str, Any] = by_type(facts.before.get("conditions") or ()).get(Type.LISTENING, {})
     told = last.get("reason") not in (Reason.NOBODY_ANSWERED, Reason.CONFIG_PENDING, None)
     return said if told and last.get("observedGeneration") == facts.generation else None
+
+
+def _kept(facts: AccountFacts) -> dict[Type, Finding]:
+    """What was said last counts on while nobody was asked: an operator that has just begun takes nothing back."""
+    blocked = facts.refusal is not None or facts.suspended or facts.trouble is not None
+    if facts.said is not None or not facts.awaited or blocked:
+        return {}
+    last = by_type(facts.before.get("conditions") or ())
+    kept = {}
+    for kind in (Type.LISTENING, Type.KEY_SOUND):
+        found = last.get(kind, {})
+        if found.get("observedGeneration") != facts.generation or found.get("reason") not in set(Reason):
+            return {}
+        kept[kind] = Finding(found["status"], Reason(found["reason"]), str(found.get("message", "")))
+    return kept
 
 
 def _accepted(facts: AccountFacts, said: AccountSaid | None) -> Finding:

@@ -41,6 +41,8 @@ class _Target:
     pod: str
     ip: str
     due: float
+    since: float = 0.0
+    """When it was first to be asked."""
     quick_until: float = 0.0
     failures: int = 0
     asked: bool = False
@@ -84,7 +86,7 @@ class Answers:
                 continue
             known = before.get(pod.name)
             if known is None or known.ip != pod.ip:
-                known = _Target(key, pod.name, pod.ip, due=now, quick_until=now + 2 * self._interval)
+                known = _Target(key, pod.name, pod.ip, due=now, since=now, quick_until=now + 2 * self._interval)
             after[pod.name] = known
         if after:
             self._targets[key] = after
@@ -103,6 +105,12 @@ class Answers:
             for name, target in self._targets.get(key, {}).items()
             if target.answer is not None and target.at >= oldest
         }
+
+    def awaited(self, key: Key) -> float | None:
+        """Seconds for which a pod that has not answered yet may still do; None = all have, or nobody will."""
+        until = [target.since for target in self._targets.get(key, {}).values() if target.answer is None]
+        left = max(until, default=0.0) + KEPT * self._interval - self._clock()
+        return left if until and left > 0 else None
 
     def hurry(self, key: Key) -> None:
         """Something of it is awaited: look more often for a while."""

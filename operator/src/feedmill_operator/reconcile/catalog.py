@@ -129,6 +129,6 @@ class Catalog:
 
         def known(view: PoolView, key: Key) -> object:
             name = f"{key.namespace}/{key.name}"
-            return view.said.get(name), view.generations.get(name)
+            return view.said.get(name, view.awaited), view.generations.get(name)
 
         return [key for key in mine if known(before, key) != known(after, key)]

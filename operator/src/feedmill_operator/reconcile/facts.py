@@ -119,6 +119,8 @@ class PoolView:
     """By ``namespace/name``."""
     generations: Mapping[str, int] = field(default_factory=dict)
     """Of the accounts that the newest configuration was made of."""
+    awaited: bool = False
+    """Some of them may just not have been asked yet."""
 
     def of(self, name: str, generation: int) -> AccountSaid | None:
         """What is said of an account whose spec is of this generation by now."""
@@ -140,3 +142,5 @@ class AccountFacts:
     trouble: Finding | None = None
     """Why nobody listens to any account of its pipeline."""
     said: AccountSaid | None = None
+    awaited: bool = False
+    """That nothing is said may be because nobody was asked yet."""

@@ -253,13 +253,14 @@ class PipelineReconciler:
         )
         available = status.pipeline_findings(facts).get(Type.ACCOUNTS_AVAILABLE)
         generations = self._generations.get(key) if applied else None
-        self._tell(key, pool.view(accounts, available, key.name, generations))
+        awaited = tools.answers.awaited(key) if accounts is not None else None
+        self._tell(key, pool.view(accounts, available, key.name, generations, awaited=awaited is not None))
         if applied:
             await base.spread_config(tools, key, (processor,), config, changed=work.config_changed)
             if accounts is not None:
                 await base.spread_config(tools, key, (accounts,), accounts.config_hash, changed=work.config_changed)
         wait = await base.finish(tools, key, kinds.PIPELINE, body, status.pipeline_status(facts, base.now()), work)
-        return base.soonest(wait, base.recheck(refusal))
+        return base.soonest(wait, base.recheck(refusal), awaited)
 
     def _accounts(
         self,

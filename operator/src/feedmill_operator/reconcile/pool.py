@@ -14,7 +14,12 @@ WHAT = "account receiver"
 
 
 def view(
-    role: Role | None, available: Finding | None, pipeline: str, generations: Mapping[str, int] | None = None
+    role: Role | None,
+    available: Finding | None,
+    pipeline: str,
+    generations: Mapping[str, int] | None = None,
+    *,
+    awaited: bool = False,
 ) -> PoolView:
     """``available``: what their pipeline says of them. None: there are none, since nobody asks for any."""
     if role is None or available is None:
@@ -28,7 +33,7 @@ def view(
             heard.setdefault(name, []).append(replace(said, current=current))
     chosen = ((name, best(told)) for name, told in sorted(heard.items()))
     known = {name: found for name, found in chosen if found is not None}
-    return PoolView(None if available.holds else available, known, generations or {})
+    return PoolView(None if available.holds else available, known, generations or {}, awaited)
 
 
 def counts(role: Role) -> Counts | None:
