@@ -22,6 +22,7 @@ from feedmill import __version__
 from feedmill.shared import log, metrics
 from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.health import Health, HealthServer
+from feedmill.shared.lean import settle
 from feedmill.shared.redis.url import RedisUrl
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def run_service(
     listen there. ``origin``: where the settings came from, to follow their changes.
     """
     finish_log = log.configure(service, level=log_level)
+    settle()
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
         code = runner.run(
