@@ -16,7 +16,8 @@ NO_VALUE = "-"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table, ready to print. ``holds``: whether the goal is reached (None: there is none)."""
+    """One line of the table, ready to print. ``holds``: whether the goal is reached, ``holds_ratio``: as a ratio to
+    cryptofeed (None: there is none)."""
 
     case: str
     work: str
@@ -28,11 +29,21 @@ class Row:
     ratio: str
     goal: str
     holds: bool | None
+    goal_ratio: str
+    holds_ratio: bool | None
     command: str
 
     @property
     def verdict(self) -> str:
-        return "" if self.holds is None else ("met" if self.holds else "NOT met")
+        return _verdict(self.holds)
+
+    @property
+    def verdict_ratio(self) -> str:
+        return f"{self.goal_ratio} {_verdict(self.holds_ratio)}".strip()
+
+
+def _verdict(holds: bool | None) -> str:
+    return "" if holds is None else ("met" if holds else "NOT met")
 
 
 def number(value: float) -> str:
@@ -42,12 +53,17 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def ratio(metric: Metric, cryptofeed: float | None, feedmill: float | None) -> str:
+def better(metric: Metric, cryptofeed: float | None, feedmill: float | None) -> float | None:
     """How many times better Feedmill is (below 1: worse)."""
     if not cryptofeed or not feedmill:
+        return None
+    return feedmill / cryptofeed if metric.higher else cryptofeed / feedmill
+
+
+def times(factor: float | None) -> str:
+    if factor is None:
         return NO_VALUE
-    better = feedmill / cryptofeed if metric.higher else cryptofeed / feedmill
-    return f"{better:.2g}x" if better < 10 else f"{better:.0f}x"
+    return f"{factor:.2g}x" if factor < 10 else f"{factor:.0f}x"
 
 
 def rows(case: Case, feedmill: Measured | str, cryptofeed: Measured | str) -> list[Row]:
@@ -61,19 +77,22 @@ def rows(case: Case, feedmill: Measured | str, cryptofeed: Measured | str) -> li
         bound = "" if metric.goal is None else f"{'>=' if metric.higher else '<='} {number(metric.goal)}"
         asked = metric.goal is not None and feedmill != NO_VALUE
         holds = (ours is not None and bool(metric.holds(ours))) if asked else None
+        factor, wanted = better(metric, theirs, ours), metric.goal_ratio
         load = feedmill.load if isinstance(feedmill, Measured) else case.load
         made.append(
             Row(
                 case.name, case.work, load, case.mode, f"{metric.name}, {metric.unit}",
                 number(theirs) if theirs is not None else why_theirs,
                 number(ours) if ours is not None else why_ours,
-                ratio(metric, theirs, ours), bound, holds, COMMAND.format(case.name),
+                times(factor), bound, holds, "" if wanted is None else f">= {times(wanted)}",
+                None if wanted is None or factor is None else factor >= wanted, COMMAND.format(case.name),
             )
         )  # fmt: skip
     return made
 
 
-HEAD = ("case", "work", "load", "mode", "number", "cryptofeed", "Feedmill", "times better", "goal", "goal met")
+HEAD = ("case", "work", "load", "mode", "number", "cryptofeed", "Feedmill", "times better", "goal", "goal met",
+        "as a ratio")  # fmt: skip
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -81,7 +100,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _numbers(row: Row) -> tuple[str, ...]:
-    return (row.metric, row.cryptofeed, row.feedmill, row.ratio, row.goal, row.verdict)
+    return (row.metric, row.cryptofeed, row.feedmill, row.ratio, row.goal, row.verdict, row.verdict_ratio)
 
 
 def table(made: Sequence[Row], cryptofeed: str) -> Table:
@@ -89,7 +108,7 @@ def table(made: Sequence[Row], cryptofeed: str) -> Table:
     shown = Table(title=f"Feedmill and {cryptofeed}, one machine, one run; channel mix: {MIX}")
     for name in ("load, mode", "number"):
         shown.add_column(name)
-    for name in (cryptofeed, "Feedmill", "times better", "goal", "goal met"):
+    for name in (cryptofeed, "Feedmill", "times better", "goal", "goal met", "as a ratio"):
         shown.add_column(name, justify="right")
     last = ""
     for row in made:
@@ -106,9 +125,11 @@ def verdicts(made: Sequence[Row]) -> str:
     """The goals that were measured, in one list: what is not met first."""
     asked = sorted((row for row in made if row.holds is not None), key=lambda row: bool(row.holds))
     met = sum(1 for row in asked if row.holds)
-    lines = [f"Goals met: {met} of {len(asked)}"]
+    compared = [row.holds_ratio for row in asked if row.holds_ratio is not None]
+    lines = [f"Goals met: {met} of {len(asked)}; as ratios to cryptofeed: {sum(compared)} of {len(compared)}"]
     lines += [
         f"  {row.verdict:7}  {row.case}: {row.metric}: {row.feedmill} (goal {row.goal}), {row.load}, {row.mode}"
+        + (f"; {row.ratio} ({row.verdict_ratio})" if row.goal_ratio else "")
         for row in asked
     ]
     return "\n".join(lines)

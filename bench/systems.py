@@ -111,7 +111,8 @@ class Cryptofeed(System):
         }
         self.children["process"] = Child(
             "cryptofeed",
-            [self._python, ROOT / "bench" / "cryptofeed_run.py"],
+            # -P: the folder of the script, with a package named operator in it, is not on its path.
+            [self._python, "-P", ROOT / "bench" / "cryptofeed_run.py"],
             log=bed.folder / "cryptofeed.log",
             env={**bed.trust, "PYTHONPATH": "", "BENCH_SETTINGS": json.dumps(settings)},
             cwd=bed.folder,

@@ -13,12 +13,13 @@ import typer
 
 from feedmill.plan import PlanError, shard_symbols
 from feedmill.resources.feed import ExchangeFeed
-from feedmill.resources.load import Key, ResourceError, Resources, Texts, load_read, read_files
+from feedmill.resources.load import Key, ResourceError, Resources, Texts, read_files
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.problems import choose
+from feedmill.shared.checked import CheckFailed, load_checked
 from feedmill.shared.config import ConfigError, resolve_urls
 from feedmill.shared.log import redact
-from feedmill.shared.service import Main, ServiceContext, run_service
+from feedmill.shared.service import FAILED, Main, ServiceContext, run_service
 
 HELP = """Run one service process. feedmill up and the operator do this for you; by hand it is for a closer look.
 
@@ -130,12 +131,16 @@ def _key(text: str, option: str) -> Key:
     return namespace or "default", name
 
 
-def _load(config: list[Path]) -> tuple[Texts, Resources]:
+def _load(config: list[Path], main: str) -> tuple[Texts, Resources]:
+    """``main``: the module of the service, which is imported while the manifests are checked."""
     read = read_files(config)
     try:
-        return read, load_read(read, local=True)
+        return read, load_checked(read, warm=main)
     except ResourceError as error:
         _refuse(str(error))
+    except CheckFailed as error:
+        typer.echo(redact(str(error)), err=True)
+        raise typer.Exit(FAILED) from None
 
 
 def _pick(found: dict[Key, Named], text: str, option: str) -> Named:
@@ -240,7 +245,7 @@ def receiver(
     reload: Reload = True,
 ) -> None:
     """Capture: exchange WebSocket to the raw stream."""
-    read, resources = _load(config)
+    read, resources = _load(config, "feedmill.receiver.main")
     found, pipeline = _feed_and_pipeline(resources, feed, shard)
     name = _check_replica(replica)
 
@@ -266,7 +271,7 @@ def distributor(
     reload: Reload = True,
 ) -> None:
     """Order, complete and normalise: raw stream to events stream."""
-    read, resources = _load(config)
+    read, resources = _load(config, "feedmill.distributor.main")
     found, pipeline = _feed_and_pipeline(resources, feed, shard)
 
     from feedmill.distributor.main import main as distribute
@@ -293,7 +298,7 @@ def processor(
     reload: Reload = True,
 ) -> None:
     """Store: events streams of the pipeline to PostgreSQL."""
-    read, resources = _load(config)
+    read, resources = _load(config, "feedmill.processor.main")
     found = _pick(resources.pipelines, pipeline, "--pipeline")
     feeds = resources.feeds_of(found)
     name = _check_replica(replica)
@@ -360,7 +365,7 @@ def maintenance(
     reload: Reload = True,
 ) -> None:
     """Keep PostgreSQL in order: partitions ahead, old ones dropped."""
-    read, resources = _load(config)
+    read, resources = _load(config, "feedmill.general.maintenance")
     found = _pick(resources.pipelines, pipeline, "--pipeline")
 
     from feedmill.general.maintenance import main as maintain

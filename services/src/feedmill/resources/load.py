@@ -80,9 +80,9 @@ def read_files(paths: Iterable[str | os.PathLike[str]]) -> Texts:
     return Texts(texts, tuple(problems))
 
 
-def load_read(read: Texts, *, local: bool = False, venues: Venues | None = None) -> Resources:
-    """The second half of :func:`load_files`: parse and check."""
-    return _load(read.texts, list(read.problems), local=local, venues=venues or installed_venues())
+def load_read(read: Texts, *, local: bool = False, venues: Venues | None = None, rules: bool = True) -> Resources:
+    """The second half of :func:`load_files`: parse and check. ``rules``: evaluate the CEL rules too."""
+    return _load(read.texts, list(read.problems), local=local, venues=venues or installed_venues(), rules=rules)
 
 
 def load_texts(texts: dict[str, str], *, local: bool = False, venues: Venues | None = None) -> Resources:
@@ -90,14 +90,16 @@ def load_texts(texts: dict[str, str], *, local: bool = False, venues: Venues | N
     return _load(texts, [], local=local, venues=venues or installed_venues())
 
 
-def _load(texts: dict[str, str], problems: list[Problem], *, local: bool, venues: Venues) -> Resources:
+def _load(
+    texts: dict[str, str], problems: list[Problem], *, local: bool, venues: Venues, rules: bool = True
+) -> Resources:
     loaded: list[Loaded] = []
     resources = Resources()
     for shown, text in texts.items():
         documents, unreadable = read_documents(shown, text)
         problems.extend(unreadable)
         for document in documents:
-            item, wrong = parse_document(document)
+            item, wrong = parse_document(document, rules=rules)
             problems.extend(wrong)
             if item is not None:
                 loaded.append(item)

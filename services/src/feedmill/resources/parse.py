@@ -43,10 +43,11 @@ class Loaded:
     document: Document
 
 
-def parse_document(document: Document) -> tuple[Loaded | None, list[Problem]]:
+def parse_document(document: Document, *, rules: bool = True) -> tuple[Loaded | None, list[Problem]]:
     """Read one document. (None, []) = an object of another API group, such as a Secret in the same file.
 
     With problems there may still be a resource: what could be read, so that the rest of it is checked in the same go.
+    ``rules``: evaluate the CEL rules too.
     """
     data = document.data
     if not isinstance(data, dict):
@@ -72,7 +73,7 @@ def parse_document(document: Document) -> tuple[Loaded | None, list[Problem]]:
             problems.append(document.problem(path, _explain(model, path, detail)))
     problems.extend(
         document.problem(violation.path, _with_value(cleaned, violation.path, violation.message))
-        for violation in violations(model, cleaned, broken)
+        for violation in (violations(model, cleaned, broken) if rules else ())
     )
     if resource is None:
         resource = _readable_part(model, cleaned, broken)

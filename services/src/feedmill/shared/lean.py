@@ -1,12 +1,15 @@
-"""Imports a library without the optional ones it would bring along.
+"""A service process takes little memory: libraries without the optional ones they would bring along, and no leftovers.
 
-A service process should take little memory, and some libraries import whatever optional companion is installed:
-structlog imports rich and pygments for coloured tracebacks, pybreaker imports redis-py for a storage nobody uses here.
-Together 15 MiB and 0.15 s in every process (measured). Both do well without.
+Some libraries import whatever optional companion is installed: structlog imports rich and pygments for coloured
+tracebacks and greenlet for its context, pybreaker imports redis-py for a storage nobody uses here. Together 16 MiB and
+0.15 s in every process (measured). Both do well without.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import importlib
 import sys
 from types import ModuleType
@@ -22,3 +25,14 @@ def import_without(name: str, *optional: str) -> ModuleType:
     finally:
         for package in hidden:
             sys.modules.pop(package, None)
+
+
+def settle() -> None:
+    """After the imports and the reading of the manifests: what they left is given back to the system.
+
+    What is alive stays so to the end: the collector no longer looks through it. 1.3 MiB of each process (measured).
+    """
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError, AttributeError):  # Only glibc has it.
+        ctypes.CDLL(None).malloc_trim(0)

@@ -24,7 +24,7 @@ from feedmill.shared.lean import import_without
 if TYPE_CHECKING:
     import structlog
 else:
-    structlog = import_without("structlog", "rich", "better_exceptions")
+    structlog = import_without("structlog", "rich", "better_exceptions", "greenlet")
 
 REDACTED = "[redacted]"
 _secrets: list[str] = []

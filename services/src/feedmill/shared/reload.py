@@ -20,9 +20,10 @@ from feedmill.exchanges.registry import UnknownVenue
 from feedmill.resources.collection import Key, Resources
 from feedmill.resources.confighash import config_hash
 from feedmill.resources.feed import ExchangeFeed
-from feedmill.resources.load import Texts, load_read, read_files
+from feedmill.resources.load import Texts, read_files
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared import log
+from feedmill.shared.checked import load_checked
 from feedmill.shared.config import ConfigError, resolve_urls
 from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.metrics import Gauge
@@ -141,7 +142,7 @@ class ConfigWatch:
             return
         self.pending = True
         try:
-            resources = await asyncio.to_thread(load_read, read, local=True)
+            resources = await asyncio.to_thread(load_checked, read)
             await self._apply(resources)
         except (ValueError, UnknownVenue) as error:
             self._refused("refused", str(error))

@@ -23,6 +23,7 @@ from feedmill.shared import log, metrics
 from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.dumps import forbid_dumps
 from feedmill.shared.health import Health, HealthServer
+from feedmill.shared.lean import settle
 from feedmill.shared.redis.url import RedisUrl
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def run_service(
     """
     forbid_dumps()
     finish_log = log.configure(service, level=log_level)
+    settle()
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
         code = runner.run(
