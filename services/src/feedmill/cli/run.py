@@ -337,7 +337,7 @@ def accounts(
     reload: Reload = True,
 ) -> None:
     """Listen to accounts, and store their orders, fills and balances: one member of the pipeline's pool."""
-    read, resources = _load(config)
+    read, resources = _load(config, "feedmill.pool.main")
     found = _pick(resources.pipelines, pipeline, "--pipeline")
     name = _check_replica(replica)
 
