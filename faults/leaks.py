@@ -42,9 +42,9 @@ def _base64(raw: bytes) -> Iterator[bytes]:
 
 def forms(value: str) -> dict[bytes, str]:
     """How ``value`` may stand somewhere -> the name of that form."""
-    whole = {value.strip(): "as it is"}
     # Of a PEM text each line is as good as the whole.
-    whole |= {line: "a line of it" for line in value.splitlines() if len(line) >= 16 and not line.startswith("-----")}
+    whole = {line: "a line of it" for line in value.splitlines() if len(line) >= 16 and not line.startswith("-----")}
+    whole |= {value.strip(): "as it is"}
     found: dict[bytes, str] = {}
     for text, name in whole.items():
         raw = text.encode()
