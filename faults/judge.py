@@ -71,6 +71,8 @@ class Measured:
     """Role -> the most that an event loop was late, milliseconds: shown, not judged."""
     disorder: list[str] = field(default_factory=list)
     """What of the order per instrument was not kept, in words."""
+    leaks: list[str] = field(default_factory=list)
+    """Secrets in files where none may be, in words."""
     failed: str = ""
     """Why there is no result."""
     seconds: float = 0.0
@@ -148,6 +150,7 @@ def breaches(found: Measured, promise: Promise) -> list[str]:
         if grown > promise.grown:
             broken.append(f"{role} kept {grown / MIB:.0f} MiB more than before, at most {promise.grown / MIB:.0f}")
     broken += found.disorder
+    broken += [f"a secret got out: {leak}" for leak in found.leaks]
     return broken
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,9 +42,9 @@ def _base64(raw: bytes) -> Iterator[bytes]:
 
 def forms(value: str) -> dict[bytes, str]:
     """How ``value`` may stand somewhere -> the name of that form."""
-    whole = {value.strip(): "as it is"}
     # Of a PEM text each line is as good as the whole.
-    whole |= {line: "a line of it" for line in value.splitlines() if len(line) >= 16 and not line.startswith("-----")}
+    whole = {line: "a line of it" for line in value.splitlines() if len(line) >= 16 and not line.startswith("-----")}
+    whole |= {value.strip(): "as it is"}
     found: dict[bytes, str] = {}
     for text, name in whole.items():
         raw = text.encode()
@@ -85,21 +86,21 @@ class Scanner:
         self.leaks += [leak for leak in found if leak not in self.leaks]
         return found
 
-    def look_file(self, path: Path, where: str = "") -> list[Leak]:
-        """The same of a file, a part at a time. One that is gone meanwhile holds nothing."""
+    def look_file(self, path: Path, where: str = "", most: float = math.inf) -> list[Leak]:
+        """The same of a file's first ``most`` bytes, a part at a time. One that is gone meanwhile holds nothing."""
         overlap = max(map(len, self._forms), default=0)
         found: list[Leak] = []
         before = b""
         try:
             with path.open("rb") as file:
-                while part := file.read(CHUNK):
+                while file.tell() < most and (part := file.read(CHUNK)):
                     found += self.look(where or str(path), before + part)
                     before = part[-overlap:]
         except FileNotFoundError:
             pass
         return found
 
-    def look_folder(self, folder: Path, but: frozenset[Path] = frozenset()) -> list[Leak]:
+    def look_folder(self, folder: Path, but: frozenset[Path] = frozenset(), most: float = math.inf) -> list[Leak]:
         """Every file in it, and every name; ``but``: files and folders where the secrets may be."""
         found: list[Leak] = []
         for path in sorted(folder.rglob("*")):
@@ -107,5 +108,36 @@ class Scanner:
                 continue
             found += self.look("names of files", str(path.relative_to(folder)))
             if path.is_file() and not path.is_symlink():
-                found += self.look_file(path, str(path.relative_to(folder)))
+                found += self.look_file(path, str(path.relative_to(folder)), most)
         return found
+
+
+PRIVATE = ("password", "redis.conf", "kek", "keys.json", "redis-url", "database-url")
+"""Names of the files in the folder of a fault where secrets may be."""
+MOST = 64 << 20
+"""Bytes of a file that are looked at after a fault: Redis writes more when all is blasted."""
+
+
+def of_run(folder: Path) -> list[str]:
+    """What of the secrets of a fault's run is in its other files (logs, Redis's log of writes, ledger), in words."""
+    allowed = {path for name in PRIVATE for path in folder.rglob(name)}
+    allowed |= {
+        path for pattern in ("sentinel-*", "postgres*/pgdata", "postgres*/bin") for path in folder.glob(pattern)
+    }
+    scanner = Scanner()
+    for kind, value in _secrets(folder):
+        scanner.plant(Secret(kind, value))
+    scanner.look_folder(folder, frozenset(allowed), MOST)
+    return [f"{leak.kind} in {leak.where} ({leak.form})" for leak in scanner.leaks]
+
+
+def _secrets(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in folder.glob("*/password"):
+        yield f"password of {path.parent.name}", path.read_text("utf-8").strip()
+    for path in folder.glob("kek"):
+        yield from (("KEK", line.split()[1]) for line in path.read_text("utf-8").splitlines() if line.strip())
+    for path in folder.glob("keys.json"):
+        for venue, content in json.loads(path.read_text("utf-8")).items():
+            for key in content["accounts"]:
+                fields = ("apiKey", "apiSecret", "privateKey")
+                yield from ((f"{name} at {venue}", key[name]) for name in fields if name in key)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from faults import leaks
 from faults.judge import Measured, Promise, breaches
 from faults.order import Order
 from faults.row import Fault, Scale
@@ -50,6 +51,7 @@ async def run(
         found.failed = f"{type(error).__name__}: {error}" if not isinstance(error, FaultError) else str(error)
     if world is not None:
         found.log, found.trouble = world.log, world.trouble()
+        found.leaks = await asyncio.to_thread(leaks.of_run, folder)
     found.seconds = time.monotonic() - began
     return found, breaches(found, promise)
 

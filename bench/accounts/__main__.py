@@ -30,7 +30,7 @@ ABOUT = ("CPU", "memory", "system", "CPU used by others when the run began")
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.accounts", description=__doc__)
     parser.add_argument("--accounts", type=int, default=1000)
-    parser.add_argument("--rate", type=float, default=20.0, help="actions a second of all accounts together")
+    parser.add_argument("--rate", type=float, default=5.0, help="actions a second of all accounts together")
     parser.add_argument("--symbols", default="", help="more instruments of the exchange, comma-separated")
     parser.add_argument("--docs", action="store_true", help="also put the table into docs/benchmarks.md")
     return parser.parse_args()

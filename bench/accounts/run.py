@@ -27,7 +27,7 @@ class Trouble(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Load:
     accounts: int = 1000
-    rate: float = 20.0
+    rate: float = 5.0
     """Actions a second of all accounts together; an action is one to five events."""
     symbols: str = ""
     """More instruments of the exchange."""

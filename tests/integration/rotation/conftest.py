@@ -23,8 +23,9 @@ class Bed(Stage):
     """One member; accounts act when they are told to."""
 
     async def step(self, count: int) -> None:
-        """So many actions, now."""
-        await self.post("accounts/step", count=str(count))
+        """So many actions, one after the other: Binance's transfers of one amount in one ms cannot be told apart."""
+        for _ in range(count):
+            await self.post("accounts/step", count="1")
 
     async def at_rest(self, accounts: int | None = None) -> None:
         """Every account (so many) is listened to, reconciled and swept."""

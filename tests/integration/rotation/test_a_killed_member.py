@@ -20,7 +20,7 @@ async def test_the_accounts_of_a_killed_member_go_on_with_the_other_one(
     tmp_path: Path, redis_server: EmbeddedRedis, database_url: str
 ) -> None:
     stage = Stage(tmp_path, database_url)
-    load = Load(accounts=60, rate=10.0)
+    load = Load(accounts=60, rate=2.0)
     await stage.begin(VENUE, load.accounts, load.rate, redis_server.url, database_url)
     try:
         said: list[str] = []

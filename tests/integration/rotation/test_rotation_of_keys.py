@@ -58,7 +58,8 @@ async def test_a_new_key_of_the_exchange_is_taken_up_and_the_old_one_used_no_mor
     before, after = await hmac()
     assert (before["uses"], before["refused"], before["ended"]) == (used, 0, True)
     assert after["refused"] == 0
-    assert await bed.gaps() == gaps
+    # A listen key that the old API key made ends with it: one gap, closed like any other.
+    assert await bed.gaps() == (gaps[0] + (venue == "binance/UsdM"), 0)
     said = bed.said()
     assert not any(value.get_secret_value() in said for secrets in (old, new) for value in secrets.values())
 

@@ -394,7 +394,7 @@ OPEN = OrderUpdate(
         ({}, HELD, [], 20, []),
         ({("BTC-USDT", "7"): {}}, HELD, [OPEN], 26, []),
         ({("BTC-USDT", "7"): {}}, HELD, [], 66, ["BTC-USDT"]),
-        ({}, [HELD[0], Balance("USDT", "5", "4", "1", "", 1, 0)], [OPEN], 140, ["BTC-USDT"]),
+        ({}, [HELD[0], Balance("USDT", "5", "4", "1", "", 1, 0)], [OPEN], 100, []),
         (
             {},
             [Balance("BTC", "2", "1.6", "0.4", "", 1, 0), Balance("USDT", "4", "4", "0", "", 1, 0)],

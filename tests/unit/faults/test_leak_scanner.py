@@ -85,3 +85,23 @@ def test_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_cannot_be_looked_for_is_refused() -> None:
     with pytest.raises(ValueError, match="too short"):
         scanner("abc")
+
+
+def test_the_files_of_a_fault(tmp_path: Path) -> None:
+    for name in ("redis", "postgres", "logs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "redis" / "password").write_text("Planted-redis-1\n")
+    (tmp_path / "redis" / "redis.conf").write_text("requirepass Planted-redis-1")
+    (tmp_path / "postgres" / "password").write_text("Planted-postgres-2\n")
+    (tmp_path / "kek").write_text("first Planted-kek-3\n")
+    key = {"account": "a", "type": "hmac", "apiKey": "Planted-id-4", "apiSecret": "Planted-secret-5"}
+    (tmp_path / "keys.json").write_text(json.dumps({"deribit/Derivatives": {"accounts": [key]}}))
+    log = tmp_path / "logs" / "accounts.log"
+    log.write_text("nothing\n")
+    assert leaks.of_run(tmp_path) == []
+    for number, kind in enumerate((
+        "password of redis", "password of postgres", "KEK", "apiKey at deribit/Derivatives",
+        "apiSecret at deribit/Derivatives",
+    ), 1):  # fmt: skip
+        log.write_text(f"said Planted-{('redis', 'postgres', 'kek', 'id', 'secret')[number - 1]}-{number} to nobody")
+        assert leaks.of_run(tmp_path) == [f"{kind} in logs/accounts.log (as it is)"]

@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from feedmill.exchanges.base import MapError
+from feedmill.shared.log import redact
 
 
 def map_error(error: Exception) -> MapError:
@@ -42,8 +43,12 @@ def seconds(text: str, default: float) -> float:
 
 
 _LONG = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
+_LOOKED_AT = 10_000
 
 
 def safe_text(text: str) -> str:
-    """A venue's message, short, without anything that may be a key or a signature."""
-    return _LONG.sub("...", text[:200])
+    """A venue's message, short, without anything that may be a key or a signature: some repeat what they were sent.
+
+    Short keys (Deribit's client ids) are known by being registered. What is left is cut last: half a key is one too.
+    """
+    return _LONG.sub("...", redact(text[:_LOOKED_AT]))[:200]

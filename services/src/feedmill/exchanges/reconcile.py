@@ -288,6 +288,11 @@ class Reconciliation:
         """All that may be missing was read: the gap is closed. What is left is the sweep."""
         return self.stage >= Stage.SWEEP
 
+    @property
+    def likely(self) -> bool:
+        """What is asked for next in the sweep is where something has happened before."""
+        return bool(self._queue) and self._queue[0][0].symbol in self._rest.known.last_fill
+
     def reconciled(self, finished_ns: int) -> Reconciled:
         """The marker to emit when :attr:`closed` has become true, and again when the sweep is done."""
         refused = [f"{what}: {why}" for what, why in self._refused.items()]

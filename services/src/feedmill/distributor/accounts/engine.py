@@ -284,7 +284,9 @@ class Engine:
                 )  # fmt: skip
         self.line.owed = True
         if known is None:
-            gap = AccountGap(f"{self.account}@{self._at}", cause, "open", from_ns, to_ns, 1, at_ns)
+            # Of a connection that may have been dead for a while the newest event is the last sure sign.
+            begin_ns = min(from_ns, self.line.latest_ns or from_ns) if doubtful else from_ns
+            gap = AccountGap(f"{self.account}@{self._at}", cause, "open", begin_ns, to_ns, 1, at_ns)
         elif known.to_ns == to_ns:
             return
         else:
@@ -380,6 +382,11 @@ class Engine:
     def sweeping(self) -> bool:
         """The gap is closed, what is left is the sweep."""
         return self._run is not None and self._run.closed
+
+    @property
+    def likely(self) -> bool:
+        """The sweep is still where something may well be found."""
+        return self._run is not None and self._run.closed and self._run.likely
 
     def asks(self, *, sweep: bool = True) -> list[tuple[str, AccountRequest]]:
         """Requests to make now, each under the name that its answer must carry. ``sweep``: also those of one."""

@@ -3,7 +3,8 @@
 Each account has its own engine, order and commits, by compare-and-set with the script of the feeds. A commit that is
 refused, or a fault in one account, makes its engine anew from its checkpoint; a connection that fails, all of them.
 Requests run as tasks of their own and wait for the venue's budget there: no stream waits for REST. One account at a
-time sweeps: a sweep may take all of the budget for half an hour, and gaps are to be closed meanwhile.
+time sweeps: a sweep may take all of the budget for half an hour, and gaps are to be closed meanwhile. First of all
+accounts the instruments that they have traded before, then the others.
 """
 
 from __future__ import annotations
@@ -260,11 +261,12 @@ class AccountDistributor:
             self._log.exception("account.fault", account=account.name, retry_in=REST)
 
     def _may_sweep(self, account: _Account) -> bool:
-        one = self._sweeper
-        if one is None or one.engine is None or not one.engine.sweeping:
-            engine = account.engine
-            one = self._sweeper = account if engine is not None and engine.sweeping else None
-        return one is account
+        engine = account.engine
+        if engine is not None and engine.sweeping:
+            other = self._sweeper.engine if self._sweeper is not None else None
+            if other is None or not other.sweeping or (engine.likely and not other.likely):
+                self._sweeper = account
+        return self._sweeper is account
 
     async def _entry(self, engine: Engine, raw_id: str, payload: bytes | None) -> None:
         try:

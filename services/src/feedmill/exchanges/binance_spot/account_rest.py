@@ -43,15 +43,22 @@ class SpotAccountRest(BinanceAccountRest):
         ]
 
     def urgent(self, events: Sequence[AccountEvent]) -> list[str]:
-        """Where orders were or are open, and pairs both of whose assets have changed: a fill moves both."""
-        told = {order_key(event) for event in events if isinstance(event, OrderUpdate)}
+        """Where orders are open no more or have more fills than are known; and pairs both of whose assets have changed,
+        since a fill moves both."""
+        told = {order_key(event): event for event in events if isinstance(event, OrderUpdate)}
         if self._as_before(events):
-            return list(dict.fromkeys(key[0] for key in sorted(self.known.open_orders.keys() ^ told)))
-        symbols = dict.fromkeys(key[0] for key in self.known.open_orders)
-        symbols |= dict.fromkeys(key[0] for key in sorted(told))
+            return list(dict.fromkeys(key[0] for key in sorted(self.known.open_orders.keys() ^ told.keys())))
+        symbols = dict.fromkeys(key[0] for key in self.known.open_orders if key not in told)
+        symbols |= dict.fromkeys(
+            key[0] for key, order in sorted(told.items(), key=lambda each: each[0]) if self._filled(order)
+        )
         changed = {event.asset for event in events if isinstance(event, Balance) and self._changed(event)}
         symbols |= dict.fromkeys(name for name, traded in self.instruments.items() if changed.issuperset(traded.assets))
         return [symbol for symbol in symbols if symbol in self.instruments]
+
+    def _filled(self, order: OrderUpdate) -> bool:
+        fills = self.known.open_orders.get(order_key(order), {})
+        return Decimal(order.filled or 0) != sum(map(Decimal, fills.values()), Decimal(0))
 
     def _changed(self, event: Balance) -> bool:
         return canonical(event.total) != canonical(self.known.balances.get(event.asset, "0"))
