@@ -50,7 +50,7 @@ def test_metrics_read_services_only() -> None:
     [(False, 47.0, 4.7, "10x"), (False, 2.0, 4.0, "0.5x"), (True, 20_000, 300_000, "15x"), (True, None, 1.0, "-")],
 )
 def test_ratio_says_how_many_times_better(higher: bool, theirs: float | None, ours: float, text: str) -> None:
-    assert report.ratio(Metric("rows/s", "/s", higher=higher), theirs, ours) == text
+    assert report.times(report.better(Metric("rows/s", "/s", higher=higher), theirs, ours)) == text
 
 
 def case(goal: float) -> Case:
@@ -63,6 +63,19 @@ def test_a_row_holds_or_fails_its_goal_and_names_its_command() -> None:
     assert good.command == "make bench ARGS='--only x'"
     (bad,) = report.rows(case(2.9), measured(), "needs Python >= 3.12")
     assert (bad.cryptofeed, bad.ratio, bad.holds, bad.verdict) == ("needs Python >= 3.12", "-", False, "NOT met")
+
+
+@pytest.mark.parametrize(("theirs", "holds"), [(6.0, True), (5.0, False)])
+def test_a_goal_counts_as_a_ratio_to_what_cryptofeed_did_where_it_was_set(theirs: float, holds: bool) -> None:
+    wanted = Metric("services' CPU", "us/message", 24, peer=48)
+    (row,) = report.rows(
+        dataclasses.replace(case(1), metrics=(wanted,)),
+        measured(cpu={"receiver": 3.0}),
+        measured(cpu={"process": theirs}),
+    )
+    assert (row.holds, row.goal_ratio, row.holds_ratio) == (True, ">= 2x", holds)
+    assert row.verdict_ratio == f">= 2x {'met' if holds else 'NOT met'}"
+    assert "as ratios to cryptofeed: " + ("1 of 1" if holds else "0 of 1") in report.verdicts([row])
 
 
 def test_a_failed_run_fails_its_goal_and_one_not_asked_for_does_not() -> None:
@@ -109,7 +122,7 @@ def test_quick_leaves_cases_out_and_a_full_name_is_one_case() -> None:
 def test_verdicts_name_what_is_not_met_first() -> None:
     good, bad = case(3.0), dataclasses.replace(case(2.0), name="y")
     lines = report.verdicts(report.rows(good, measured(), "-") + report.rows(bad, measured(), "-")).splitlines()
-    assert lines[0] == "Goals met: 1 of 2"
+    assert lines[0] == "Goals met: 1 of 2; as ratios to cryptofeed: 0 of 0"
     assert lines[1].startswith("  NOT met  y: services' CPU")
     assert lines[2].startswith("  met      x: services' CPU")
 
