@@ -17,12 +17,13 @@ SECONDS ?=
 RATE ?=
 SEED ?=
 MINUTES ?=
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 8 ? n : 8 )))
 
 .PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-fills bench-operator bench-import bench-accounts clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@echo "  Variables: FILE=manifest.yaml DATA_DIR=dir (up), SOURCE=recordings-dir SECONDS=20 RATE=msgs-per-second (demo, soak, faults), MINUTES SEED (soak, faults), ARGS=... (test, bench, faults)"
+	@echo "  Variables: FILE=manifest.yaml DATA_DIR=dir (up), SOURCE=recordings-dir SECONDS=20 RATE=msgs-per-second (demo, soak, faults), MINUTES SEED (soak, faults), JOBS=2 (test), ARGS=... (test, bench, faults)"
 
 $(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "Feedmill needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv), none was found." >&2; exit 1; }
@@ -48,8 +49,13 @@ demo: venv ## The whole pipeline on simulated exchanges for ~20 s, then the proo
 up: venv ## Run the feeds of FILE on this machine (Ctrl-C drains and stops)
 	@$(RUN) up -f $(FILE) --data-dir $(DATA_DIR) $(ARGS)
 
-test: venv-dev ## All tests
+test: venv-dev ## All tests: JOBS=2 files at a time, then those on an API server (with ARGS: one after another, those it names)
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore tests/cluster --durations 15
+	$(BIN)/python -m pytest tests/cluster -m "not e2e"
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 test-fast: venv-dev ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
