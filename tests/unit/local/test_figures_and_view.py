@@ -167,7 +167,8 @@ def test_a_view_higher_than_the_terminal_leaves_nothing_behind() -> None:
     display = LiveDisplay(console, more=lambda: Group(*(f"line {number}" for number in range(40))))
     display.start()
     display.show(status({}), [])
-    display.say("a line above the tables draws them anew")
+    assert display._live is not None
+    display._live.refresh()
     display.stop()
     assert "line 1" in stream.getvalue()
     assert "line 39" not in stream.getvalue()
