@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console, Group
+from rich.text import Text
 
 from feedmill.local.figures import Collector, FeedFigures, _Rate
 from feedmill.local.status import ManagerStatus, ServerStatus, ServiceStatus, total
@@ -164,7 +165,7 @@ async def test_why_a_feed_waits_stands_below_the_table(collector: Collector) -> 
 def test_a_view_higher_than_the_terminal_leaves_nothing_behind() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=80, height=20)
-    display = LiveDisplay(console, more=lambda: Group(*(f"line {number}" for number in range(40))))
+    display = LiveDisplay(console, more=lambda: Group(*(Text(f"line {number}") for number in range(40))))
     display.start()
     display.show(status({}), [])
     assert display._live is not None
