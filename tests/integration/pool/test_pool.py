@@ -150,7 +150,7 @@ async def test_an_account_that_cannot_be_set_up_is_told_and_the_others_are_liste
         "('default', 'stage', 'binance', 'UsdM', 'Staging', 'store', '{}')"
     )
     await bed.add(USDM, other)
-    await bed.rows("UPDATE accounts SET endpoints = '{\"stream\": \"x\", \"rest\": \"x\"}' WHERE name = $1", other[8:])
+    await bed.rows('UPDATE accounts SET endpoints = \'{"stream": "x", "rest": "x"}\' WHERE name = $1', other[8:])
     member = bed.member()
     await bed.listened(one)
     wanted = {"default/nowhere", "default/odd", "default/stage", other}
