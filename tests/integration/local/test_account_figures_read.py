@@ -43,7 +43,8 @@ async def fill(connection: asyncpg.Connection, account: int, count: int) -> None
     )
     await connection.execute(
         """INSERT INTO orders (account_id, instrument_id, order_id, side, type, filled, status, terminal, time,
-        venue_ns, receive_ns) SELECT $1, $2, n::text, 1, 'limit', 0, 'new', n > 3, now(), n, n FROM generate_series(1, 5) AS n""",
+        venue_ns, receive_ns)
+        SELECT $1, $2, n::text, 1, 'limit', 0, 'new', n > 3, now(), n, n FROM generate_series(1, 5) AS n""",
         *(account, instrument),
     )
 
