@@ -208,7 +208,8 @@ async def staged(
     kek = tmp_path / "kek"
     kek.touch(0o600)
     kek.write_text(f"test {base64.b64encode(secrets.token_bytes(32)).decode()}\n")
-    made = VenueConfig(name, limits=default_limits(name), rate=1, accounts=2, account_rate=0.0)
+    # A token of Deribit's that ended before its time is noticed when it is renewed: that should be soon.
+    made = VenueConfig(name, limits=default_limits(name, token_life=40.0), rate=1, accounts=2, account_rate=0.0)
     ledger = tmp_path / "ledger"
     async with Simulator(SimulatorConfig((made,), ledger=ledger, id_base=1000)) as sim:
         await _register(database_url, sim, name, kek)
