@@ -43,6 +43,8 @@ SYMBOLS = {
 }
 FRESH = 1.5
 """Seconds: trades younger than this are up to date."""
+TOKEN_LIFE = 60.0
+"""Seconds that Deribit's tokens live here: a quarter of an hour is more than a fault lasts."""
 HISTORY = 500_000
 """Trades that the simulated REST API still has: exchanges offer much more than an outage's."""
 
@@ -375,7 +377,8 @@ def _arguments(setup: Setup, folder: Path) -> Sequence[str]:
     asked += ["--seed", str(setup.seed), "--history", str(HISTORY)]
     if setup.accounts:
         asked += ["--accounts", str(setup.accounts), "--account-rate", f"{setup.account_rate:g}"]
-        asked += ["--keys", str(Accounts(folder).keys_file)]
+        # A token that ended before its time is noticed when it is renewed.
+        asked += ["--keys", str(Accounts(folder).keys_file), "--limit", f"token_life={TOKEN_LIFE:g}"]
     # Unsent bytes of a client that was stopped are kept, as an exchange far away (and the network) would for a while.
     return [*asked, "--limit", f"buffer_bytes={64 << 20}"]
 

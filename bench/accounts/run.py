@@ -18,6 +18,8 @@ VENUE = "binance/Spot"
 WEIGHT = 6000
 HURRIED = "bench.accounts.hurried"
 LONG = 3600.0
+START = "USDT"
+"""What accounts begin with: where they hold nothing else, there are few instruments whose past is asked for at once."""
 
 
 class Trouble(RuntimeError):
@@ -229,7 +231,7 @@ async def run(load: Load, folder: Path, say: Callable[[str], Any]) -> Measured:
             stack.callback(server.stop)
         stage = Stage(folder / "stage", postgres.url)
         stage.folder.mkdir()
-        more = ("--symbols", load.symbols) if load.symbols else ()
+        more = ["--account-assets", START, *(("--symbols", load.symbols) if load.symbols else ())]
         await stage.begin(VENUE, load.accounts, load.rate, redis.url, postgres.url, *more)
         stack.push_async_callback(stage.end)
         try:

@@ -311,7 +311,7 @@ _BALANCES = {
 COLUMN_COMMENTS = {
     "accounts.namespace": "Of the ExchangeAccount; default for those of feedmill accounts.",
     "accounts.environment": "Production or Testnet.",
-    "accounts.origin": "store = feedmill accounts (secrets in credentials), resource = an ExchangeAccount.",
+    "accounts.origin": "store = feedmill accounts (secrets in credentials), manifest = an ExchangeAccount.",
     "accounts.endpoints": "Addresses other than the venue's own: stream, rest.",
     "accounts.enabled": "False: nothing connects for it.",
     "accounts.allow_withdraw": "Policy: a key that may withdraw is flagged, not refused.",

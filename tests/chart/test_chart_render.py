@@ -24,6 +24,7 @@ FEED = {
     "instruments": {"symbols": ["BTC-USDT"]},
     "channels": [{"name": "Trades"}],
 }
+ACCOUNT = {"exchange": {"name": "binance", "market": "Spot"}, "credentialsSecretRef": {"name": "fund-key"}}
 PIPELINE = {"spec": {"redis": {"managed": {}}, "postgres": {"managed": {}}}}
 KNOWN = ("--api-versions", "feedmill.dev/v1alpha1")
 CASES: dict[str, dict[str, Any]] = {
@@ -31,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "namespaced": {"watch": {"namespaces": ["feeds", "more"]}},
     "no CRDs": {"crds": {"install": False}},
     "single": {"operator": {"replicas": 1, "leaderElection": {"enabled": False}}},
-    "first": {"pipeline": PIPELINE, "feeds": {"btc": FEED}},
+    "first": {"pipeline": PIPELINE, "feeds": {"btc": FEED}, "accounts": {"fund": ACCOUNT}},
     "everything": {
         "image": {"digest": "sha256:" + "a" * 64},
         "imagePullSecrets": [{"name": "login"}],
@@ -62,6 +63,8 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"serviceAccount": {"create": False}}, ("serviceAccount.name",)),
     ({"feeds": {"btc": {"exchange": {}}}}, ("instruments",)),
     ({"feeds": {"btc": FEED}}, ("feeds.btc", "pipelineRef")),
+    ({"accounts": {"fund": {"exchange": {}}}}, ("credentialsSecretRef",)),
+    ({"accounts": {"fund": ACCOUNT}}, ("accounts.fund", "pipelineRef")),
     ({"pipeline": PIPELINE}, ("CRDs", "helm upgrade")),
     ({"pipeline": PIPELINE, "watch": {"namespaces": ["feeds"]}}, ("pipeline.namespace", "watch.namespaces")),
 ]
@@ -188,12 +191,14 @@ def test_crds_are_those_of_the_models(helm: Helm) -> None:
     assert not of_kind(helm.template({"crds": {"install": False}}), "CustomResourceDefinition")
 
 
-def test_first_pipeline_and_feeds(helm: Helm) -> None:
+def test_first_pipeline_feeds_and_accounts(helm: Helm) -> None:
     objects = helm.template(CASES["first"], *KNOWN)
     (pipeline,), (feed,) = of_kind(objects, "FeedPipeline"), of_kind(objects, "ExchangeFeed")
     assert pipeline["spec"] == PIPELINE["spec"]
     assert feed["spec"] == FEED | {"pipelineRef": {"name": "main"}}
-    for item in (pipeline, feed):
+    (account,) = of_kind(objects, "ExchangeAccount")
+    assert account["spec"] == ACCOUNT | {"pipelineRef": {"name": "main"}}
+    for item in (pipeline, feed, account):
         assert item["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 

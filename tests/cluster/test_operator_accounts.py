@@ -58,7 +58,7 @@ def test_an_account_as_its_user_meets_it(world: World) -> None:
     assert world.one("deployments", "main-accounts") is None
     world.account()
     said = world.wait("xa/fund", "Accepted", "False", reason="SecretNotFound")
-    assert "create secret generic fund-key --from-file=apiKey=FILE --from-file=apiSecret=FILE" in said["message"]
+    assert "create secret generic fund-key --from-file=apiKey --from-file=apiSecret" in said["message"]
     head, line = words(world, "get", "exchangeaccounts")
     assert head == ["NAME", "EXCHANGE", "MARKET", "READY", "REASON", "STATE", "FILL", "AGE"]
     assert line[:6] == ["fund", "binance", "Spot", "False", "SecretNotFound", "Refused"]

@@ -147,9 +147,11 @@ class Stage:
         return (await verify(self._ledger, self._url)).venues[0].accounts
 
     async def equal(self) -> bool:
-        """What is stored is the ledger, and no gap is open."""
+        """What is stored is the ledger, and no gap is open. Deribit's transfers come with its next reconciliation."""
         found = await self.report()
-        return found.ok and not found.gaps_open and found.known == found.emitted == 2
+        flows = [flow for kind, flow in found.flows.items() if self.name != DERIBIT or kind != "transfers"]
+        whole = all(flow.ok for flow in flows) and not found.half_filled
+        return whole and not found.gaps_open and found.known == found.emitted == 2
 
     async def settled(self) -> None:
         try:
@@ -206,7 +208,8 @@ async def staged(
     kek = tmp_path / "kek"
     kek.touch(0o600)
     kek.write_text(f"test {base64.b64encode(secrets.token_bytes(32)).decode()}\n")
-    made = VenueConfig(name, limits=default_limits(name), rate=1, accounts=2, account_rate=0.0)
+    # A token of Deribit's that ended before its time is noticed when it is renewed: that should be soon.
+    made = VenueConfig(name, limits=default_limits(name, token_life=40.0), rate=1, accounts=2, account_rate=0.0)
     ledger = tmp_path / "ledger"
     async with Simulator(SimulatorConfig((made,), ledger=ledger, id_base=1000)) as sim:
         await _register(database_url, sim, name, kek)

@@ -121,6 +121,22 @@ async def test_redis_lost_the_end_of_its_log(
 
 
 @pytest.mark.parametrize("name", VENUES)
+async def test_redis_forgot_everything(
+    redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres, database_url: str, tmp_path: Path, name: str
+) -> None:
+    """Who distributes begins with nothing and asks for all there is; what it finds is stored already, or it is now."""
+    async with staged(name, redis_server, postgres_server, database_url, tmp_path) as stage:
+        client = redis_asyncio.from_url(redis_server.url)
+        fills = await stage.happen()
+        await client.flushall()
+        await client.aclose()
+        fills |= await stage.happen()
+        await stage.settled()
+        await stage.stored_once(fills)
+        assert "redis_lost" in await stage.gaps()
+
+
+@pytest.mark.parametrize("name", VENUES)
 async def test_postgres_is_down(
     redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres, database_url: str, tmp_path: Path, name: str
 ) -> None:

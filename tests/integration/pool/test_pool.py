@@ -137,3 +137,28 @@ async def test_another_account_of_a_freed_name_begins_with_nothing_of_the_former
     counts = {row[0]: row[1] for row in await bed.rows("SELECT account_id, count(*) FROM fills GROUP BY 1")}
     assert after != before
     assert counts[after] == counts[before] > 10
+
+
+async def test_an_account_that_cannot_be_set_up_is_told_and_the_others_are_listened_to(start_bed: Start) -> None:
+    bed = await start_bed(USDM)
+    one, other = bed.names(USDM)
+    await bed.add(USDM, one)
+    await bed.rows(
+        "INSERT INTO accounts (namespace, name, exchange, market, environment, origin, endpoints) VALUES "
+        "('default', 'nowhere', 'nobody', 'Spot', 'Production', 'store', '{}'), "
+        "('default', 'odd', 'binance', 'UsdM', 'Production', 'store', '{\"stream\": \"odd\", \"rest\": \"odd\"}'), "
+        "('default', 'stage', 'binance', 'UsdM', 'Staging', 'store', '{}')"
+    )
+    await bed.add(USDM, other)
+    await bed.rows('UPDATE accounts SET endpoints = \'{"stream": "x", "rest": "x"}\' WHERE name = $1', other[8:])
+    member = bed.member()
+    await bed.listened(one)
+    wanted = {"default/nowhere", "default/odd", "default/stage", other}
+    await until(lambda: member.accounts["problems"].keys() == wanted)
+    whys = {name: problem["why"] for name, problem in member.accounts["problems"].items()}
+    assert "nobody" in whys["default/nowhere"]
+    assert "Staging" in whys["default/stage"]
+    assert "has no secrets" in whys["default/odd"]
+    await bed.step(30)
+    await bed.listened(one)
+    assert member.health.ready()[0]

@@ -146,8 +146,12 @@ async def test_it_follows_manifests_secrets_and_key_files(start_bed: Start) -> N
         await process.states({one: "listening", option: "listening", stored: "listening", later: "listening"})
         await bed.step(60)
         await bed.equal()
+        done = (await process.health())["work"]
+        assert done["storing"]["fills"] > 10
+        assert {each["error"] for each in (done["storing"], *done["distributing"].values())} == {""}
         metrics = await process.metrics()
         assert 'feedmill_account_accounts{exchange="binance",market="Spot",state="listening"} 2.0' in metrics
+        assert 'feedmill_account_keys{verdict="warning"}' in metrics
         assert "feedmill_account_receive_to_commit_seconds_count" in metrics
         assert "binance-spot-000" not in metrics
         assert await process.stop() == 0, process.log.read_text()

@@ -14,6 +14,7 @@ from proxy import Proxy
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from feedmill.shared.account_events import AccountGap, Fill, Reconciled
+from feedmill.shared.clock import now_ns
 
 D = Decimal
 T0 = 1_700_000_000_000_000_000
@@ -194,6 +195,27 @@ async def test_commits_that_redis_forgot_are_an_open_gap_until_an_account_is_rec
     await world.stored(world.one)
     assert await world.db.fetchval("SELECT state FROM gaps") == "closed"
     assert await world.trades(ONE) == [1, 2, 3]
+
+
+async def test_a_chain_that_began_anew_is_whole_after_its_first_reconciliation(world: World) -> None:
+    world.start()
+    await world.one.commit(fills=[fill(1)])
+    await world.stored(world.one)
+    # Redis forgot everything, and so did the distributor, which reconciles before anybody here has noticed.
+    began = now_ns()
+    await world.one.client.delete(world.one.key)
+    world.one.n, world.one.id = 0, ""
+    await world.one.commit(fills=[fill(3)])
+    await until(lambda: world.db.fetchval("SELECT true FROM gaps"))
+    gap = await world.db.fetchrow("SELECT cause, state, from_seq, to_seq, detected_ns FROM gaps")
+    assert tuple(gap)[:4] == ("redis_lost", "open", 2, None)
+    assert began < gap["detected_ns"]
+    await world.one.commit(reconciled=[Reconciled("", began, began + 1, 3, 10, ["BTC-USDT"], ["fills: no"])])
+    await world.stored(world.one)
+    assert await world.db.fetchval("SELECT state FROM gaps") == "open", "what is not complete closes nothing"
+    await world.one.commit(reconciled=[Reconciled("", began, began + 1, 3, 10, ["BTC-USDT"], [])])
+    await world.stored(world.one)
+    assert await world.db.fetchval("SELECT state FROM gaps") == "closed"
 
 
 async def test_a_gap_of_an_account_is_closed_by_the_reconciliation_that_names_it(world: World) -> None:

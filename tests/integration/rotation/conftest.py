@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.accounts.stage import Stage, until
+from bench.accounts.stage import Stage, agree, until
 
 from feedmill.local.embedded import EmbeddedRedis
 
@@ -67,7 +67,7 @@ class Bed(Stage):
         """What is stored is what the exchange has, and nobody had to be started again."""
         report = await self.verified(WAIT)
         [venue] = report.venues
-        assert report.ok, (venue.accounts, venue.notes, self.trouble())
+        assert agree(venue), (venue.accounts, venue.notes, self.trouble())
         accounts = venue.accounts
         assert accounts.known == accounts.emitted > 0
         assert accounts.flows["fills"].emitted == accounts.flows["fills"].stored > 50

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bench.accounts.report import markdown, rows, table
-from bench.accounts.run import VENUE, WEIGHT, Load, Run
+from bench.accounts.run import START, VENUE, WEIGHT, Load, Run
 from bench.accounts.stage import Stage, until
 
 from feedmill.exchanges.deribit.account import PLACES
@@ -21,7 +21,7 @@ async def test_the_accounts_of_a_killed_member_go_on_with_the_other_one(
 ) -> None:
     stage = Stage(tmp_path, database_url)
     load = Load(accounts=60, rate=2.0)
-    await stage.begin(VENUE, load.accounts, load.rate, redis_server.url, database_url)
+    await stage.begin(VENUE, load.accounts, load.rate, redis_server.url, database_url, "--account-assets", START)
     try:
         said: list[str] = []
         found = await Run(stage, load, said.append).go()

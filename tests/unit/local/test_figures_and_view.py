@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Text
 
 from feedmill.local.figures import Collector, FeedFigures, _Rate
 from feedmill.local.status import ManagerStatus, ServerStatus, ServiceStatus, total
-from feedmill.local.view import PlainDisplay, duration_ms, feeds_table, number, render, summary
+from feedmill.local.view import LiveDisplay, PlainDisplay, duration_ms, feeds_table, number, render, summary
 from feedmill.resources.load import load_texts
 
 FEED = load_texts(
@@ -159,6 +160,19 @@ async def test_why_a_feed_waits_stands_below_the_table(collector: Collector) -> 
     assert "spot: cannot reach stream.example:9443: dns (no such name)" in lines
     assert "receiver-0: 2 topics wait" in lines
     assert any(line.startswith("spot  waiting ") for line in lines)
+
+
+def test_a_view_higher_than_the_terminal_leaves_nothing_behind() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, height=20)
+    display = LiveDisplay(console, more=lambda: Group(*(Text(f"line {number}") for number in range(40))))
+    display.start()
+    display.show(status({}), [])
+    assert display._live is not None
+    display._live.refresh()
+    display.stop()
+    assert "line 1" in stream.getvalue()
+    assert "line 39" not in stream.getvalue()
 
 
 def test_plain_lines_come_at_intervals() -> None:

@@ -209,6 +209,12 @@ async def test_a_market_without_accounts_is_told(world: World) -> None:
             {"state": "listening", "key": "warning", "warning": "the key expires in 3 days: make a new one"},
             {"Ready": "True/Listening", "Listening": "True/Listening", "KeySound": "False/KeyWarning"},
         ),
+        (
+            {"state": "refused", "reason": "RefusedByVenue", "message": "the key has expired", "key": "refused"},
+            {"Listening": "False/RefusedByVenue", "KeySound": "False/RefusedByVenue"},
+        ),
+        # Mended, and the word of the exchange about it is on its way.
+        ({"state": "listening", "key": "refused"}, {"Ready": "True/Listening", "KeySound": "Unknown/NobodyAnswered"}),
         ({"state": "dancing"}, {"Ready": "Unknown/NobodyAnswered", "Listening": "Unknown/NobodyAnswered"}),
     ],
 )

@@ -37,6 +37,16 @@ def test_the_managed_pipeline_and_its_feeds_load() -> None:
     assert roles.count("receiver") == roles.count("distributor") == 4
 
 
+def test_accounts_bring_account_receivers_to_the_pipeline() -> None:
+    path = FOLDER / "accounts.yaml"
+    found = load_files([FOLDER / "managed-pipeline.yaml", path])
+    text = path.read_text(encoding="utf-8")
+    assert [workload.role for workload in plan(found)].count("accounts") == 1
+    for account in found.accounts.values():
+        assert f"kubectl create secret generic {account.spec.credentials_secret_ref.name} -n feeds" in text
+    assert f"{names.WATCH}=true" in text
+
+
 def test_the_pipeline_on_own_servers_names_secrets_of_its_file() -> None:
     path = FOLDER / "own-servers.yaml"
     (pipeline,) = load_files([path]).pipelines.values()

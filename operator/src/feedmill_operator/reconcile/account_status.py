@@ -125,8 +125,11 @@ def _key(said: AccountSaid | None) -> Finding:
         return unknown(Reason.NOBODY_ANSWERED, "the exchange has not said yet what the key may do")
     if said.key == "ok":
         return yes(Reason.NOTHING_FOUND, "the key can neither withdraw nor is anything else known against it")
-    reason = Reason.MAY_WITHDRAW if said.reason == "MayWithdraw" else Reason.KEY_WARNING
-    return no(reason, said.warning or said.message)
+    if said.key == "warning":
+        return no(Reason.KEY_WARNING, said.warning)
+    if said.state != "Refused":
+        return unknown(Reason.NOBODY_ANSWERED, "the exchange is asked again what the key may do")
+    return no(_UNHEARD.get(said.reason, Reason.REFUSED_BY_VENUE), said.message)
 
 
 def _ready(facts: AccountFacts, accepted: Finding, listening: Finding) -> Finding:

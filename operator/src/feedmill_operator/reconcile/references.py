@@ -77,11 +77,11 @@ def judge_credentials(name: str, secret: Mapping[str, Any] | None, namespace: st
     processes look at that. Pure."""
     field, both = "spec.credentialsSecretRef", "apiSecret, or privateKey for an Ed25519 key"
     if secret is None:
-        make = f"kubectl -n {namespace} create secret generic {name} --from-file=apiKey=FILE --from-file=apiSecret=FILE"
+        make = f"kubectl -n {namespace} create secret generic {name} --from-file=apiKey --from-file=apiSecret"
         return Refusal(
             Reason.SECRET_NOT_FOUND,
-            f"{field}: there is no Secret {name} in namespace {namespace}: make it, for example `{make}` (Ed25519: "
-            "privateKey in place of apiSecret)",
+            f"{field}: there is no Secret {name} in namespace {namespace}: make it of such files, for example "
+            f"`{make}` (Ed25519: privateKey in place of apiSecret)",
         )
     data = secret.get("data") or {}
     there = [key for key in ("apiSecret", "privateKey") if key in data]

@@ -84,8 +84,8 @@ def orders(
 ) -> None:
     """Show orders as they stand, the one that changed last first.
 
-    Each earlier state of an order is in the table order_history. A terminal under 130 columns shows no ids: widen it,
-    or use -o json.
+    Each earlier state of an order is in the table order_history. Tables are for people: ids from 130 columns on, times
+    in UTC, no zeros at the end of numbers. -o csv and json have all as the venue told it.
 
     \b
     feedmill orders --open
@@ -114,7 +114,8 @@ def fills(
 ) -> None:
     """Show executions of orders, the latest first. A trade with oneself is two, one for each order.
 
-    A terminal under 130 columns shows no ids: widen it, or use -o json.
+    Tables are for people: ids from 130 columns on, times in UTC, no zeros at the end of numbers. -o csv and json have
+    all as the venue told it.
 
     FEE is what was paid, in FEE_ASSET; below 0 it is a rebate, empty: not told yet. The profit that fills realised is
     in the tables results and result_fees.

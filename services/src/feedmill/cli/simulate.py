@@ -156,6 +156,12 @@ def simulate(
     account_rate: Annotated[
         float, typer.Option(metavar="ACTIONS/S", help="What all accounts of a venue do a second; 0 = nothing.")
     ] = 10.0,
+    account_assets: Annotated[
+        str,
+        typer.Option(
+            "--account-assets", metavar="ASSETS", help="What accounts begin with, comma-separated; left out: of all."
+        ),
+    ] = "",
     keys: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the accounts' API keys there as JSON (mode 0600); never printed."),
@@ -171,7 +177,7 @@ def simulate(
     try:
         config = _config(
             exchange, port, rate, mix, symbols, limit or [], levels, history, accounts, account_rate,
-            seed=seed, id_base=id_base if id_base is not None else clock_base(), ledger=ledger,
+            account_assets, seed=seed, id_base=id_base if id_base is not None else clock_base(), ledger=ledger,
             recordings=recordings, speed=speed, grace=grace, tls=tls, host=host, keys_file=keys,
         )  # fmt: skip
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -201,6 +207,7 @@ def _config(
     history: int,
     accounts: str,
     account_rate: float,
+    account_assets: str,
     **rest: Any,
 ) -> SimulatorConfig:
     names = list(VENUES) if "all" in exchange else exchange
@@ -209,13 +216,13 @@ def _config(
         raise ConfigError("--symbols belongs to one exchange: run one simulator an exchange, or leave it out")
     changes = _limits(limit)
     counts = parse_accounts(accounts, names)
+    assets = tuple(name.strip() for name in account_assets.split(",") if name.strip())
     venues = []
     for at, name in enumerate(names):
         venue = VenueConfig(name, port + at if port else 0, rate, parse_mix(mix), extra, None, levels=levels)
         limits = default_limits(name, **changes)
-        venues.append(
-            dataclasses.replace(venue, limits=limits, history=history, accounts=counts[name], account_rate=account_rate)
-        )
+        venue = dataclasses.replace(venue, limits=limits, history=history, accounts=counts[name])
+        venues.append(dataclasses.replace(venue, account_rate=account_rate, account_assets=assets))
     return SimulatorConfig(tuple(venues), **rest)
 
 

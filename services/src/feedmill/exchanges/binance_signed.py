@@ -18,9 +18,12 @@ from feedmill.exchanges.urls import join
 RECV_WINDOW_MS = 5000
 _KEY_REFUSED = (
     "the exchange refuses the API key: check the key, the addresses it is bound to and that it may read, "
-    "then feedmill accounts rotate-key"
+    "then feedmill accounts rotate-key (of an ExchangeAccount: write it into its Secret)"
 )
-_MISMATCH = "the secret does not belong to the API key: feedmill accounts rotate-key with both"
+_MISMATCH = (
+    "the secret does not belong to the API key: feedmill accounts rotate-key with both "
+    "(of an ExchangeAccount: write both into its Secret)"
+)
 _CODES: Mapping[int, tuple[Mend, str]] = {
     -1000: (Mend.RETRY, "unknown error of the exchange"),
     -1001: (Mend.RETRY, "the exchange is disconnected inside"),

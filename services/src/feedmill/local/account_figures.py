@@ -21,9 +21,13 @@ SELECT a.namespace || '/' || a.name AS account, a.exchange || '/' || a.market AS
     (SELECT count(*) FROM orders o WHERE o.account_id = a.id AND NOT o.terminal) AS orders_open,
     (SELECT count(*) FROM (SELECT FROM fills f WHERE f.account_id = a.id LIMIT {MANY + 1}) f) AS fills,
     (SELECT max(f.exchange_ns) FROM fills f WHERE f.account_id = a.id) AS last_fill_ns,
-    count(*) OVER () AS accounts, count(*) FILTER (WHERE a.enabled) OVER () AS all_enabled
-FROM accounts a WHERE a.removed_at IS NULL ORDER BY a.namespace, a.name LIMIT {SHOWN}
+    a.accounts, a.all_enabled
+FROM (
+    SELECT *, count(*) OVER () AS accounts, count(*) FILTER (WHERE enabled) OVER () AS all_enabled
+    FROM accounts WHERE removed_at IS NULL ORDER BY namespace, name LIMIT {SHOWN}
+) a ORDER BY a.namespace, a.name
 """  # noqa: S608 (constants of this file)
+"""Only of those that are shown the orders and fills are counted."""
 
 
 @dataclass(slots=True)

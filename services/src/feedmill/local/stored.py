@@ -12,6 +12,8 @@ TABLES = ("trades", "tickers", "book_snapshots", "candles", "orders", "fills", "
 COUNT_TIMEOUT = 5.0
 """Seconds an exact count may take."""
 
+_OPEN = "SELECT count(*) FROM gaps WHERE state = 'open' AND (channel, cause) <> ('Account', 'shutdown')"
+
 
 @dataclass(slots=True)
 class Stored:
@@ -20,6 +22,7 @@ class Stored:
     rows: dict[str, int] = field(default_factory=dict)
     estimated: set[str] = field(default_factory=set)
     open_gaps: int | None = None
+    """Without those that begin with our own end: of accounts, which are asked what they missed at the next start."""
 
     def since(self, before: Stored | None, table: str) -> int | None:
         """Rows added since ``before``; None when one of the two is not exact."""
@@ -42,7 +45,7 @@ async def count(database_url: str) -> Stored | None:
     try:
         for table in TABLES:
             await _count(connection, table, found)
-        found.open_gaps = int(await connection.fetchval("SELECT count(*) FROM gaps WHERE state = 'open'"))
+        found.open_gaps = int(await connection.fetchval(_OPEN))
     except Exception as error:
         if not postgres.is_retryable(error):
             raise

@@ -163,6 +163,8 @@ class LiveDisplay:
 
     def stop(self) -> None:
         if self._live is not None:
+            # It ends with one more look, in full height: what is higher than the terminal could not be taken away.
+            self._live.update(Text(""), refresh=True)
             self._live.stop()
             self._live = None
 

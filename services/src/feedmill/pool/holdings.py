@@ -10,9 +10,8 @@ from typing import Any
 import aiohttp
 
 from feedmill.accounts.places import without_place
-from feedmill.accounts.store import Listed
-from feedmill.exchanges.account_base import AccountVenue, Credentials
-from feedmill.exchanges.base import Venue
+from feedmill.accounts.store import Account, Listed
+from feedmill.exchanges.account_base import Credentials
 from feedmill.pool.fleets import Fleets
 from feedmill.pool.held import Held
 from feedmill.pool.markets import Market, MarketKey, NotSupported, market_of
@@ -95,14 +94,14 @@ class Holdings:
             return
         held.dry = False
         try:
-            found = market_of(now)
+            market = self._market_of(now)
         except NotSupported as error:
             self.quiet(held)
             held.market, held.problem, held.final = None, str(error), True
             return
-        if held.market is not None and held.market.key != found[0]:
+        if held.market is not market:
             self.quiet(held)
-        held.market = self._market(*found)
+        held.market = market
 
     def quiet(self, held: Held) -> None:
         """Listen to it no longer. What was heard is still distributed and stored."""
@@ -138,14 +137,21 @@ class Holdings:
             self._ssl = ssl.create_default_context()
         return self._ssl
 
-    def _market(self, key: MarketKey, venue: Venue, accounts: AccountVenue) -> Market:
+    def _market_of(self, account: Account) -> Market:
+        """Raises NotSupported."""
+        key, venue, accounts = market_of(account)
         found = self.markets.get(key)
         if found is None:
             assert self._http is not None
-            found = self.markets[key] = Market(
-                key, venue, accounts, streams=self._streams, fleets=self._fleets, redis_url=self._redis_url,
-                http=self._http, ssl_context=self.ssl_of(key.rest), credentials=self._credentials, log=self._log,
-            )  # fmt: skip
+            try:
+                found = Market(
+                    key, venue, accounts, streams=self._streams, fleets=self._fleets, redis_url=self._redis_url,
+                    http=self._http, ssl_context=self.ssl_of(key.rest), credentials=self._credentials, log=self._log,
+                )  # fmt: skip
+            except ValueError as error:
+                # One account with odd addresses must not be the end of all.
+                raise NotSupported(f"its addresses cannot be used ({error}): check its endpoints") from error
+            self.markets[key] = found
             found.start()
         return found
 
@@ -156,7 +162,7 @@ class Holdings:
             if held.market is None and held.owned and not held.dry:
                 # What was heard of it before is still to be distributed, and needs its market for that.
                 try:
-                    held.market = self._market(*market_of(held.listed.account))
+                    held.market = self._market_of(held.listed.account)
                 except NotSupported:
                     continue
             if held.market is not None and held.owned and not held.dry:

@@ -20,6 +20,7 @@ commits = Counter("feedmill_account_commits_total", "Transactions that stored ev
 fills = Counter("feedmill_account_fills_total", "Fills that came, by stream and by REST.", ["source"])
 dead_letters = Counter("feedmill_account_dead_letters_total", "Private frames that could not be read.")
 gaps = Counter("feedmill_account_gaps_total", "Gaps of accounts that opened, by cause.", ["cause"])
+keys = Gauge("feedmill_account_keys", "Accounts that are to be listened to, by the verdict on their keys.", ["verdict"])
 key_checks = Counter("feedmill_account_key_checks_total", "Readings of what a key may do, by verdict.", ["verdict"])
 receive_to_commit = Histogram(
     "feedmill_account_receive_to_commit_seconds",

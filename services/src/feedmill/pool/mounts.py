@@ -95,4 +95,6 @@ class Mounts:
                 found[str(each.name)] = mounted.read(SecretsDir(self._folder), each.secret, each.exchange, each.market)
             except (ConfigError, SecretsError) as error:
                 found[str(each.name)] = type(error)(f"{where}: {error}")
+            except OSError as error:
+                found[str(each.name)] = ConfigError(f"{where}: Secret {each.secret!r}: {error.strerror}")
         return found

@@ -29,11 +29,12 @@ class Session:
             connection = self._connection
             if connection is None or connection.is_closed():
                 connection = await postgres.connect(self._url, name=self._name, command_timeout=TIMEOUT)
-                self._connection = connection
-                await postgres.require_schema(connection)
             try:
+                if connection is not self._connection:
+                    await postgres.require_schema(connection)
+                    self._connection = connection
                 yield connection
-            except (*postgres.RETRYABLE, asyncio.CancelledError):
+            except (*postgres.RETRYABLE, postgres.SchemaBehind, asyncio.CancelledError):
                 # What was under way is rolled back or not known: the session is not used again.
                 connection.terminate()
                 self._connection = None

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from feedmill.accounts.hygiene import Level
 from feedmill.pool import measures
 from feedmill.pool.held import State
 from feedmill.pool.manifests import manifests
@@ -33,6 +36,7 @@ def install(pool: Pool) -> None:
     health.detail("postgres", lambda: postgres(pool))
     health.detail("breaker", lambda: {"redis": breaker(pool.redis), "postgres": breaker(pool.postgres)})
     health.detail("fleets", pool.fleets.document)
+    health.detail("work", lambda: work(pool))
     health.detail("keyFile", lambda: {"error": pool.vault.error})
     measures.slots_held.set_function(lambda: len(pool.holdings.slots))
 
@@ -74,12 +78,28 @@ def accounts(pool: Pool) -> Mapping[str, Any]:
     }
 
 
+def work(pool: Pool) -> Mapping[str, Any]:
+    """What was done since the start, of storing and of each market's distributor; ``error`` empty while all is well."""
+    markets = pool.holdings.markets.values()
+    return {
+        "storing": asdict(pool.worker.figures),
+        "distributing": {
+            f"{market.key.exchange}/{market.key.market} {market.key.rest}": asdict(market.distributor.figures)
+            for market in islice(markets, NAMED)
+        },
+    }
+
+
 def count(pool: Pool) -> None:
     """Bring the gauges of states up to date."""
     found: Counter[tuple[str, str, str]] = Counter()
+    keys: Counter[str] = Counter()
     for held in pool.holdings.held.values():
         account = held.listed.account
         found[account.exchange, account.market, held.state.value] += 1
+        keys[account.verdict] += held.wanted
+    for level in Level:
+        measures.keys.labels(level.value).set(keys[level.value])
     measures.accounts.clear()
     for labels, number in found.items():
         measures.accounts.labels(*labels).set(number)

@@ -148,7 +148,8 @@ class AccountStatus(Model):
     conditions: Conditions = Field(default_factory=list)
     """Ready, Accepted, Listening, KeySound, Suspended."""
     state: Annotated[str, Field(max_length=64)] | None = None
-    """In a word: Listening, Reconciling, Connecting, Refused, Suspended, Stopped (no account receiver works), Unknown."""
+    """In a word: Listening, Reconciling, Connecting, Refused, Suspended, Stopped (no account receiver works),
+    Unknown."""
     last_fill: Annotated[str, Field(max_length=40)] | None = None
     """Time of the newest fill that was stored (UTC); coarse."""
 

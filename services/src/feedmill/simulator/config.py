@@ -146,6 +146,8 @@ class VenueConfig:
     """Accounts with keys, orders and balances."""
     account_rate: float = 10.0
     """Actions a second of all accounts together (an action is one to five private events)."""
+    account_assets: tuple[str, ...] = ()
+    """What accounts begin with; empty = some of everything that they trade."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.accounts <= MAX_ACCOUNTS:

@@ -44,7 +44,7 @@ PLACES = CONNECTIONS - 8
 """Of these for accounts: feeds, requests and connections that move from one process to another need some too."""
 _KEY_REFUSED = (
     "the exchange refuses client id and secret: check both and the addresses the key is bound to, "
-    "then feedmill accounts rotate-key"
+    "then feedmill accounts rotate-key (of an ExchangeAccount: write it into its Secret)"
 )
 _RIGHTS = "the key lacks a right: allow it to read account, trade and wallet at the exchange"
 _CODES: Mapping[int, tuple[Mend, str, float | None]] = {

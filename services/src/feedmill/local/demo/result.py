@@ -160,7 +160,7 @@ def words(result: Result) -> list[str]:
     if result.open_gaps:
         told = ", ".join(f"{count} {name}" for name, count in sorted(causes.items()))
         lines.append(f"  gap rows: {told}")
-        lines.append(f"  {result.open_gaps} of all are open, as no data comes since the feeds were stopped")
+        lines.append(f"  {result.open_gaps} gaps are open, as nothing is heard since all was stopped")
     complete = sum(venue.candles.complete for venue in result.report.venues)
     if complete:
         lines.append(f"  {complete:,} candles are complete: the trades before, in and after them were all seen")

@@ -19,7 +19,7 @@ from feedmill.local.session import LocalSession
 from feedmill.shared.breaker import BreakerOpen
 from feedmill.shared.keys import account_ref
 
-FLOW_TIMEOUT = 20.0
+FLOW_TIMEOUT = 30.0
 """Seconds until every feed must flow, and then every account."""
 SETTLE_TIMEOUT = 20.0
 

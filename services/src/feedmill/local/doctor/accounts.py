@@ -29,7 +29,7 @@ def keys(kek_file: Path) -> Check:
     except ConfigError as error:
         return bad("key-encryption keys", str(error), "mend the file: feedmill accounts --help shows its form")
     others = len(ring.ids) - 1
-    more = f", which also opens what {others} other{'s' if others > 1 else ''} wrapped" if others else ""
+    more = f", {others} other{'s' if others > 1 else ''} still open{'' if others > 1 else 's'}" if others else ""
     return ok("key-encryption keys", f"{ring.current} wraps{more}")
 
 

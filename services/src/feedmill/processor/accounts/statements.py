@@ -152,9 +152,12 @@ UPDATE gaps SET state = 'closed', repaired_by = 'reconciled:' || $3::bigint WHER
 """
 LOSSES_REPAIRED = """
 UPDATE gaps SET state = 'closed', repaired_by = 'reconciled:' || $2::bigint
-WHERE shard = $1 AND state = 'open' AND cause = 'redis_lost' AND detected_ns < $3::bigint
+WHERE shard = $1 AND state = 'open' AND cause = 'redis_lost'
+  AND (detected_ns < $3::bigint OR (from_seq IS NOT NULL AND to_seq IS NULL))
 """
-"""Commits that Redis forgot are told by the reconciliation that began after it was seen."""
+"""Commits that Redis forgot are told by the reconciliation that began after it was seen. Where the chain of commits
+began anew (a first one, no last one), the distributor forgot too: what it reconciles is the whole account.
+"""
 
 UNTOLD = """
 SELECT i.symbol FROM instruments i WHERE i.id = ANY($1::int[])

@@ -168,7 +168,7 @@ class AccountStore:
         if not await writer.move(connection, step):
             raise Moved(self.shard)
         if batch.loss is not None:
-            await self._gaps(connection, [_loss_gap(self.shard, batch.loss)])
+            await self._gaps(connection, [_loss_gap(self.shard, batch)])
 
     async def _finish(
         self, connection: asyncpg.Connection, letters: list[Letter], touched: Touched, outcome: Outcome
@@ -276,9 +276,15 @@ def _gap(gap: AccountGap) -> Gap:
     )
 
 
-def _loss_gap(shard: str, loss: Loss) -> Gap:
-    """Commits that are gone from Redis: what they told, a reconciliation must tell again."""
-    seen = now_ns()
+def _loss_gap(shard: str, batch: Batch) -> Gap:
+    """Commits that are gone from Redis: what they told, a reconciliation that begins after it was seen must tell again.
+
+    A distributor that lost everything too has seen it before us, and begins with nothing: its first one does.
+    """
+    loss = batch.loss
+    assert loss is not None
+    anew = [gap.detected_ns - 1 for gap in batch.blocks[0][1].gaps if gap.cause == "first"] if batch.blocks else []
+    seen = min(anew, default=now_ns())
     return Gap(
         f"{shard}:lost:{loss.first}:{loss.until}", "", CHANNEL, "redis_lost", "open", loss.first, loss.last, [], 0, 0,
         "", 1, seen,

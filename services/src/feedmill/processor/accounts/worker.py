@@ -36,6 +36,8 @@ MAX_STREAMS = 256
 """Streams of one read."""
 MAX_ENTRIES = 64
 """Commits of one stream in one read."""
+LOOK_AGAIN = 5.0
+"""Seconds between two looks at a stream that brings nothing."""
 REST = 5.0
 """Seconds an account is left alone that the database does not know."""
 
@@ -65,8 +67,10 @@ class _Account:
     store: AccountStore
     chain: Chain | None = None
     """None: the position is to be read first."""
-    checked: bool = False
-    """Whether the stream was seen to reach as far as the position."""
+    checked_at: float = 0.0
+    """When the stream was seen to reach as far as the position; 0 = it was not."""
+    idle: bool = False
+    """The last read brought nothing of it."""
     again_at: float = 0.0
     batch: Batch = field(default_factory=Batch)
 
@@ -167,9 +171,8 @@ class AccountWorker:
             return
         wire = await self._redis.call(self._connected)
         try:
-            for account in ready:
-                if not account.checked:
-                    await self._look(wire, account)
+            due = [x for x in ready if not x.checked_at or (x.idle and now - x.checked_at >= LOOK_AGAIN)]
+            await asyncio.gather(*(self._look(wire, account) for account in due))
             for at in range(0, len(ready), MAX_STREAMS):
                 # Only where there is one read can it wait: another part's streams must not wait for this one's.
                 await self._read(wire, ready[at : at + MAX_STREAMS], wait=len(ready) <= MAX_STREAMS)
@@ -187,7 +190,7 @@ class AccountWorker:
         if self._wire is None:
             self._wire = await connect(self._redis_url, name="feedmill-processor-accounts")
             for account in self._accounts.values():
-                account.checked = False  # It may be another server, or one that has forgotten its end.
+                account.checked_at = 0.0  # It may be another server, or one that has forgotten its end.
         return self._wire
 
     # -- reading
@@ -199,7 +202,7 @@ class AccountWorker:
         last = answer[0][0].decode() if answer else "0-0"
         if id_of(last) < id_of(account.chain.cursor):
             self._reread(account, f"the stream ends at {last}, before {account.chain.cursor}")
-        account.checked = True
+        account.checked_at = monotonic()
 
     async def _call(self, wire: Wire, *args: str | bytes | int) -> Any:
         async with asyncio.timeout(self._block_ms / 1000 + 5.0):
@@ -216,11 +219,10 @@ class AccountWorker:
         received_ns = now_ns()
         for account, chain in zip(accounts, chains, strict=True):
             entries = came.get(account.stream, ())
-            if not entries:
-                if chain.rereading:
-                    chain.tip_reached()
-                if not came:
-                    account.checked = False  # Nothing comes: look whether the server still has what was read.
+            # Nothing comes: it is looked at now and then whether the server still has what was read.
+            account.idle = not entries
+            if not entries and chain.rereading:
+                chain.tip_reached()
             for raw_id, values in entries:
                 if not self._take(account, chain, raw_id.decode(), values, received_ns):
                     break
@@ -300,7 +302,7 @@ class AccountWorker:
                 self._log.warning("account.unknown", account=account.store.account, error=str(error))
             else:
                 account.chain = Chain(position.n, position.commit_id, position.stream_id)
-                account.checked = False
+                account.checked_at = 0.0
             finally:
                 self._give_back(connection)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 
 from feedmill.simulator.accounts.model import OPEN, ZERO, Account, Balance, Fill, Order, Transfer, Update
@@ -23,13 +23,17 @@ _SIZES = (20, 50, 120, 400, 900)
 Tell = Callable[[Update], None]
 
 
-def make_accounts(venue: str, count: int, seed: int, rules: Rules, history: int) -> list[Account]:
-    """``count`` accounts with their first balances."""
+def make_accounts(
+    venue: str, count: int, seed: int, rules: Rules, history: int, assets: Collection[str] = ()
+) -> list[Account]:
+    """``count`` accounts with their first balances; of ``assets`` only, where there are any."""
     made = []
     for number in range(1, count + 1):
         rng = random.Random(f"{seed}:{venue}:account:{number}")
         name = f"{venue.replace('/', '-').lower()}-{number:04d}"
         balances = {asset: Balance(amount * rng.randint(1, 4)) for asset, amount in rules.start.items()}
+        for asset in balances.keys() - set(assets or balances):
+            balances[asset] = Balance()
         made.append(Account(name, number, 100_000_000 + number, number % 2 == 0, balances, history))
     return made
 

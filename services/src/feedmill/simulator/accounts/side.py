@@ -41,7 +41,7 @@ class PrivateSide(ABC):
         self.listings = listings(config.venue, config.symbols)
         self.markets: Mapping[str, Market] = {}
         rules = rules_of(config.venue, self.price)
-        made = make_accounts(config.venue, config.accounts, venue.seed, rules, config.history)
+        made = make_accounts(config.venue, config.accounts, venue.seed, rules, config.history, config.account_assets)
         self.accounts: dict[str, Account] = {account.name: account for account in made}
         self.keys = KeyRing(made, venue.seed, config.venue, venue.now_ns() // 1_000_000)
         self.engine = OrderEngine(
