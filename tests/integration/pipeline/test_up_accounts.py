@@ -114,6 +114,13 @@ class Stage:
         except (OSError, ValueError, KeyError, aiohttp.ClientError):
             return {}
 
+    async def uses(self) -> dict[str, int]:
+        """How often the audit log says that a Secret was used."""
+        rows = await self.rows(
+            "SELECT detail->>'secret' AS secret, count(*) AS n FROM audit_log WHERE action = 'use' GROUP BY 1"
+        )
+        return {row["secret"]: row["n"] for row in rows}
+
     async def act(self, venue: str, times: int) -> None:
         """Let the venue's account do something so many times, each at a moment of its own: of two equal deposits within
         one millisecond Binance says nothing that tells them apart."""
@@ -200,7 +207,9 @@ async def test_the_example_from_secrets_to_fills(stage: Stage, kit: Any) -> None
         code, text = await stage.said("fills", "-o", "csv", "--limit", "10000")
         assert (code, len(text.splitlines())) == (0, 1 + len(fills)), text[:500]
 
+        assert await stage.uses() == {"binance-main": 1, "deribit-main": 1}
         await stage.new_key("binance-main")
+        assert (await stage.uses())["binance-main"] == 2
         # The former key is dead: what comes now comes by the new one.
         for venue in VENUES.values():
             await stage.act(venue, 30)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from feedmill.accounts import store
+from feedmill.accounts import audit, store
 from feedmill.accounts.audit import Who
 from feedmill.accounts.declared import is_declared
 from feedmill.accounts.fields import Secrets, SecretsError
 from feedmill.accounts.keyring import KeyFile
 from feedmill.accounts.sealing import SealError
-from feedmill.accounts.store import AccountError, Listed
+from feedmill.accounts.store import Account, AccountError, Listed
 from feedmill.pool.mounts import Mounts
 from feedmill.pool.sql import Session
 from feedmill.shared import postgres
@@ -19,6 +19,7 @@ from feedmill.shared.config import ConfigError
 
 UNUSABLE = (AccountError, SealError, SecretsError, ConfigError)
 """What :meth:`Vault.open` raises where only the user can help; the message names the remedy and no secret."""
+NOTE_TIMEOUT = 2.0
 
 
 class Vault:
@@ -47,7 +48,9 @@ class Vault:
         """Raises one of UNUSABLE or postgres.RETRYABLE."""
         account = listed.account
         if is_declared(account):
-            return self._mounts.secrets(str(account.name))
+            secrets = self._mounts.secrets(str(account.name))
+            await self._note_use(account)
+            return secrets
         if self._key_file is None:
             raise AccountError(
                 "there is no key-encryption key: give --kek-file or FEEDMILL_KEK_FILE, "
@@ -56,6 +59,16 @@ class Vault:
         ring = await asyncio.to_thread(self._key_file.ring)
         async with self.session.use() as connection:
             return await store.open_secrets(connection, ring, account, self.who, "listen")
+
+    async def _note_use(self, account: Account) -> None:
+        """In the audit log. PostgreSQL away is no reason not to listen: these secrets are not its to give."""
+        declared = self._mounts.declared.get(str(account.name))
+        detail = {"purpose": "listen", "secret": declared.secret if declared is not None else ""}
+        try:
+            async with asyncio.timeout(NOTE_TIMEOUT), self.session.use() as connection:
+                await audit.write(connection, self.who, "use", account.id, str(account.name), detail)
+        except (*postgres.RETRYABLE, postgres.SchemaBehind):
+            return
 
     @property
     def error(self) -> str:
