@@ -67,17 +67,22 @@ def test_a_private_key_of_which_one_line_stands_somewhere() -> None:
     assert scanner(PEM).look("x", "-----BEGIN PRIVATE KEY-----") == []
 
 
-def test_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grep", [True, False])
+def test_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grep: bool) -> None:
     monkeypatch.setattr(leaks, "CHUNK", 64)
+    if not grep:
+        monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "torn.log").write_bytes(b"." * 60 + SECRET.encode() + b"." * 500)
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "key").write_text(SECRET)
     (tmp_path / "here-may-it-be").write_text(SECRET)
     allowed = frozenset((tmp_path / "secrets", tmp_path / "here-may-it-be"))
-    found = scanner(SECRET)
+    (tmp_path / "clean.log").write_text("nothing")
+    found = scanner(SECRET, PEM)
     found.look_folder(tmp_path, allowed)
     assert {leak.where for leak in found.leaks} == {"a/torn.log"}
+    assert found.looked["clean.log"] == len("nothing")
     (tmp_path / "named-secret").touch()
     assert {leak.where for leak in scanner("named-secret").look_folder(tmp_path, allowed)} == {"names of files"}
 
