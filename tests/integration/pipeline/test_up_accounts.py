@@ -202,6 +202,8 @@ async def test_the_example_from_secrets_to_fills(stage: Stage, kit: Any) -> None
         code, text = await stage.said("status", "--data-dir", str(stage.folder / "data"))
         assert (code, "2 of 2 accounts listened to" in text) == (0, True), text
         assert "main-accounts-0" in text
+        shown = {line.split()[0]: line.split()[1] for line in text.splitlines() if len(line.split()) == 2}
+        assert {shown.get(name) for name in stage.names.values()} == {"listening"}, text
         fills = await stage.rows("SELECT a.name FROM fills JOIN accounts a ON a.id = account_id")
         assert {row["name"] for row in fills} == set(stage.names.values())
         code, text = await stage.said("fills", "-o", "csv", "--limit", "10000")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feedmill.local.account_figures import MANY, PoolFigures, of
-from feedmill.local.account_view import ago, lines, many, panel, summary
+from feedmill.local.account_figures import MANY, SHOWN, PoolFigures, of
+from feedmill.local.account_view import ago, lines, many, panel, states_table, summary
 from feedmill.local.notices import Notices
 from feedmill.local.status import ManagerStatus, ServerStatus, ServiceStatus, total
 from feedmill.local.view import PlainDisplay, render
@@ -79,6 +79,19 @@ def test_each_account_with_its_state() -> None:
     assert lines(found) == [
         "1 of 3 accounts listened to, 1 reconciling, 1 refused; b: the key may withdraw",
     ]
+
+
+def test_status_names_those_with_a_problem_first() -> None:
+    states = {f"default/a{number:02}": "listening" for number in range(20)} | {"team/z": "refused"}
+    found = of([member(states, **{"team/z": "no"})], None)
+    table = states_table(found)
+    assert table is not None
+    stream = io.StringIO()
+    Console(file=stream, width=80, force_terminal=False).print(table)
+    rows_of_it = [line.split() for line in stream.getvalue().splitlines()[2:]]
+    assert rows_of_it[:2] == [["team/z", "refused"], ["a00", "listening"]]
+    assert len(rows_of_it) == SHOWN
+    assert states_table(of([None], None)) is None
 
 
 def test_of_many_accounts_those_that_are_well_are_not_named() -> None:

@@ -88,6 +88,8 @@ def _show(document: Any) -> None:
     members = [item["health"] for item in document["services"] if item["role"] == "accounts"]
     if members:
         found = account_figures.of(members, None)
+        if (states := account_view.states_table(found)) is not None:
+            console.print(states, markup=False)
         console.print(account_view.summary(found), markup=False)
         below += [f"account {name}: {why}" for name, why in found.problems.items()]
     for line in below:

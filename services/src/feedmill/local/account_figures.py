@@ -60,6 +60,8 @@ class PoolFigures:
     reconciling: int | None = None
     refused: int | None = None
     shown: list[AccountFigures] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)
+    """Account -> state, of those the account receivers name: all while they are few, else those with a problem."""
     problems: dict[str, str] = field(default_factory=dict)
     """Account -> why it is not listened to, of those the account receivers name."""
 
@@ -88,7 +90,7 @@ async def read(connection: asyncpg.Connection) -> list[Row]:
 def of(members: Sequence[Health], rows: Sequence[Row] | None) -> PoolFigures:
     """``members``: those that are to run; ``rows``: from :func:`read`, None = the database did not answer. Pure."""
     found = PoolFigures(pool=bool(members))
-    states: dict[str, str] = {}
+    states = found.states
     sections = [section for member in members if isinstance(section := (member or {}).get("accounts"), dict)]
     for section in sections:
         states |= section.get("states") or {}

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from feedmill.local.account_figures import MANY, AccountFigures, PoolFigures
+from feedmill.local.account_figures import MANY, SHOWN, AccountFigures, PoolFigures
 
 TROUBLES = 3
 """Accounts with a problem that are told in the plain line."""
@@ -86,6 +86,18 @@ def accounts_table(found: PoolFigures) -> Table:
             ago(item.last_fill_ns),
             Text(item.key, style="yellow" if item.key in ("warning", "refused") else "dim"),
         )
+    return table
+
+
+def states_table(found: PoolFigures) -> Table | None:
+    """For ``feedmill status``: the accounts that are named, those with a problem first; None where there are none."""
+    if not found.states:
+        return None
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("account", no_wrap=True)
+    table.add_column("state", no_wrap=True, min_width=9)
+    for name in sorted(found.states, key=lambda name: (name not in found.problems, name))[:SHOWN]:
+        table.add_row(_short(name), found.states[name])
     return table
 
 
