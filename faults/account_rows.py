@@ -80,8 +80,8 @@ FAULTS = (
     Fault("account-key-rotated", "a new key for every account, twice", faults.keys_rotated, _within(0), ALL),
     Fault("account-double", "messages sent twice", faults.messages("double", 20), _within(0), ALL),
     Fault(
-        "account-bad-bytes", "messages that cannot be read", faults.messages("bad_bytes", 3, variant="cut"),
-        _within(0), ALL,
+        "account-bad-bytes", "messages that cannot be read", faults.messages("bad_bytes", 1, variant="cut"),
+        _limited, ALL,
     ),
     Fault(
         "account-unknown-fields", "messages with fields more", faults.messages("unknown_fields", 50), _within(0), ALL,
