@@ -86,7 +86,7 @@ class Bed:
         self.sim, self.folder, self.redis, self.database_url, self.kek = sim, folder, redis, database_url, kek
         self.members: dict[str, Member] = {}
         self.settings = PoolSettings(
-            key_file=kek, secrets_dir=folder / "secrets", list_every=0.1, lease_ttl=1.0, redis_reset=1.0,
+            key_file=kek, secrets_dir=folder / "secrets", list_every=0.1, lease_ttl=3.0, redis_reset=1.0,
             postgres_reset=1.0,
         )  # fmt: skip
         self.settings.secrets_dir.mkdir()  # type: ignore[union-attr]

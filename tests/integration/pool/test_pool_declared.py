@@ -6,7 +6,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
-from pool_stage import SPOT, USDM, Bed, until
+from pool_stage import SPOT, USDM, WHO, Bed, until
+
+from feedmill.accounts import store
+from feedmill.accounts.store import Name
 
 Start = Callable[..., Awaitable[Bed]]
 pytestmark = pytest.mark.timeout(300)
@@ -61,6 +64,15 @@ async def test_a_name_that_the_store_has_is_refused(start_bed: Start) -> None:
     assert problem["state"] == "refused"
     assert f"feedmill accounts remove {one}" in problem["why"]
     assert (await bed.row(one)).origin == "store"
+    shown = member.pool.health.document()["manifests"]
+    assert (shown[one]["state"], shown[one]["reason"]) == ("refused", "NameTaken")
+    assert (shown[other]["state"], shown[other]["reason"]) == ("listening", "")
+
+    # As the message advises: the manifest's account has the name from then on, and nothing else is touched.
+    await bed.query(lambda to: store.remove(to, Name.parse(one), WHO))
+    await until(lambda: one not in member.accounts["problems"])
+    await bed.listened(one, other)
+    assert (await bed.row(one)).origin == "manifest"
 
 
 async def test_an_unreadable_change_of_a_secret_leaves_the_former_one_in_use(start_bed: Start) -> None:
