@@ -86,6 +86,7 @@ class Run:
     def __init__(self, stage: Stage, load: Load, say: Callable[[str], Any]) -> None:
         self.stage, self.say = stage, say
         self.found = Measured(load)
+        self._ended_ns = 0
 
     async def go(self) -> Measured:
         await self._empty()
@@ -122,6 +123,7 @@ class Run:
             self.found.swept = True
         except TimeoutError:
             self.say("not all are swept yet: it goes on")
+        self._ended_ns = time.time_ns()  # The gaps of the restart begin with the end of these.
         for code in await asyncio.gather(*(member.stop() for member in members)):
             if code != 0:
                 raise Trouble(f"a member ended with code {code}\n{stage.trouble()}")
@@ -131,10 +133,9 @@ class Run:
         """All accounts at once, within the limit."""
         stage, count = self.stage, self.found.load.accounts
         await stage.post("limits", {"weight": WEIGHT})
-        since = time.time_ns()
         began = time.monotonic()
         await self._both(("pool-0", "pool-1"), "feedmill.cli.main")
-        self.found.restart = await self._until_reconciled(count, count, began, since)
+        self.found.restart = await self._until_reconciled(count, count, began, self._ended_ns)
         self._say("the pool is started anew", self.found.restart)
 
     async def _kill(self) -> None:
