@@ -222,6 +222,34 @@ def test_secrets_beside_rows_that_are_refused(run: Run, database_url: str, tmp_p
     assert set(rows(database_url).values()) == {0}
 
 
+def test_texts_that_copy_would_read_otherwise_and_json_that_is_none(
+    run: Run, database_url: str, tmp_path: Path
+) -> None:
+    """Backslashes, letters of every alphabet, rows that stand twice, and NaN, which Python writes into JSON."""
+    ids = ["\\N", "\\.", "a\\tb", "ж-日本-é", "q\"'|", "twice", "twice"]
+    file = tmp_path / "bot.db"
+    db = sqlite3.connect(file)
+    db.execute("CREATE TABLE fills (id TEXT, info TEXT)")
+    for id_ in ids:
+        body = {
+            "order": "1",
+            "SYMBOL": "BTC/USDT",
+            "side": "sell",
+            "price": 1.5,
+            "amount": 2,
+            "ts": T0,
+            "pnl": float("nan"),
+        }
+        db.execute("INSERT INTO fills VALUES (?, ?)", (id_, json.dumps(body)))
+    db.commit()
+    db.close()
+    for inserted in (6, 0):
+        told = json.loads(run("sqlite", str(file), *MAIN, "-o", "json"))
+        [table] = told["tables"]
+        assert (told["equal"], table["rows"], table["inserted"]) == (True, 7, inserted)
+    assert [row[0] for row in ask(database_url, "SELECT trade_id FROM fills")] == list(dict.fromkeys(ids))
+
+
 def _fill(**changes: Any) -> dict[str, Any]:
     row = {"id": 1, "order_id": 2, "symbol": "BTC-USDT", "side": "buy", "price": 1.5, "amount": 2, "ts": T0}
     return row | changes
