@@ -18,7 +18,7 @@ from feedmill.resources.load import ResourceError, load_texts
 from feedmill.resources.shape import Path, Shape, objects_of, properties, show_path, with_defaults
 
 BY_NAME = {kind.name: kind for kind in KINDS}
-LOCAL = ("ExchangeFeed", "FeedPipeline")
+LOCAL = ("ExchangeFeed", "FeedPipeline", "ExchangeAccount")
 """Kinds that local mode reads."""
 _RECEIVER = samples.full("ExchangeFeed")["spec"]["receiver"]
 _LIKE_THE_RECEIVER = {"podTemplate": _RECEIVER["podTemplate"], "resources": _RECEIVER["resources"]}
@@ -47,6 +47,7 @@ PARTS: dict[str, list[dict[str, Any]]] = {
             "spec.redis": {"managed": {"storage": "2Gi", "memory": "1Gi"}},
             "spec.postgres": _OWN | {"circuitBreaker": {"failureThreshold": 5, "resetTimeout": "30s"}},
             "spec.processor": _LIKE_THE_RECEIVER,
+            "spec.accounts": _LIKE_THE_RECEIVER,
         },
     ],
 }
@@ -188,7 +189,7 @@ def test_every_wrong_value_is_refused_with_its_place_by_server_and_local_mode(
     assert count > 5
 
 
-@pytest.mark.parametrize("kind", [BY_NAME[name] for name in LOCAL], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [BY_NAME["ExchangeFeed"], BY_NAME["FeedPipeline"]], ids=lambda kind: kind.name)
 def test_bounds_themselves_are_taken_by_server_and_local_mode(
     api_cluster: Cluster, api_namespace: str, kind: Kind
 ) -> None:

@@ -32,22 +32,6 @@ def full(kind: str) -> Object:
 
 
 _OTHERS: dict[str, Object] = {
-    "ExchangeAccount": {
-        "apiVersion": VERSION,
-        "kind": "ExchangeAccount",
-        "metadata": {"name": "mine"},
-        "spec": {
-            "pipelineRef": {"name": "main"},
-            "exchange": {
-                "name": "binance",
-                "market": "Spot",
-                "environment": "Production",
-                "endpoints": {"stream": "wss://stream.example.com", "rest": "https://api.example.com"},
-            },
-            "credentialsSecretRef": {"name": "binance"},
-            "suspend": False,
-        },
-    },
     "FeedBackup": {
         "apiVersion": VERSION,
         "kind": "FeedBackup",
