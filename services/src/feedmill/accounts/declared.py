@@ -36,9 +36,10 @@ class Declared:
 
 
 async def declare(
-    connection: asyncpg.Connection, namespace: str, wanted: Sequence[Declared], who: Who
+    connection: asyncpg.Connection, namespace: str, wanted: Sequence[Declared], who: Who, *, complete: bool = True
 ) -> dict[str, str]:
-    """Make the rows what the manifests say. Those of ``namespace`` that no manifest names any more are disabled.
+    """Make the rows what the manifests say. Those of ``namespace`` that no manifest names any more are disabled, if
+    ``wanted`` is ``complete``.
 
     Returns ``namespace/name`` -> why an account cannot be had, with the remedy.
     """
@@ -49,6 +50,8 @@ async def declare(
             why = await _one(connection, each, who)
             if why:
                 refused[str(each.name)] = why
+        if not complete:
+            return refused
         names = [each.name.name for each in wanted if each.name.namespace == namespace]
         gone = await connection.fetch(
             "SELECT id, namespace, name FROM accounts WHERE removed_at IS NULL AND enabled AND origin = $1 "

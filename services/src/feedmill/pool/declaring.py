@@ -1,6 +1,7 @@
 """Makes the rows of ``accounts`` what the manifests say: at the start, and when the manifests have changed.
 
 Not again and again: while a change goes round, members that have it and members that have not would undo each other.
+Only those that were refused are tried again, when the list of accounts has changed: their name may be free by now.
 """
 
 from __future__ import annotations
@@ -40,16 +41,22 @@ class Declaring:
         self.pending = True
         self._again.set()
 
+    def look(self) -> None:
+        """The list of accounts has changed."""
+        if self.refused:
+            self._again.set()
+
     async def run(self) -> None:
         """Until cancelled."""
         backoff = Backoff(0.5, 10.0)
         while True:
             await self._again.wait()
             self._again.clear()
-            wanted = self._wanted
+            wanted, complete = self._wanted, self.pending
+            chosen = wanted if complete else [each for each in wanted if str(each.name) in self.refused]
             try:
                 async with self._vault.session.use() as connection:
-                    refused = await declare(connection, self._namespace, wanted, self._vault.who)
+                    refused = await declare(connection, self._namespace, chosen, self._vault.who, complete=complete)
             except (*postgres.RETRYABLE, postgres.SchemaBehind) as error:
                 wait = backoff.next()
                 self._log.warning("accounts.not_declared", error=postgres.describe(error), retry_in=round(wait, 3))

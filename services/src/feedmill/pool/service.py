@@ -190,6 +190,7 @@ class Pool:
 
     def _changed(self) -> None:
         """The list of accounts, or what they are to do, may be another."""
+        self.declaring.look()
         self._wake.set()
         self._mount.set()
 
