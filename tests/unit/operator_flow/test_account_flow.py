@@ -354,6 +354,19 @@ async def test_an_account_changes_nothing_of_feeds_and_processors(world: World) 
     assert applied == set(POOL)
 
 
+async def test_that_pods_were_starting_is_no_word_of_theirs(world: World) -> None:
+    await world.secret()
+    await world.secret(KEYS, "fund-key")
+    await world.make(PIPELINE_TEXT)
+    await world.make(ACCOUNT_TEXT)
+    await world.settle()
+    await world.migrated()
+    assert world.conditions(ACCOUNT)["Listening"] == "False/Starting"
+    await world.runs(POD, names.ACCOUNTS)
+    await world.rolled_out()
+    assert world.conditions(ACCOUNT)["Listening"] == "Unknown/NobodyAnswered"
+
+
 async def test_a_deleted_pipeline_is_missed(world: World) -> None:
     await listening(world)
     await world.api.delete(kinds.PIPELINE, "ns", "main")

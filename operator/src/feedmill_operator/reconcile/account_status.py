@@ -23,6 +23,8 @@ _UNHEARD = {
     "ExchangeUnreachable": Reason.EXCHANGE_UNREACHABLE,
 }
 """Why it is not listened to."""
+_SAID = frozenset({Reason.LISTENING, Reason.RECONCILING, Reason.CONNECTING, Reason.SECRET_PENDING, *_UNHEARD.values()})
+"""Reasons of Listening that come from the processes' own words."""
 _PENDING = (
     "its Secret is not in the pods yet: the kubelet brings it there within about a minute (`kubectl feedmill reload "
     "pipeline/NAME` hastens it)"
@@ -56,8 +58,7 @@ def _counts(facts: AccountFacts) -> AccountSaid | None:
     if said is None or said.current:
         return said
     last: Mapping[str, Any] = by_type(facts.before.get("conditions") or ()).get(Type.LISTENING, {})
-    told = last.get("reason") not in (Reason.NOBODY_ANSWERED, Reason.CONFIG_PENDING, None)
-    return said if told and last.get("observedGeneration") == facts.generation else None
+    return said if last.get("reason") in _SAID and last.get("observedGeneration") == facts.generation else None
 
 
 def _kept(facts: AccountFacts) -> dict[Type, Finding]:
@@ -66,6 +67,8 @@ def _kept(facts: AccountFacts) -> dict[Type, Finding]:
     if facts.said is not None or not facts.awaited or blocked:
         return {}
     last = by_type(facts.before.get("conditions") or ())
+    if last.get(Type.LISTENING, {}).get("reason") not in _SAID:
+        return {}
     kept = {}
     for kind in (Type.LISTENING, Type.KEY_SOUND):
         found = last.get(kind, {})
