@@ -139,7 +139,7 @@ class AccountGap(msgspec.Struct, array_like=True, gc=False):
     state: str
     """open | closed."""
     from_ns: int
-    """Receive time of the last sign of the stream before; 0 = never."""
+    """The last sure sign of the stream before: of the newest event, at most four minutes before its end; 0 = never."""
     to_ns: int
     """Receive time of the first after; 0 = not yet."""
     revision: int

@@ -46,6 +46,8 @@ UNREADABLE_REST = 10.0
 FIRST_REST, MAX_REST = 1.0, 120.0
 ASLEEP = 5.0
 """Seconds between two ticks after which this process was silent, not the receiver."""
+UNSEEN_NS = 240_000_000_000
+"""For how long a connection may be dead before it is noticed, at the venue that pings least."""
 _DETAIL = 300
 
 
@@ -284,9 +286,9 @@ class Engine:
                 )  # fmt: skip
         self.line.owed = True
         if known is None:
-            # Of a connection that may have been dead for a while the newest event is the last sure sign.
-            begin_ns = min(from_ns, self.line.latest_ns or from_ns) if doubtful else from_ns
-            gap = AccountGap(f"{self.account}@{self._at}", cause, "open", begin_ns, to_ns, 1, at_ns)
+            # Any connection may have been dead for a while before it ended: the newest event is the last sure sign.
+            begin_ns = min(from_ns, max(self.line.latest_ns, from_ns - UNSEEN_NS))
+            gap = AccountGap(f"{self.account}@{self._at}", cause, "open", max(0, begin_ns), to_ns, 1, at_ns)
         elif known.to_ns == to_ns:
             return
         else:
