@@ -133,6 +133,7 @@ class Run:
         """All accounts at once, within the limit."""
         stage, count = self.stage, self.found.load.accounts
         await stage.post("limits", {"weight": WEIGHT})
+        await stage.forget_budgets()
         began = time.monotonic()
         await self._both(("pool-0", "pool-1"), "feedmill.cli.main")
         self.found.restart = await self._until_reconciled(count, count, began, self._ended_ns)

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 import psutil
+import redis.asyncio as redis_asyncio
 from pydantic import SecretStr
 
 from bench.processes import ROOT, python_path
@@ -236,6 +237,13 @@ class Stage:
         """Of all members together: accounts that are ``key`` (listening, reconciling, refused, held ...)."""
         found = [await self.health(member) for member in self.members.values() if member.alive]
         return sum(int(each.get("accounts", {}).get(key, 0)) for each in found)
+
+    async def forget_budgets(self) -> None:
+        """What others have spent behind this address: of a limit that was another one."""
+        client = redis_asyncio.Redis.from_url((self.secrets / "servers" / "redis").read_text().strip())
+        async for key in client.scan_iter("fm:{budget.*"):
+            await client.delete(key)
+        await client.aclose()
 
     # -- what is seen from outside
 
