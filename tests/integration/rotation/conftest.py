@@ -27,15 +27,15 @@ class Bed(Stage):
         for _ in range(count):
             await self.post("accounts/step", count="1")
 
-    async def at_rest(self, accounts: int | None = None) -> None:
-        """Every account (so many) is listened to, reconciled and swept."""
+    async def at_rest(self, accounts: int | None = None, wait: float = WAIT) -> None:
+        """Every account (so many) is listened to, and no gap is open."""
         count = len(self.keys()) if accounts is None else accounts
 
         async def resting() -> bool:
             return await self.states("listening") == count and (await self.gaps())[1] == 0
 
         try:
-            await until(resting, WAIT, "all accounts listen")
+            await until(resting, wait, "all accounts listen")
         except TimeoutError:
             found = [await self.health(member) for member in self.members.values()]
             pytest.fail(f"{[each.get('accounts') for each in found]}\n{self.trouble()}")
@@ -85,14 +85,14 @@ async def start_pool(tmp_path: Path, redis_server: EmbeddedRedis, database_url: 
 
         async def start(
             venue: str = SPOT, accounts: int = 3, *, redis_url: str = "", postgres_url: str = "",
-            listening: int | None = None,
+            listening: int | None = None, wait: float = WAIT,
         ) -> Bed:  # fmt: skip
             bed = Bed(tmp_path, database_url)
             await bed.begin(venue, accounts, 0.0, redis_url or redis_server.url, postgres_url or database_url)
             stack.push_async_callback(bed.end)
             await bed.add_accounts()
             await bed.member("pool-0")
-            await bed.at_rest(listening)
+            await bed.at_rest(listening, wait)
             return bed
 
         yield start

@@ -13,6 +13,7 @@ from bench.accounts.stage import Stage, until
 from feedmill.exchanges.deribit.account import PLACES
 from feedmill.local.embedded import EmbeddedRedis
 
+PACED = 240.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -44,7 +45,8 @@ async def test_the_accounts_of_a_killed_member_go_on_with_the_other_one(
 
 
 async def test_deribit_is_held_to_its_connections_and_who_has_none_is_told_why(start_pool: Any) -> None:
-    bed = await start_pool("deribit/Derivatives", PLACES + 2, listening=PLACES)
+    # Half of the connects that the exchange allows in a minute are ours.
+    bed = await start_pool("deribit/Derivatives", PLACES + 2, listening=PLACES, wait=PACED)
     await bed.member("pool-1")
     names = sorted(bed.keys())
     *_, last, beyond = names
@@ -53,7 +55,7 @@ async def test_deribit_is_held_to_its_connections_and_who_has_none_is_told_why(s
         held = [(await bed.health(member))["accounts"]["held"] for member in bed.members.values()]
         return min(held) > 4 and await bed.states("listening") == PLACES
 
-    await until(spread, 90.0, "both members listen")
+    await until(spread, PACED, "both members listen")
     assert await bed.listened() == PLACES
     stats = await bed.stats()
     assert stats["connects"].get("refused", 0) == 0, "the exchange never had to refuse a connection"

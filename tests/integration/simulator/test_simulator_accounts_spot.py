@@ -350,6 +350,7 @@ async def test_limits_change_on_demand(venue, connect) -> None:
         assert (await signed_get(base, "/api/v3/account", key))[0] == 200
         assert sim.venues[VENUE].stats()["weight"] == {"limit": 1000, "peak": 20}
         assert await limit(weight=30) == (200, {"weight": 30})
+        assert (await signed_get(base, "/api/v3/account", key))[0] == 200, "what was used is forgotten"
         assert (await signed_get(base, "/api/v3/account", key))[0] == 429
         assert (await limit(weight=100))[0] == 200
         assert (await signed_get(base, "/api/v3/account", key))[0] == 200

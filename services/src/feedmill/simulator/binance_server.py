@@ -47,10 +47,9 @@ class BinanceVenue(Venue):
         return self._weights.setdefault(address, Weights(self.limits))
 
     def set_limits(self, limits: Limits) -> None:
+        """What was used so far is forgotten: another limit of the same minute would judge it."""
         super().set_limits(limits)
-        for weights in self._weights.values():
-            weights.limits = limits
-            weights.peak = 0
+        self._weights.clear()
 
     def stats(self) -> dict[str, Any]:
         most = max((each.peak for each in self._weights.values()), default=0)

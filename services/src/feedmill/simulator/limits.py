@@ -42,7 +42,7 @@ class Weights:
     """Binance's request weight of one address: windows aligned to the wall clock, 429, then 418."""
 
     def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+        self._limits = limits
         self._window = -1
         self._used = 0
         self.peak = 0
@@ -51,7 +51,7 @@ class Weights:
         self._banned_until = 0.0
 
     def take(self, weight: int, now: float) -> WeightVerdict:
-        limits = self.limits
+        limits = self._limits
         window = int(now // limits.weight_window)
         if window != self._window:
             self._window, self._used, self._refused = window, 0, 0
