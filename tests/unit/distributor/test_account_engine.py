@@ -364,6 +364,21 @@ def test_a_gap_is_told_when_it_opens_and_when_it_is_closed() -> None:
     assert (first.cause, first.from_ns, first.id != gap.id) == ("first", 0, True)
 
 
+@pytest.mark.parametrize(("quiet", "seconds"), [(2, 40), (60, 240)])
+def test_a_gap_begins_with_the_last_sure_sign(quiet: int, seconds: int) -> None:
+    """The connection may have been dead since the newest event, if not for longer than silence can go unnoticed."""
+    world = started()
+    world.act((0, 0, 1, True))
+    for _ in range(quiet):
+        world.rest()
+    world.cut((0, 0, 1, True))
+    world.read(200)
+    world.commit()
+    gap = world.blocks[-1].gaps[-1]
+    assert gap.state == "open"
+    assert seconds - 1 <= (gap.detected_ns - gap.from_ns) / SECOND <= seconds + 1
+
+
 def test_a_position_that_came_and_went_within_two_gaps_is_told_as_gone() -> None:
     """What the base does not know, the events since do."""
     world = World("usdm")
