@@ -264,6 +264,8 @@ class Engine:
             if event.cause in ("deposit", "withdrawal"):
                 self.line.moved_ns = max(self.line.moved_ns, event.venue_ns)
         self.line.latest_ns = max(self.line.latest_ns, at)
+        if not event.flags & AccountFlag.REST:
+            self.line.told_ns = max(self.line.told_ns, at)
         self.live.take(event)
 
     # -- gaps (listening.Listener)
@@ -286,8 +288,8 @@ class Engine:
                 )  # fmt: skip
         self.line.owed = True
         if known is None:
-            # Any connection may have been dead for a while before it ended: the newest event is the last sure sign.
-            begin_ns = min(from_ns, max(self.line.latest_ns, from_ns - UNSEEN_NS))
+            # Any connection may have been dead for a while before it ended: its newest event is the last sure sign.
+            begin_ns = min(from_ns, max(self.line.told_ns, from_ns - UNSEEN_NS))
             gap = AccountGap(f"{self.account}@{self._at}", cause, "open", max(0, begin_ns), to_ns, 1, at_ns)
         elif known.to_ns == to_ns:
             return

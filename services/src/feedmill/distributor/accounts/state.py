@@ -57,6 +57,8 @@ class Line(msgspec.Struct, array_like=True):
     """The last gap was closed with nothing refused: what the base has of balances, orders and positions is read."""
     unswept: bool = False
     """The sweep is owed for an earlier gap than the last."""
+    told_ns: int = 0
+    """Exchange time of the newest event that the stream told."""
 
 
 class OpenOrder(msgspec.Struct, array_like=True):
