@@ -5,17 +5,19 @@ from __future__ import annotations
 import secrets as random
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from feedmill.accounts.fields import Secrets
-from feedmill.accounts.hygiene import Level, Permissions, Verdict
+from feedmill.accounts.hygiene import Level, Permissions, Verdict, judge
 from feedmill.exchanges.account_base import AccountVenue, Credentials, Mend, Rejection, SignedRequest
 from feedmill.exchanges.base import MapError
 from feedmill.exchanges.registry import get_venue
-from feedmill.shared.clock import now_ns
+from feedmill.shared.clock import SECOND, now_ns
 
 TIMEOUT = 15.0
 MAX_BODY = 1024 * 1024
@@ -98,3 +100,31 @@ class RightsReader:
         if refused.mend is Mend.REFUSED:
             return Permissions()  # A market that does not answer this question (a test network).
         raise NotTold(f"{self._name}: {refused.text}")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is to be made of a key, and when it expires (None: never, or the venue does not say)."""
+
+    verdict: Verdict
+    expires_at: datetime | None = None
+
+
+async def judge_key(
+    exchange: str,
+    market: str,
+    endpoints: Mapping[str, str],
+    environment: str,
+    secrets: Secrets,
+    *,
+    allow_withdraw: bool,
+    ssl_context: ssl.SSLContext | None = None,
+) -> Judged:
+    """Ask and judge. Raises what :class:`RightsReader` raises, but KeyRefused: that is a verdict."""
+    read = RightsReader(exchange, market, ssl_context=ssl_context)
+    try:
+        found = await read(endpoints, environment, secrets)
+    except KeyRefused as error:
+        return Judged(error.verdict)
+    ends = None if found.expires_ns is None else datetime.fromtimestamp(found.expires_ns / SECOND, UTC)
+    return Judged(judge(found, allow_withdraw=allow_withdraw, now_ns=now_ns()), ends)

@@ -21,6 +21,7 @@ from feedmill.accounts.fields import SecretsError
 from feedmill.accounts.keyring import KeyFile, Keyring
 from feedmill.accounts.places import without_place
 from feedmill.accounts.store import Account, AccountError, Name, NewAccount
+from feedmill.cli.account_keys import CheckKey, look_at_key
 from feedmill.cli.common import BAD_CONFIG, DATA_DIR, DataDir, fail, plain, told
 from feedmill.cli.query import Manifests, PipelineName, SecretsFolder
 from feedmill.cli.where import Where
@@ -30,6 +31,8 @@ from feedmill.shared.config import read_text
 
 if TYPE_CHECKING:
     import asyncpg
+
+    from feedmill.accounts.asking import Judged
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -185,6 +188,7 @@ def add(
         typer.Option("--allow-withdraw", help="Use the key also when it may withdraw (it is flagged, not refused)."),
     ] = False,
     disabled: Annotated[bool, typer.Option("--disabled", help="Store it, and connect only after enable.")] = False,
+    check: CheckKey = True,
     output: Shape = Output.TEXT,
     data_dir: DataDir = DATA_DIR,
     config: Manifests = None,
@@ -192,6 +196,8 @@ def add(
     secrets_dir: SecretsFolder = None,
 ) -> None:
     """Add an account. Its secrets are asked for, or read from --secret-file.
+
+    The exchange is asked what the key may do: one that is wrong, or may withdraw, is refused.
 
     \b
     feedmill accounts add main --exchange binance --market Spot
@@ -205,12 +211,27 @@ def add(
     ring = _ring(kek_file)
     secrets = _secrets(secret_file, exchange, market)
 
+    judged = None
+    if check:
+        judged = look_at_key(
+            name, exchange, market, endpoints, environment.value, secrets, allow_withdraw=allow_withdraw
+        )
+
     async def work(connection: asyncpg.Connection) -> Account:
-        return await store.add(connection, ring, new, secrets, Who.here())
+        account = await store.add(connection, ring, new, secrets, Who.here())
+        return await _judged(connection, account, judged)
 
     account = Where(data_dir, config, pipeline, secrets_dir).run("feedmill-accounts", work)
     with _answer(output) as said:
         said |= {"account": _document(account), "text": f"added {account.name}: {account.venue}, {_state(account)}"}
+
+
+async def _judged(connection: asyncpg.Connection, account: Account, judged: Judged | None) -> Account:
+    """The account with what was found of its key."""
+    if judged is None:
+        return account
+    await store.set_verdict(connection, account, judged.verdict, judged.expires_at, Who.here())
+    return await store.get(connection, account.name)
 
 
 def _endpoint(key: str, url: str) -> str:
@@ -351,6 +372,7 @@ def rotate_key(
     name: AccountName,
     kek_file: KekFile,
     secret_file: SecretFile = None,
+    check: CheckKey = True,
     output: Shape = Output.TEXT,
     data_dir: DataDir = DATA_DIR,
     config: Manifests = None,
@@ -359,7 +381,8 @@ def rotate_key(
 ) -> None:
     """Store new secrets of an account in place of the former ones, which are destroyed. What runs takes them up.
 
-    Make the new key at the exchange first, and end the old one there last.
+    Make the new key at the exchange first, and end the old one there last. A new key that the exchange refuses, or that
+    may withdraw, does not take the place of the old one.
 
     \b
     feedmill accounts rotate-key main
@@ -374,8 +397,16 @@ def rotate_key(
     account = where.run("feedmill-accounts", look)
     secrets = _secrets(secret_file, account.exchange, account.market)
 
+    judged = None
+    if check:
+        judged = look_at_key(
+            str(wanted), account.exchange, account.market, account.endpoints, account.environment, secrets,
+            allow_withdraw=account.allow_withdraw,
+        )  # fmt: skip
+
     async def work(connection: asyncpg.Connection) -> int:
         await store.put(connection, ring, account, secrets, Who.here(), "rotate-key")
+        await _judged(connection, account, judged)
         return max(item.version for item in await store.stored(connection, account.id))
 
     version = where.run("feedmill-accounts", work)

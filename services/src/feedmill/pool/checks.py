@@ -6,19 +6,17 @@ A venue that does not answer is no reason not to listen: it is asked again later
 from __future__ import annotations
 
 import ssl
-from datetime import UTC, datetime
 from typing import Any
 
 from feedmill.accounts import store
-from feedmill.accounts.asking import KeyRefused, RightsReader
+from feedmill.accounts.asking import Judged, judge_key
 from feedmill.accounts.fields import Secrets
-from feedmill.accounts.hygiene import Level, Verdict, judge
+from feedmill.accounts.hygiene import Level, Verdict
 from feedmill.accounts.store import Account
 from feedmill.pool import measures
 from feedmill.pool.vault import Vault
 from feedmill.shared import postgres
 from feedmill.shared.budget import Budget
-from feedmill.shared.clock import SECOND, now_ns
 
 
 class Checks:
@@ -34,30 +32,26 @@ class Checks:
     ) -> Verdict | None:
         """What is to be made of the key; kept in the database. None: the venue did not answer. Raises ValueError."""
         await weight.take(1)
-        read = RightsReader(account.exchange, account.market, ssl_context=ssl_context)
-        expires_ns: int | None = None
+        allowed = self.allow_withdraw or account.allow_withdraw
         try:
-            found = await read(account.endpoints, account.environment, secrets)
-        except KeyRefused as error:
-            verdict = error.verdict
+            judged = await judge_key(
+                account.exchange, account.market, account.endpoints, account.environment, secrets,
+                allow_withdraw=allowed, ssl_context=ssl_context,
+            )  # fmt: skip
         except (OSError, TimeoutError) as error:
             self._log.warning("account.key_unread", account=str(account.name), cause=f"{type(error).__name__}: {error}")
             return None
-        else:
-            expires_ns = found.expires_ns
-            allowed = self.allow_withdraw or account.allow_withdraw
-            verdict = judge(found, allow_withdraw=allowed, now_ns=now_ns())
+        verdict = judged.verdict
         measures.key_checks.labels(verdict.level.value).inc()
         if verdict.level in (Level.REFUSED, Level.WARNING):
             tell = self._log.error if verdict.level is Level.REFUSED else self._log.warning
             tell("account.key", account=str(account.name), verdict=verdict.level.value, findings=str(verdict))
-        await self._keep(account, verdict, expires_ns)
+        await self._keep(account, judged)
         return verdict
 
-    async def _keep(self, account: Account, verdict: Verdict, expires_ns: int | None) -> None:
-        expires = None if expires_ns is None else datetime.fromtimestamp(expires_ns / SECOND, UTC)
+    async def _keep(self, account: Account, judged: Judged) -> None:
         try:
             async with self._vault.session.use() as connection:
-                await store.set_verdict(connection, account, verdict, expires, self._vault.who)
+                await store.set_verdict(connection, account, judged.verdict, judged.expires_at, self._vault.who)
         except (*postgres.RETRYABLE, postgres.SchemaBehind) as error:
             self._log.warning("account.verdict_unkept", account=str(account.name), error=postgres.describe(error))
