@@ -83,7 +83,7 @@ async def never_failed(world: Any, frames: Any) -> dict[str, list[tuple[Any, ...
     world._n = 0
     await world.rows(
         "TRUNCATE trades, tickers, book_snapshots, candles, venue_candles, gaps, dead_letters, applied, instruments,"
-        " instrument_versions"
+        " instrument_versions CASCADE"
     )
     return found
 

@@ -149,8 +149,13 @@ async def test_it_follows_manifests_secrets_and_key_files(start_bed: Start) -> N
         done = (await process.health())["work"]
         assert done["storing"]["fills"] > 10
         assert {each["error"] for each in (done["storing"], *done["distributing"].values())} == {""}
+
+        async def counted() -> bool:
+            states = 'feedmill_account_accounts{exchange="binance",market="Spot",state="listening"} 2.0'
+            return states in await process.metrics()
+
+        await until(counted)  # They are counted every few seconds.
         metrics = await process.metrics()
-        assert 'feedmill_account_accounts{exchange="binance",market="Spot",state="listening"} 2.0' in metrics
         assert 'feedmill_account_keys{verdict="warning"}' in metrics
         assert "feedmill_account_receive_to_commit_seconds_count" in metrics
         assert "binance-spot-000" not in metrics

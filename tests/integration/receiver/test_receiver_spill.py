@@ -422,6 +422,7 @@ async def test_redis_that_hangs_fills_the_disk_and_not_memory(
     running = launch(memory=MEMORY, spill_dir=tmp_path, append_deadline=120.0)
     await running.ready()
     receiver = running.receiver
+    await kit.until(lambda: receiver.appender.up, 60)
     os.kill(redis_server.pid, signal.SIGSTOP)
     try:
         async with traffic(venue):

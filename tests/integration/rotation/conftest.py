@@ -32,7 +32,9 @@ class Bed(Stage):
         count = len(self.keys()) if accounts is None else accounts
 
         async def resting() -> bool:
-            return await self.states("listening") == count and (await self.gaps())[1] == 0
+            told, still_open = await self.gaps()
+            # What was before an account was first listened to is a gap: its row may come after the word "listening".
+            return await self.states("listening") == count and told >= count and still_open == 0
 
         try:
             await until(resting, wait, "all accounts listen")
