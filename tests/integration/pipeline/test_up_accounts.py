@@ -141,15 +141,22 @@ class Stage:
     async def until_whole(self) -> None:
         """Until all that the exchanges did is stored."""
         # Deribit tells of deposits and withdrawals by REST alone, which is asked when an account is listened to anew.
+        before = await self.gaps()
         await self.simulation.cut_accounts(VENUES["deribit-main"])
         report = await self.compare()
         try:
             async with asyncio.timeout(60.0):
-                while not report.ok:
+                # The cut is noticed, told as a gap and closed.
+                while not report.ok or before[0] == (told := await self.gaps())[0] or told[1]:
                     await asyncio.sleep(0.2)
                     report = await self.compare()
         except TimeoutError:
             pytest.fail("\n".join([*map(str, report.lines()), *(await self.explained())]))
+
+    async def gaps(self) -> tuple[int, int]:
+        """All there ever were, and those that are open."""
+        (found,) = await self.rows("SELECT count(*), count(*) FILTER (WHERE state = 'open') FROM gaps")
+        return found[0], found[1]
 
     async def explained(self) -> list[str]:
         """For a failure's message: what is missing, and where it could have gone."""
