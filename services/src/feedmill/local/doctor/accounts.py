@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedmill.accounts import mounted
-from feedmill.accounts.asking import KeyRefused, RightsReader
+from feedmill.accounts.asking import judge_key
 from feedmill.accounts.fields import SecretsError
-from feedmill.accounts.hygiene import Level, Verdict, judge
+from feedmill.accounts.hygiene import Level, Verdict
 from feedmill.accounts.keyring import KeyFile
 from feedmill.local.doctor.check import Check, bad, ok, warn
 from feedmill.plan import account_urls, show_key
 from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.types import WithdrawPolicy
-from feedmill.shared.clock import now_ns
 from feedmill.shared.config import ConfigError, SecretsDir
 
 AT_ONCE = 4
@@ -64,12 +63,13 @@ async def _key(account: ExchangeAccount, policy: WithdrawPolicy, folder: Secrets
         return bad(what, str(error), "put the keys that the exchange gave you there, one a file")
     _, rest = account_urls(account)
     try:
-        found = await RightsReader(exchange.name, exchange.market)({"rest": rest}, exchange.environment.value, secrets)
-    except KeyRefused as error:
-        return _told(what, error.verdict)
+        judged = await judge_key(
+            exchange.name, exchange.market, {"rest": rest}, exchange.environment.value, secrets,
+            allow_withdraw=policy is WithdrawPolicy.FLAG,
+        )  # fmt: skip
     except (OSError, TimeoutError) as error:
         return warn(what, f"the exchange does not say what its key may do: {error or 'no answer'}", "try again later")
-    return _told(what, judge(found, allow_withdraw=policy is WithdrawPolicy.FLAG, now_ns=now_ns()))
+    return _told(what, judged.verdict)
 
 
 def _told(what: str, verdict: Verdict) -> Check:
