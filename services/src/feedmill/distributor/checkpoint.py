@@ -8,9 +8,9 @@ events commit), ``n:<session>``, ``s:<session>``, ``t:<symbol>`` (trades), ``k:<
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from feedmill.distributor.trades import TradeTrack
 from feedmill.distributor.unseen import Awaited
 from feedmill.shared.redis.ids import BEGIN
 
+T = TypeVar("T")
 BOOK_STATES = (IDLE, SYNCING, VALID)
 _encoder = msgspec.msgpack.Encoder()
 _trade = msgspec.msgpack.Decoder(TradeTrack)
@@ -62,15 +63,20 @@ def encode(state: TradeTrack | TickerTrack | CandleTrack | BookMeta | Session | 
 
 def load(fields: Mapping[bytes, bytes]) -> Checkpoint:
     """Read the hash. Raises BadCheckpoint."""
-    found = Checkpoint()
+    return read_into(Checkpoint(), fields, _read, " to begin anew at the raw stream's start")
+
+
+def read_into(found: T, fields: Mapping[bytes, bytes], read: Callable[[T, str, bytes], None], deleted: str) -> T:
+    """``found`` with each field of a hash read by ``read``. Raises BadCheckpoint; ``deleted`` tells what it means to
+    delete the checkpoint."""
     for raw, value in fields.items():
         name = raw.decode()
         try:
-            _read(found, name, value)
+            read(found, name, value)
         except (msgspec.DecodeError, ValueError) as error:
             raise BadCheckpoint(
                 f"checkpoint field {name!r} cannot be read ({error}): run the version that wrote it, or delete the"
-                " checkpoint to begin anew at the raw stream's start"
+                f" checkpoint{deleted}"
             ) from error
     return found
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from feedmill.distributor.checkpoint import BadCheckpoint
+from feedmill.distributor.checkpoint import read_into
 from feedmill.exchanges.account_base import AccountEvent
 from feedmill.exchanges.account_rest import Known, OrderKey
 from feedmill.shared.account_events import AccountGap, Balance, BalanceChange, Fill, OrderUpdate, Position
@@ -229,17 +229,7 @@ def encode(state: Line | Known | OpenOrder | Ids | Held | Position) -> bytes:
 
 def load(fields: Mapping[bytes, bytes]) -> Checkpoint:
     """Read the hash. Raises BadCheckpoint."""
-    found = Checkpoint()
-    for raw, value in fields.items():
-        name = raw.decode()
-        try:
-            _read(found, name, value)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise BadCheckpoint(
-                f"checkpoint field {name!r} cannot be read ({error}): run the version that wrote it, or delete the"
-                " checkpoint: then the whole account is read by REST"
-            ) from error
-    return found
+    return read_into(Checkpoint(), fields, _read, ": then the whole account is read by REST")
 
 
 def _read(found: Checkpoint, name: str, value: bytes) -> None:
