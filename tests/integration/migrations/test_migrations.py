@@ -90,6 +90,7 @@ def test_the_keys_are_made_of_exchange_content(database_url: str) -> None:
         "alembic_version": "PRIMARY KEY (version_num)",
         "applied": "PRIMARY KEY (shard)",
         "audit_log": "PRIMARY KEY (id)",
+        "backups": "PRIMARY KEY (id)",
         "balance_changes": "PRIMARY KEY (id)",
         "balance_history": "PRIMARY KEY (id)",
         "balances": "PRIMARY KEY (account_id, asset)",
@@ -102,9 +103,13 @@ def test_the_keys_are_made_of_exchange_content(database_url: str) -> None:
         "imports": "PRIMARY KEY (file, part, mapping)",
         "instrument_versions": "PRIMARY KEY (instrument_id, valid_from)",
         "instruments": "PRIMARY KEY (id)",
+        "maintenance_runs": "PRIMARY KEY (id)",
+        "notifications": "PRIMARY KEY (id)",
+        "notify_state": "PRIMARY KEY (name)",
         "order_history": "PRIMARY KEY (id)",
         "orders": "PRIMARY KEY (account_id, instrument_id, order_id)",
         "positions": "PRIMARY KEY (account_id, instrument_id, position_side)",
+        "restores": "PRIMARY KEY (id)",
         "result_fees": "PRIMARY KEY (account_id, instrument_id, asset)",
         "results": "PRIMARY KEY (account_id, instrument_id, position_side)",
         "tickers": "PRIMARY KEY (instrument_id, seq, day)",
@@ -135,6 +140,35 @@ async def test_the_audit_log_is_only_added_to(database_url: str) -> None:
             with pytest.raises(asyncpg.InsufficientPrivilegeError, match="is not changed"):
                 await connection.execute(change)
         assert await connection.fetchval("SELECT actor FROM audit_log") == "me"
+    finally:
+        await connection.close()
+
+
+async def test_the_audit_log_is_aged_only_by_who_says_so_and_only_what_is_old(database_url: str) -> None:
+    await upgrade(database_url)
+    connection = await asyncpg.connect(database_url)
+
+    async def aging(statement: str) -> str:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL feedmill.ages_audit = 'on'")
+            return str(await connection.execute(statement))
+
+    try:
+        for days in (31, 29):
+            await connection.execute(
+                "INSERT INTO audit_log (at, actor, place, action)"
+                " VALUES (now() - $1::int * interval '1 day', $2, 'here', 'use')",
+                days,
+                f"of {days} days ago",
+            )
+        old = "DELETE FROM audit_log WHERE actor = 'of 31 days ago'"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="is not changed"):
+            await connection.execute(old)
+        assert await aging(old) == "DELETE 1"
+        for change in ("DELETE FROM audit_log", "UPDATE audit_log SET actor = 'you'", "TRUNCATE audit_log"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="is not changed"):
+                await aging(change)
+        assert [row["actor"] for row in await connection.fetch("SELECT actor FROM audit_log")] == ["of 29 days ago"]
     finally:
         await connection.close()
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from feedmill.shared.database_url import DatabaseUrl
 
-HEAD = "0002"
+HEAD = "0003"
 """The migration this code was written for. Revisions are in text order; a later one is fine (expand, then contract)."""
 
 DUMP_LOCK = 0x6665_6564_6475_6D70
