@@ -265,7 +265,7 @@ def test_a_reader_that_stops_holds_neither_the_loop_nor_the_end() -> None:
                 if number % 1000 == 0:
                     await asyncio.sleep(0)
             (told,) = [line for line in generate_latest().splitlines()
-                       if line.startswith(b"feedmill_process_dropped_log_lines ")]
+                       if line.startswith(b"feedmill_process_dropped_log_lines_total ")]
             print(told.decode(), flush=True)
             await context.stop.wait()
         raise SystemExit(run_service("test", main, redis_url=RedisUrl.parse("redis://127.0.0.1"), database_url=""))
@@ -278,7 +278,7 @@ def test_a_reader_that_stops_holds_neither_the_loop_nor_the_end() -> None:
         assert process.stderr is not None
         try:
             told = process.stdout.readline().split()
-            assert told[0] == b"feedmill_process_dropped_log_lines"
+            assert told[0] == b"feedmill_process_dropped_log_lines_total"
             # The pipe, the queue and the line being written hold the others.
             assert log.QUEUE < float(told[1]) < 2 * log.QUEUE
             process.send_signal(signal.SIGTERM)

@@ -31,14 +31,16 @@ behind_seconds = Gauge(
     "feedmill_processor_lag_seconds", "Age of the oldest commit not stored yet (NaN: unknown).", ["shard"]
 )
 dead_letters = Counter("feedmill_processor_dead_letters_total", "Events and entries kept as dead letters.", ["reason"])
-refused = Counter("feedmill_processor_refused_total", "Events outside the days kept.", ["table", "reason"])
+refused = Counter("feedmill_processor_refused_events_total", "Events outside the days kept.", ["table", "reason"])
 rereads = Counter("feedmill_processor_rereads_total", "Times a stream was read again from its beginning.")
 lost_commits = Counter(
     "feedmill_processor_lost_commits_total",
     "Commits gone from a stream before they were stored (a wiped server: 1).",
 )
 given_up = Counter("feedmill_processor_given_up_gaps_total", "Gaps of lost commits that REST requests did not close.")
-moved = Counter("feedmill_processor_moved_total", "Batches given up because the position was moved by another process.")
+moved = Counter(
+    "feedmill_processor_moved_batches_total", "Batches given up because the position was moved by another process."
+)
 shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
 server_up = Gauge("feedmill_processor_server_up", "1 when the server answered last time.", ["server"])
 breaker_state = Gauge("feedmill_processor_breaker_state", "0 closed, 1 half-open, 2 open.", ["server"])

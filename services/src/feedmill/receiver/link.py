@@ -187,7 +187,7 @@ class Link:
             else:
                 self.because("aborted", "the connection ended without a close frame")
         self.over.set()
-        metrics.reconnects.labels(self.cause).inc()
+        metrics.disconnects.labels(self.cause).inc()
         self._log.info(
             "connection.ended", cause=self.cause, detail=self.detail[:200], code=code, frames=connection.received,
             lasted_seconds=round(monotonic() - self.opened_at, 1),

@@ -30,17 +30,16 @@ renewals = Counter(
     " Late: the old one ended first.", ["cause", "result"],
 )  # fmt: skip
 connects = Counter(f"{P}_connects", "Connection attempts, by result.", ["result"])
-reconnects = Counter(f"{P}_disconnects", "Connections that ended, by cause.", ["cause"])
+disconnects = Counter(f"{P}_disconnects", "Connections that ended, by cause.", ["cause"])
 subscriptions = Gauge(f"{P}_subscriptions", "Topics, by state.", ["state"])
 silent_topics = Gauge(f"{P}_silent_topics", "Topics silent far beyond their own usual silences.", ["channel"])
 asked_anew = Counter(f"{P}_asked_anew_topics", "Topics subscribed again since they fell silent.")
 rejected = Counter(f"{P}_rejected_topics", "Topics the venue refused or never acknowledged.")
 connections = Gauge(f"{P}_connections", "Open connections.")
 paused_seconds = Counter(f"{P}_paused_seconds", "Time reading rested because memory was used up.")
-breaker_state = Gauge(f"{P}_breaker_state", "0 closed, 1 half-open, 2 open.")
+breaker_state = Gauge(f"{P}_breaker_state", "Breaker around Redis: 0 closed, 1 half-open, 2 open.")
 aof_confirmed = Gauge(f"{P}_aof_confirms", "1 when WAITAOF confirms, 0 when acknowledged counts as confirmed.")
 replicas_missing = Gauge(f"{P}_confirm_replicas_missing", "Replicas asked for that do not confirm.")
-rss_bytes = Gauge(f"{P}_rss_bytes", "Resident memory of the process.")
 rest_requests = Counter(f"{P}_rest_requests", "REST requests, by kind and result.", ["kind", "result"])
 fleet_members = Gauge(f"{P}_fleet_members", "Receivers that share this one's budgets.")
 fleet_alone = Gauge(f"{P}_fleet_alone", "1 while Redis is away and budgets are this receiver's own share.")
@@ -60,12 +59,3 @@ spill_written = Counter(f"{P}_spill_written_bytes", "Bytes written to the spill.
 spill_damaged = Counter(f"{P}_spill_damaged_batches", "Batches of the spill that could not be read: gaps.")
 shed_frames = Counter(f"{P}_shed_frames", "Frames given up because memory and spill were full: gaps.")
 shed_bytes = Counter(f"{P}_shed_bytes", "Their bytes.")
-
-
-def read_rss() -> float:
-    """Resident memory in bytes, 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * 4096.0
-    except (OSError, IndexError, ValueError):
-        return 0.0

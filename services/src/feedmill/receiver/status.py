@@ -45,7 +45,6 @@ def install(receiver: Receiver) -> None:
     metrics.unconfirmed_bytes.set_function(lambda: backlog.bytes - backlog.unsent_bytes)
     metrics.in_flight.set_function(lambda: int(receiver.appender.in_flight))
     metrics.breaker_state.set_function(lambda: BREAKER[receiver.breaker.state])
-    metrics.rss_bytes.set_function(metrics.read_rss)
     metrics.connections.set_function(lambda: len(receiver.supervisor.links))
     for channel in ChannelName:
         metrics.silent_topics.labels(channel.value).set_function(partial(silent, receiver, channel.value))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import prometheus_client
-from prometheus_client import Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from feedmill.shared import log
 
@@ -38,8 +40,18 @@ class Gauge(prometheus_client.Gauge):
             return math.nan
 
 
-dropped_lines = Gauge("feedmill_process_dropped_log_lines", "Log lines dropped since nobody read the ones before.")
-dropped_lines.set_function(lambda: log.dropped_lines)
+class _DroppedLines(Collector):
+    """The log counts them itself: what counts here must not be what the log stands on."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "feedmill_process_dropped_log_lines",
+            "Log lines dropped since nobody read the ones before.",
+            value=log.dropped_lines,
+        )
+
+
+REGISTRY.register(_DroppedLines())
 loop_lag = Histogram(
     "feedmill_process_loop_lag_seconds",
     "How late a timer of the event loop fired.",
