@@ -1,0 +1,1 @@
+"""Backups of a pipeline's database: sealed, stored away, restored, and proven."""
