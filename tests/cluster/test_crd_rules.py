@@ -95,6 +95,24 @@ CASES = [
          {"spec.candles.intervals": ["5m", "1m"]}),
     Case("FeedPipeline", "name where to send to (telegram)", {"spec.notifications": {}},
          {"spec.notifications": ...}),
+    Case("FeedPipeline", "give exactly one of b2, s3 and folder", {"spec.backup.destination": {}},
+         {"spec.backup.destination": {"folder": {"path": "backups"}}}),
+    Case("FeedPipeline", "give exactly one of b2, s3 and folder",
+         {"spec.backup.destination.folder": {"path": "backups"}}),
+    Case("FeedPipeline", "path must be absolute, since the volume is mounted there",
+         {"spec.backup.destination": {"folder": {"path": "backups", "claimName": "disk"}}},
+         {"spec.backup.destination": {"folder": {"path": "/backups", "claimName": "disk"}}}),
+    *(
+        Case("FeedPipeline", "must not be in one Secret",
+             {"spec.backup.destination": {place: {"bucket": "bucket1", "credentialsSecretRef": {"name": "same"}}},
+              "spec.backup.encryption.keySecretRef.name": "same"},
+             {"spec.backup.destination": {place: {"bucket": "bucket1", "credentialsSecretRef": {"name": "one"}}},
+              "spec.backup.encryption.keySecretRef.name": "other"})
+        for place in ("b2", "s3")
+    ),
+    Case("FeedPipeline", "from and to are the same",
+         {"spec.notifications.telegram.quietHours": {"from": "22:00", "to": "22:00"}},
+         {"spec.notifications.telegram.quietHours": {"from": "22:00", "to": "07:00"}}),
     Case("FeedPipeline", "a volume cannot shrink", {"spec.postgres.managed.storage": "1Gi"},
          {"spec.postgres.managed.storage": "30Gi"}),
     # the kinds to come
@@ -107,8 +125,9 @@ CASES = [
          {"metadata.labels": {"a": "b"}}),
     Case("FeedRestore", "a restore is one run and immutable", {"spec.toTime": "2026-11-26T03:00:00Z"},
          {"metadata.labels": {"a": "b"}}),
-    Case("FeedRestore", "toTime is only for mode Restore", {"spec.mode": "Verify"},
-         {"spec.mode": "Verify", "spec.toTime": ...}),
+    Case("FeedRestore", "give toTime or backupId, not both",
+         {"spec.backupId": "20261125T030000Z-logical-0a1b2c"},
+         {"spec.backupId": "20261125T030000Z-logical-0a1b2c", "spec.toTime": ...}),
 ]  # fmt: skip
 
 RULES = {

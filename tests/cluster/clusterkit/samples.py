@@ -45,7 +45,6 @@ _OTHERS: dict[str, Object] = {
         "spec": {
             "pipelineRef": {"name": "main"},
             "mode": "Restore",
-            "backupName": "main/2026",
             "toTime": "2026-11-25T03:00:00Z",
         },
     },

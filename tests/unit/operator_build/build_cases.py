@@ -73,7 +73,7 @@ spec:
   candles: {intervals: [1m, 1h]}
   retention: {trades: 7d}
   logLevel: Debug
-  backup: {schedule: "0 3 * * *", destination: {b2: {bucket: backups, credentialsSecretRef: {name: b2}}}}
+  backup: {schedule: "0 3 * * *", destination: {b2: {bucket: backups, credentialsSecretRef: {name: b2}}}, encryption: {keySecretRef: {name: backup-key, key: key}}}
   monitoring: {podMonitor: Disabled, prometheusRule: Disabled, tracing: {otlpEndpoint: "http://otel:4318"}}
 """
 OWN_FEED = """

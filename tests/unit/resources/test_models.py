@@ -76,10 +76,26 @@ PIPELINE_DEFAULTS = {
     "spec.retention.trades": "30d",
     "spec.retention.tickers": "3d",
     "spec.retention.bookSnapshots": "7d",
+    "spec.backup.timeZone": "UTC",
+    "spec.backup.suspend": False,
     "spec.backup.destination.b2.prefix": "",
+    "spec.backup.destination.b2.realm": "production",
+    "spec.backup.destination.s3.prefix": "",
+    "spec.backup.destination.s3.region": "us-east-1",
+    "spec.backup.destination.s3.pathStyle": False,
     "spec.backup.retention.maxAge": "30d",
     "spec.backup.retention.maxCount": 60,
+    "spec.backup.continuous.enabled": False,
+    "spec.backup.continuous.baseSchedule": "0 2 * * 0",
+    "spec.backup.continuous.spool.size": "4Gi",
+    "spec.backup.verify.schedule": "0 5 * * 0",
+    "spec.backup.verify.suspend": False,
+    "spec.backup.scratch.size": "20Gi",
     "spec.notifications.telegram.minimumSeverity": "Warning",
+    "spec.notifications.telegram.maskAccounts": False,
+    "spec.notifications.telegram.quietHours.timeZone": "UTC",
+    "spec.notifications.telegram.perMinute": 20,
+    "spec.notifications.telegram.baseUrl": "https://api.telegram.org",
     "spec.monitoring.podMonitor": "Auto",
     "spec.monitoring.prometheusRule": "Auto",
     "spec.monitoring.dashboards": True,
@@ -143,7 +159,7 @@ def test_yaml_names_are_camel_case_and_the_only_ones() -> None:
     for model in MODELS.values():
         for _, kind in objects_of(model):
             for attribute, info in kind.model_fields.items():
-                camel = re.sub(r"_(\w)", lambda found: found[1].upper(), attribute)
+                camel = re.sub(r"_(\w)", lambda found: found[1].upper(), attribute.rstrip("_"))
                 assert info.alias == camel, f"{kind.__name__}.{attribute}"
                 assert info.description, f"{kind.__name__}.{attribute} has no docstring"
     snake = copy.deepcopy(MINIMAL_FEED)
@@ -173,7 +189,7 @@ def test_the_full_example_shows_every_field() -> None:
     for document in FULL:
         walk(document, "")
     # Written as comments there, because they exclude what is shown.
-    instead = ("managed", "urlSecretRef", "select", "caSecretRef", "tls", "podTemplate")
+    instead = ("managed", "urlSecretRef", "select", "caSecretRef", "tls", "podTemplate", "s3", "folder")
     for model in MODELS.values():
         for path, prop in known_paths(model):
             text = show_path(path)

@@ -44,6 +44,18 @@ def pipeline(more: str = "", *, redis: str = "{managed: {}}", name: str = "main"
     )
 
 
+def backup(
+    *,
+    schedule: str = '"0 3 * * *"',
+    destination: str = "{b2: {bucket: bucket1, credentialsSecretRef: {name: b2}}}",
+    key: str = "backup-key",
+    more: str = "",
+) -> str:
+    """A FeedPipeline with ``spec.backup`` in line 7."""
+    encryption = f"{{keySecretRef: {{name: {key}, key: key}}}}"
+    return pipeline(f"  backup: {{schedule: {schedule}, destination: {destination}, encryption: {encryption}{more}}}\n")
+
+
 def account(
     *,
     name: str = "mine",
@@ -116,10 +128,10 @@ NO_RESOURCE = {
         feed().replace("ExchangeFeed", "ExchangeFed"),
         'feed.yaml:2: kind: "ExchangeFed" is not known: did you mean ExchangeFeed?',
     ),
-    "planned kind": (
+    "kind of a run": (
         feed().replace("ExchangeFeed", "FeedBackup"),
-        "feed.yaml:2: kind: FeedBackup is not supported yet: remove it (this version reads ExchangeFeed, FeedPipeline, "
-        "ExchangeAccount)",
+        "feed.yaml:2: kind: FeedBackup is for a cluster, where kubectl applies it: remove it from the files and use "
+        "feedmill backup run",
     ),
 }
 
@@ -223,10 +235,24 @@ WRONG_FORM = {
         '7: spec.notifications.telegram.chatId: -1001 is not text: put it in quotes: "-1001"',
     ),
     "cron": (
+        backup(schedule="daily"),
+        '7: spec.backup.schedule: "daily" is not a schedule: write five cron fields',
+    ),
+    "cron that never comes": (
+        backup(schedule='"61 3 * * *"'),
+        '7: spec.backup.schedule: "61 3 * * *" is not a schedule: write five cron fields',
+    ),
+    "time zone": (
+        backup(more=", timeZone: Europe/Berlim"),
+        '7: spec.backup.timeZone: "Europe/Berlim" is not a time zone: write UTC or a name such as Europe/Berlin',
+    ),
+    "hour of a day": (
         pipeline(
-            "  backup: {schedule: daily, destination: {b2: {bucket: bucket1, credentialsSecretRef: {name: b2}}}}\n"
+            '  notifications: {telegram: {botTokenSecretRef: {name: t, key: k}, chatId: "-1", '
+            'quietHours: {from: 24:00, to: "07:00"}}}\n'
         ),
-        '7: spec.backup.schedule: "daily" is not of the right form or type: write five cron fields',
+        '7: spec.notifications.telegram.quietHours.from: "24:00" is not a time of day: write hours and minutes, such '
+        "as 22:00",
     ),
     "retention": (
         pipeline("  retention: {trades: 90m}\n"),
@@ -321,6 +347,30 @@ AGAINST_A_RULE = {
         "5: spec.redis.tls: tls is only for a server of your own (urlSecretRef): remove it",
     ),
     "no 1m": (pipeline("  candles: {intervals: [5m]}\n"), "7: spec.candles.intervals: 1m must be among the intervals"),
+    "no place for backups": (
+        backup(destination="{}"),
+        "7: spec.backup.destination: give exactly one of b2, s3 and folder",
+    ),
+    "two places for backups": (
+        backup(destination="{folder: {path: /b}, b2: {bucket: bucket1, credentialsSecretRef: {name: b2}}}"),
+        "7: spec.backup.destination: give exactly one of b2, s3 and folder",
+    ),
+    "key beside the credentials": (
+        backup(key="b2"),
+        "7: spec.backup.encryption.keySecretRef: the key and the credentials of the destination must not be in one "
+        "Secret",
+    ),
+    "volume at a relative path": (
+        backup(destination="{folder: {path: backups, claimName: disk}}"),
+        '7: spec.backup.destination.folder.path: "backups": path must be absolute',
+    ),
+    "quiet hours of no length": (
+        pipeline(
+            '  notifications: {telegram: {botTokenSecretRef: {name: t, key: k}, chatId: "-1", '
+            'quietHours: {from: "22:00", to: "22:00"}}}\n'
+        ),
+        '7: spec.notifications.telegram.quietHours.to: "22:00": from and to are the same',
+    ),
     "nobody to tell": (pipeline("  notifications: {}\n"), "7: spec.notifications: name where to send to (telegram)"),
 }
 

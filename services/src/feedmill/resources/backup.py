@@ -1,4 +1,4 @@
-"""``FeedBackup`` and ``FeedRestore``: one run each. Schemas only, so far."""
+"""``FeedBackup`` and ``FeedRestore``: one run each."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from feedmill.resources.backup_status import BackupRunStatus, RestoreRunStatus
 from feedmill.resources.base import NAME_RULE, Hint, Model, ObjectMeta, Rule
 from feedmill.resources.common import PipelineRef
-from feedmill.resources.status import AcceptedStatus
+from feedmill.resources.types import BackupKind, RestoreMode
+
+BackupId = Annotated[
+    str,
+    Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-(logical|base)-[0-9a-f]{6}$"),
+    Hint("write it as `feedmill backup list` or a FeedBackup's status.backupId does"),
+]
 
 
 class BackupRunSpec(Model):
@@ -20,10 +27,13 @@ class BackupRunSpec(Model):
 
     pipeline_ref: PipelineRef
     """The FeedPipeline whose database is backed up, with its destination and encryption."""
+    kind: BackupKind = BackupKind.LOGICAL
+    """`Logical`: all tables as of one moment; `Base`: the server's files, to which the log of continuous backups is
+    added."""
 
 
 class FeedBackup(Model):
-    """One backup of a pipeline's database. Not carried out by this version yet."""
+    """One backup of a pipeline's database. Those of the schedule are made by the operator."""
 
     rules: ClassVar[tuple[Rule, ...]] = (NAME_RULE,)
 
@@ -35,8 +45,13 @@ class FeedBackup(Model):
     """Name and labels."""
     spec: BackupRunSpec
     """What is to be backed up."""
-    status: AcceptedStatus | None = None
+    status: BackupRunStatus | None = None
     """Written by the operator."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name)."""
+        return self.metadata.namespace, self.metadata.name
 
 
 class RestoreSpec(Model):
@@ -45,18 +60,19 @@ class RestoreSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self == oldSelf", "a restore is one run and immutable: make a new FeedRestore", "", True),
         Rule(
-            "self.mode == 'Restore' || !has(self.toTime)",
-            "toTime is only for mode Restore: remove it",
+            "!has(self.toTime) || !has(self.backupId)",
+            "give toTime or backupId, not both: the backup that a moment needs is found by the log",
             ".toTime",
         ),
     )
 
     pipeline_ref: PipelineRef
     """The FeedPipeline whose backups are read."""
-    mode: Literal["Verify", "Restore"] = "Verify"
-    """`Verify`: a drill in a scratch database; `Restore`: into the pipeline's own, which must be empty."""
-    backup_name: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9][-._/A-Za-z0-9]*$")] | None = None
-    """The backup to take. Default: the newest good one."""
+    mode: RestoreMode = RestoreMode.VERIFY
+    """`Verify`: a drill in a scratch server; `Restore`: into the pipeline's own database, which must be empty, while
+    the pipeline is suspended."""
+    backup_id: BackupId | None = None
+    """The backup to take. Default: as far as there is anything."""
     to_time: (
         Annotated[
             str,
@@ -65,11 +81,11 @@ class RestoreSpec(Model):
         ]
         | None
     ) = None
-    """The time to restore to (UTC). Default: as far as the backup reaches."""
+    """The moment to restore to (UTC); needs continuous backups. Default: as far as there is anything."""
 
 
 class FeedRestore(Model):
-    """One restore, or a drill of one. Not carried out by this version yet."""
+    """One restore, or a drill of one. The drills of the schedule are made by the operator."""
 
     rules: ClassVar[tuple[Rule, ...]] = (NAME_RULE,)
 
@@ -81,5 +97,10 @@ class FeedRestore(Model):
     """Name and labels."""
     spec: RestoreSpec
     """What is to be restored."""
-    status: AcceptedStatus | None = None
+    status: RestoreRunStatus | None = None
     """Written by the operator."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name)."""
+        return self.metadata.namespace, self.metadata.name

@@ -55,6 +55,10 @@ _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 _READY = Column("Ready", _condition("Ready"))
 _REASON = Column("Reason", _condition("Ready", "reason"), description="Why it is ready or not, in a word.")
 _MESSAGE = Column("Message", _condition("Ready", "message"), wide=True)
+_PHASE = Column("Status", ".status.phase")
+_COMPLETED = Column("Completed", ".status.completedAt", "date", description="How long ago it ended.")
+_PROGRESS = Column("Progress", ".status.progress", "integer", wide=True, description="Percent done.")
+_SAID = Column("Message", ".status.message", wide=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Processors", ".status.processor.ready", "integer"),
             Column("Feeds", ".status.feeds", "integer"),
             Column("Lag", ".status.lag"),
+            Column("Backup", ".status.backup.lastSuccess", "date", description="How long ago the last good one was."),
             Column("Image", ".status.image", wide=True),
             _MESSAGE,
             _AGE,
@@ -134,7 +139,17 @@ KINDS: tuple[Kind, ...] = (
         FeedBackup,
         "feedbackups",
         "fbk",
-        (Column("Pipeline", ".spec.pipelineRef.name"), Column("Accepted", _condition("Accepted")), _AGE),
+        (
+            Column("Pipeline", ".spec.pipelineRef.name"),
+            Column("Kind", ".spec.kind"),
+            _PHASE,
+            Column("Size", ".status.size"),
+            _COMPLETED,
+            _PROGRESS,
+            Column("Backup", ".status.backupId", wide=True),
+            _SAID,
+            _AGE,
+        ),
     ),
     Kind(
         FeedRestore,
@@ -143,7 +158,12 @@ KINDS: tuple[Kind, ...] = (
         (
             Column("Pipeline", ".spec.pipelineRef.name"),
             Column("Mode", ".spec.mode"),
-            Column("Accepted", _condition("Accepted")),
+            _PHASE,
+            Column("To", ".status.restoredTo", description="The moment up to which it was restored (UTC)."),
+            _COMPLETED,
+            _PROGRESS,
+            Column("Backup", ".status.backupId", wide=True),
+            _SAID,
             _AGE,
         ),
     ),

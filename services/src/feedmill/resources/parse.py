@@ -28,7 +28,8 @@ MODELS: Mapping[str, ResourceModel] = {
     "FeedPipeline": FeedPipeline,
     "ExchangeAccount": ExchangeAccount,
 }
-PLANNED = ("FeedBackup", "FeedRestore")
+RUNS: Mapping[str, str] = {"FeedBackup": "feedmill backup run", "FeedRestore": "feedmill backup verify (or restore)"}
+"""Kinds that only a cluster carries out -> the command that does the same anywhere."""
 _GROUP = API_VERSION.partition("/")[0]
 _SECRETS = ("url", "password", "token", "apiKey", "apiSecret", "privateKey")
 """What people write where only the reference to a Secret belongs."""
@@ -102,13 +103,13 @@ def _identify(document: Document, data: dict[str, Any]) -> tuple[str | None, lis
         missing = "apiVersion" if not isinstance(version, str) else "kind"
         remedy = f"write {API_VERSION}" if missing == "apiVersion" else f"write one of {', '.join(MODELS)}"
         return None, [document.problem((missing,), f"is missing or not a word: {remedy}")]
-    ours = kind in MODELS or kind in PLANNED
+    ours = kind in MODELS or kind in RUNS
     if version != API_VERSION:
         if ours or version.partition("/")[0] == _GROUP or did_you_mean(version, [API_VERSION]):
             return None, [document.problem(("apiVersion",), f"{show_value(version)} is not known: write {API_VERSION}")]
         return None, []
-    if kind in PLANNED:
-        message = f"{kind} is not supported yet: remove it (this version reads {', '.join(MODELS)})"
+    if kind in RUNS:
+        message = f"{kind} is for a cluster, where kubectl applies it: remove it from the files and use {RUNS[kind]}"
         return None, [document.problem(("kind",), message)]
     if kind not in MODELS:
         return None, [document.problem(("kind",), f"{show_value(kind)} is not known: {choose(kind, tuple(MODELS))}")]

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from feedmill.resources.account_pool import AccountPool
+from feedmill.resources.backup_policy import Backup
 from feedmill.resources.base import NAME_RULE, Boolean, Hint, Integer, Label, Model, ObjectMeta, Rule
 from feedmill.resources.common import (
     CircuitBreaker,
@@ -14,11 +15,11 @@ from feedmill.resources.common import (
     Replicas,
     ResourceRequirements,
     SecretKeyRef,
-    SecretRef,
     Tls,
 )
+from feedmill.resources.notifications import Notifications
 from feedmill.resources.status import PipelineStatus
-from feedmill.resources.types import KeepFor, LogLevel, Quantity, Severity, Switch
+from feedmill.resources.types import KeepFor, LogLevel, Quantity, Switch
 
 Interval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d"]
 
@@ -32,10 +33,6 @@ _SERVER_RULES = (
         "tls is only for a server of your own (urlSecretRef): remove it",
         ".tls",
     ),
-)
-_CRON = (
-    r"^(@(hourly|daily|weekly|monthly|yearly)|"
-    r"[-0-9*/,]+ [-0-9*/,]+ [-0-9*/,?L]+ [-0-9A-Z*/,]+ [-0-9A-Z*/,]+)$"
 )
 _NO_SHRINK = Rule(
     "quantity(self.storage).compareTo(quantity(oldSelf.storage)) >= 0",
@@ -161,89 +158,6 @@ class Retention(Model):
     """Snapshots of order books."""
 
 
-class B2(Model):
-    """A Backblaze B2 bucket."""
-
-    bucket: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9]{4,62}$"),
-        Hint("write a bucket's name: 5 to 63 letters, digits or '-'"),
-    ]
-    """Name of the bucket."""
-    prefix: Annotated[
-        str, Field(pattern=r"^([^\s/][^\s]*)?$", max_length=512), Hint("write it without a leading /")
-    ] = ""
-    """What the names of the objects begin with."""
-    credentials_secret_ref: SecretRef
-    """Secret with the keys `keyId` and `applicationKey`."""
-
-
-class Destination(Model):
-    """Where backups are stored."""
-
-    b2: B2
-    """A Backblaze B2 bucket."""
-
-
-class Encryption(Model):
-    """How backups are encrypted before they leave."""
-
-    key_secret_ref: SecretKeyRef
-    """The key: 32 bytes in base64."""
-
-
-class BackupRetention(Model):
-    """Which backups are kept."""
-
-    max_age: KeepFor = KeepFor("30d")
-    """Older ones are deleted, but never the newest good one."""
-    max_count: Annotated[Integer, Field(ge=1, le=10000)] = 60
-    """Most backups kept."""
-
-
-class Backup(Model):
-    """Backups of PostgreSQL on a schedule."""
-
-    schedule: Annotated[
-        str,
-        Field(pattern=_CRON),
-        Hint('write five cron fields (minute hour day month weekday), such as "0 3 * * *"'),
-    ]
-    """When, in cron form and UTC (`"0 3 * * *"`)."""
-    destination: Destination
-    """Where backups are stored."""
-    encryption: Encryption | None = None
-    """How backups are encrypted before they leave."""
-    retention: BackupRetention = Field(default_factory=BackupRetention)
-    """Which backups are kept."""
-
-
-class Telegram(Model):
-    """Messages to a Telegram chat."""
-
-    bot_token_secret_ref: SecretKeyRef
-    """The bot's token."""
-    chat_id: Annotated[
-        str,
-        Field(pattern=r"^(-?[0-9]{1,20}|@\w{5,32})$"),
-        Hint('write it in quotes, such as "-1001234567"'),
-    ]
-    """Chat, channel or user: a number in quotes, or `@name`."""
-    minimum_severity: Severity = Severity.WARNING
-    """What is less than this is not sent."""
-
-
-class Notifications(Model):
-    """Who is told when something is wrong."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("has(self.telegram)", "name where to send to (telegram), or leave notifications out"),
-    )
-
-    telegram: Telegram | None = None
-    """Messages to a Telegram chat."""
-
-
 class Tracing(Model):
     """OpenTelemetry traces."""
 
@@ -301,9 +215,9 @@ class PipelineSpec(Model):
     retention: Retention = Field(default_factory=Retention)
     """How long rows are kept."""
     backup: Backup | None = None
-    """Backups of PostgreSQL on a schedule. This version makes none."""
+    """Backups of PostgreSQL on a schedule. Without it there are none."""
     notifications: Notifications | None = None
-    """Who is told when something is wrong. This version tells nobody."""
+    """Who is told when something is wrong. Without it nobody is."""
     monitoring: Monitoring = Field(default_factory=Monitoring)
     """Objects for the monitoring stack of the cluster."""
     log_level: LogLevel = LogLevel.INFO

@@ -27,6 +27,9 @@ _PATTERNS = {
     "RefreshInterval": "duration (`10s` or longer)",
     "CheckInterval": "duration (`10s` or longer)",
     "SampleInterval": "duration (`100ms` or longer)",
+    "Schedule": "schedule (cron)",
+    "TimeZone": "time zone",
+    "TimeOfDay": "time of day (`HH:MM`)",
 }
 _QUANTITY = shape_of(ResourceQuantity).constraints["pattern"]
 

@@ -9,6 +9,8 @@ from pydantic import Field
 from feedmill.resources.base import Integer, Model
 
 Count = Annotated[Integer, Field(ge=0, le=1_000_000)]
+Moment = Annotated[str, Field(max_length=40)]
+"""A time in UTC, as Kubernetes writes it."""
 
 
 class Condition(Model):
@@ -115,6 +117,17 @@ class AccountsStatus(Model):
     """Of these, the ones whose key or secrets are refused."""
 
 
+class BackupSummary(Model):
+    """What the operator knows of a pipeline's backups."""
+
+    last_success: Moment | None = None
+    """When the newest good backup was made (UTC)."""
+    last_verified: Moment | None = None
+    """When the newest good drill ended (UTC)."""
+    continuous_to: Moment | None = None
+    """With continuous backups: the moment up to which the log is at the destination (UTC); coarse."""
+
+
 class PipelineStatus(Model):
     """What the operator saw of a pipeline."""
 
@@ -136,6 +149,8 @@ class PipelineStatus(Model):
     """Pods of the processors."""
     accounts: AccountsStatus | None = None
     """The account receivers, where there are any."""
+    backup: BackupSummary | None = None
+    """The newest backup and drill, where backups are asked for."""
     config: ConfigStatus | None = None
     """Which configuration they work with."""
 
@@ -152,12 +167,3 @@ class AccountStatus(Model):
     Unknown."""
     last_fill: Annotated[str, Field(max_length=40)] | None = None
     """Time of the newest fill that was stored (UTC); coarse."""
-
-
-class AcceptedStatus(Model):
-    """What the operator said of an object of a kind that this version does not carry out yet."""
-
-    observed_generation: Count | None = None
-    """Generation of the spec that was last looked at."""
-    conditions: Conditions = Field(default_factory=list)
-    """Accepted."""

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from feedmill.resources.cron import parse_cron, zone_of
+
 _UNIT_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _UNIT_BYTES = {
     "": 1,
@@ -98,6 +100,54 @@ class KeepFor(Duration):
     meaning = "a retention: write whole hours or days, such as 36h or 30d"
 
 
+class Schedule(PatternStr):
+    """Points in time in cron form (:mod:`feedmill.resources.cron`): five fields, or ``@daily`` and its kind."""
+
+    __slots__ = ()
+    pattern = r"^(@(hourly|daily|weekly|monthly|yearly)|[-0-9*/,]+( [-0-9*/,]+){2}( [-0-9A-Za-z*/,]+){2})$"
+    meaning = 'a schedule: write five cron fields (minute hour day month weekday), such as "0 3 * * *"'
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, text)
+        parse_cron(made)  # what the pattern does not see: a minute 99
+        return made
+
+    def next_after(self, after_ns: int, time_zone: str) -> int | None:
+        """The first time later than ``after_ns`` (Unix ns) in the zone of that name; None = in eight years none."""
+        return parse_cron(self).next_after(after_ns, zone_of(time_zone))
+
+    def last_before(self, before_ns: int, time_zone: str) -> int | None:
+        """The last time at or before ``before_ns`` (Unix ns); None as above."""
+        return parse_cron(self).last_before(before_ns, zone_of(time_zone))
+
+
+class TimeZone(PatternStr):
+    """Name of a time zone as the IANA database writes it."""
+
+    __slots__ = ()
+    pattern = r"^(UTC|[A-Z][A-Za-z_]{1,31}(/[A-Z][-+A-Za-z0-9_]{1,31}){1,2})$"
+    meaning = "a time zone: write UTC or a name such as Europe/Berlin"
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, text)
+        zone_of(made)
+        return made
+
+
+class TimeOfDay(PatternStr):
+    """Hours and minutes of a day, ``07:30``."""
+
+    __slots__ = ()
+    pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+    meaning = "a time of day: write hours and minutes, such as 22:00"
+
+    @property
+    def minutes(self) -> int:
+        """Minutes since midnight."""
+        hours, _, minutes = self.partition(":")
+        return int(hours) * 60 + int(minutes)
+
+
 class Quantity(PatternStr):
     """A number of bytes as Kubernetes writes it (``64Mi``, ``1Gi``, ``1.5G``, ``1048576``)."""
 
@@ -148,6 +198,28 @@ class Severity(StrEnum):
     INFO = "Info"
     WARNING = "Warning"
     CRITICAL = "Critical"
+
+
+class BackupKind(StrEnum):
+    """What a backup is made of."""
+
+    LOGICAL = "Logical"
+    BASE = "Base"
+
+
+class RestoreMode(StrEnum):
+    """Where to a backup is restored."""
+
+    VERIFY = "Verify"
+    RESTORE = "Restore"
+
+
+class AccountEvent(StrEnum):
+    """What happens in an account and may be told of."""
+
+    FILLS = "Fills"
+    ORDERS = "Orders"
+    TRANSFERS = "Transfers"
 
 
 class WithdrawPolicy(StrEnum):
