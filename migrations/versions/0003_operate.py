@@ -6,6 +6,8 @@ before, so services of 0002 work on it unchanged.
 Revises: 0002
 """
 
+# ruff: noqa: S608 (put together from constants of this file only)
+
 from __future__ import annotations
 
 from alembic import op
@@ -68,6 +70,7 @@ TABLES = (
     """
     CREATE TABLE notifications (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        pipeline text NOT NULL,
         at_ns bigint NOT NULL,
         severity text NOT NULL,
         kind text NOT NULL,
@@ -93,7 +96,7 @@ INDEXES = (
     "CREATE INDEX backups_by_time ON backups (started_ns)",
     "CREATE INDEX restores_by_time ON restores (started_ns)",
     "CREATE INDEX maintenance_runs_by_time ON maintenance_runs (started_ns)",
-    "CREATE INDEX notifications_waiting ON notifications (not_before_ns, id) WHERE outcome = 'waiting'",
+    "CREATE INDEX notifications_waiting ON notifications (pipeline, id) WHERE outcome = 'waiting'",
     "CREATE INDEX notifications_by_time ON notifications (at_ns)",
     "CREATE INDEX audit_log_by_time ON audit_log (at)",
 )
@@ -103,7 +106,7 @@ TABLE_COMMENTS = {
     "restores": "Restores and drills (verify) that were made, into this database or from its backups.",
     "maintenance_runs": "Each run of maintenance: what it did and found.",
     "notifications": "What is to be told to people, in the order it is told. A row is sent at least once.",
-    "notify_state": "How far the notifier looked at what, and what it knows of the state told last.",
+    "notify_state": "What each pipeline's notifier is to be told of, and what it last told of the state of things.",
 }
 
 COLUMN_COMMENTS = {
@@ -134,6 +137,7 @@ COLUMN_COMMENTS = {
     "maintenance_runs.ended_ns": "ns since the epoch, UTC; null = still running, or cut off.",
     "maintenance_runs.outcome": "running, succeeded, partly (a part of it failed or was put off) or failed.",
     "maintenance_runs.report": "What feedmill maintain report shows.",
+    "notifications.pipeline": "Whose notifier tells it: namespace/name.",
     "notifications.at_ns": "When it happened, ns since the epoch, UTC.",
     "notifications.severity": "Info, Warning or Critical.",
     "notifications.kind": "What happened, such as FeedStale.",
@@ -144,8 +148,8 @@ COLUMN_COMMENTS = {
     "notifications.attempts": "How often sending was tried.",
     "notifications.sent_ns": "When the chat confirmed it, ns since the epoch, UTC; null = not sent.",
     "notifications.outcome": "waiting, sent, or why it is not sent.",
-    "notify_state.state": "Positions by table, states by subject.",
-    "notify_state.updated_ns": "ns since the epoch, UTC.",
+    "notify_state.name": "The pipeline: what its notifier is to be told of. With /conditions: what is wrong now.",
+    "notify_state.updated_ns": "When its notifier last worked, ns since the epoch, UTC. A week on nothing is kept.",
 }
 
 AGING = (
@@ -187,9 +191,175 @@ NO_AGING = (
     """,
 )
 
+_FEED = "split_part({0}, '.', 1) || '/' || split_part({0}, '.', 2)"
+"""The feed (or ``@account``) of a shard's name."""
+_FEED_WANTED = f"(w.feeds ? ({_FEED}) OR strpos({{0}}, '.@') > 0)"
+
+
+def _losses(name: str, more: str = "") -> str:
+    """Of gaps that ended without anything having repaired them."""
+    return f"""
+    CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
+        SELECT w.pipeline, w.now_ns, 'Info', 'DataLost', {_FEED.format("g.shard")},
+               'DataLost/' || g.shard || '/' || g.channel || '/' || g.cause,
+               jsonb_build_object('shard', g.shard, 'channel', g.channel, 'cause', g.cause, 'gaps', count(*),
+                                  'symbols', to_jsonb((array_agg(DISTINCT i.symbol))[1:5]),
+                                  'from_ns', min(g.from_ns), 'to_ns', max(g.to_ns), 'event_ns', min(g.detected_ns))
+        FROM notify_wanted('DataLost') w JOIN added g ON {_FEED_WANTED.format("g.shard")}{more}
+        LEFT JOIN instruments i ON i.id = g.instrument_id
+        WHERE g.state = 'closed' AND g.repaired_by = ''
+        GROUP BY w.pipeline, w.now_ns, g.shard, g.channel, g.cause;
+        RETURN NULL;
+    END $$
+    """
+
+
+NOTIFY = (
+    """
+    CREATE FUNCTION notify_wanted(wanted text)
+    RETURNS TABLE (pipeline text, feeds jsonb, since_ns bigint, now_ns bigint) LANGUAGE sql STABLE AS $$
+        SELECT name, state -> 'feeds', (state ->> 'since_ns')::bigint, t.ns FROM notify_state,
+               LATERAL (SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint AS ns) AS t
+        WHERE state -> 'wants' ? wanted AND updated_ns > t.ns - 604800000000000
+    $$
+    """,
+    """
+    CREATE FUNCTION notify_of_fills() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
+        SELECT w.pipeline, w.now_ns, 'Info', 'Fill', a.namespace || '/' || a.name,
+               'Fill/' || f.account_id || '/' || f.instrument_id,
+               jsonb_build_object(
+                   'exchange', a.exchange, 'market', a.market, 'symbol', i.symbol, 'side', f.side,
+                   'price', f.price::text, 'size', f.size::text, 'quote', f.quote::text, 'fee', f.fee::text,
+                   'fee_asset', f.fee_asset, 'order', f.order_id, 'event_ns', f.exchange_ns)
+        FROM notify_wanted('Fill') w
+        JOIN added f ON f.exchange_ns >= w.since_ns AND f.flags & 4 = 0
+        JOIN accounts a ON a.id = f.account_id AND f.time >= a.created_at
+        JOIN instruments i ON i.id = f.instrument_id
+        ORDER BY f.exchange_ns;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE FUNCTION notify_of_orders() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
+        SELECT w.pipeline, w.now_ns, 'Info', 'Order', a.namespace || '/' || a.name,
+               'Order/' || o.account_id || '/' || o.instrument_id,
+               jsonb_build_object(
+                   'exchange', a.exchange, 'market', a.market, 'symbol', i.symbol, 'side', o.side, 'type', o.type,
+                   'status', o.status, 'price', o.price::text, 'size', o.size::text, 'filled', o.filled::text,
+                   'reason', o.reason, 'order', o.order_id, 'event_ns', o.venue_ns)
+        FROM notify_wanted('Order') w
+        JOIN added o ON o.venue_ns >= w.since_ns AND o.flags & 4 = 0
+        JOIN accounts a ON a.id = o.account_id AND o.time >= a.created_at
+        JOIN instruments i ON i.id = o.instrument_id
+        ORDER BY o.venue_ns, o.filled;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE FUNCTION notify_of_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
+        SELECT w.pipeline, w.now_ns, 'Info', 'Transfer', a.namespace || '/' || a.name, 'Transfer/' || c.account_id,
+               jsonb_build_object(
+                   'exchange', a.exchange, 'market', a.market, 'asset', c.asset, 'change', c.change::text,
+                   'cause', c.cause, 'event_ns', c.venue_ns)
+        FROM notify_wanted('Transfer') w
+        JOIN added c ON c.venue_ns >= w.since_ns AND c.flags & 4 = 0
+            AND c.cause IN ('deposit', 'withdrawal', 'transfer', 'unknown:balanceUpdate')
+        JOIN accounts a ON a.id = c.account_id AND c.time >= a.created_at
+        ORDER BY c.venue_ns;
+        RETURN NULL;
+    END $$
+    """,
+    f"""
+    CREATE FUNCTION notify_of_letters() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
+        SELECT w.pipeline, w.now_ns, 'Warning', 'DeadLetters', {_FEED.format("d.shard")},
+               'DeadLetters/' || d.shard || '/' || d.reason,
+               jsonb_build_object('shard', d.shard, 'reason', d.reason, 'letters', count(*), 'detail', left(min(d.detail), 300),
+                                  'event_ns', min(d.receive_ns))
+        FROM notify_wanted('DeadLetters') w JOIN added d ON {_FEED_WANTED.format("d.shard")}
+        GROUP BY w.pipeline, w.now_ns, d.shard, d.reason;
+        RETURN NULL;
+    END $$
+    """,
+    _losses("notify_of_losses"),
+    _losses("notify_of_closed_losses", " JOIN earlier b ON b.id = g.id AND b.state = 'open'"),
+    """
+    CREATE FUNCTION notify_of_work() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        was jsonb := CASE WHEN TG_OP = 'UPDATE' THEN to_jsonb(OLD) ELSE '{}' END;
+        is_now jsonb := to_jsonb(NEW);
+        result text := coalesce(is_now ->> 'state', is_now ->> 'outcome');
+        what text := CASE TG_TABLE_NAME WHEN 'backups' THEN 'Backup' WHEN 'maintenance_runs' THEN 'Maintenance'
+                     ELSE CASE is_now ->> 'mode' WHEN 'verify' THEN 'Drill' ELSE 'Restore' END END;
+    BEGIN
+        IF result = coalesce(was ->> 'state', was ->> 'outcome') OR result NOT IN ('failed', 'succeeded') THEN
+            RETURN NULL;
+        END IF;
+        what := what || CASE result WHEN 'failed' THEN 'Failed' ELSE 'Done' END;
+        INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
+        SELECT w.pipeline, w.now_ns,
+               CASE WHEN result = 'succeeded' THEN 'Info' WHEN what = 'MaintenanceFailed' THEN 'Warning'
+                    ELSE 'Critical' END,
+               what, coalesce(is_now ->> 'kind', is_now ->> 'backup_id', 'database'), what,
+               is_now - 'row_counts' - 'report' || jsonb_build_object('event_ns', is_now -> 'ended_ns')
+        FROM notify_wanted(what) w;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER notify_of_fills AFTER INSERT ON fills
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION notify_of_fills()
+    """,
+    """
+    CREATE TRIGGER notify_of_orders AFTER INSERT ON order_history
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION notify_of_orders()
+    """,
+    """
+    CREATE TRIGGER notify_of_transfers AFTER INSERT ON balance_changes
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION notify_of_transfers()
+    """,
+    """
+    CREATE TRIGGER notify_of_letters AFTER INSERT ON dead_letters
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION notify_of_letters()
+    """,
+    """
+    CREATE TRIGGER notify_of_losses AFTER INSERT ON gaps
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION notify_of_losses()
+    """,
+    """
+    CREATE TRIGGER notify_of_closed_losses AFTER UPDATE ON gaps
+    REFERENCING OLD TABLE AS earlier NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION notify_of_closed_losses()
+    """,
+    "CREATE TRIGGER notify_of_backups AFTER INSERT OR UPDATE ON backups FOR EACH ROW EXECUTE FUNCTION notify_of_work()",
+    "CREATE TRIGGER notify_of_restores AFTER INSERT OR UPDATE ON restores "
+    "FOR EACH ROW EXECUTE FUNCTION notify_of_work()",
+    "CREATE TRIGGER notify_of_runs AFTER INSERT OR UPDATE ON maintenance_runs "
+    "FOR EACH ROW EXECUTE FUNCTION notify_of_work()",
+)
+"""What happens is put into the outbox in its own transaction: nothing is lost, whoever stops when. Where nobody asked
+to be told (notify_state), each costs a look at an empty table a statement."""
+
+_NOTIFIERS = ("fills", "orders", "transfers", "letters", "losses", "closed_losses", "work")
+NO_NOTIFY = tuple(
+    f"DROP FUNCTION {name} CASCADE"
+    for name in (
+        *(f"notify_of_{what}()" for what in _NOTIFIERS),
+        "notify_wanted(text)",
+    )
+)
+
 
 def upgrade() -> None:
-    for statement in (*TABLES, *INDEXES, *AGING):
+    for statement in (*TABLES, *INDEXES, *AGING, *NOTIFY):
         op.execute(statement)
     for table, comment in TABLE_COMMENTS.items():
         op.execute(f"COMMENT ON TABLE {table} IS '{comment}'")
@@ -199,7 +369,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for statement in NO_AGING:
+    for statement in (*NO_NOTIFY, *NO_AGING):
         op.execute(statement)
     op.execute("DROP INDEX audit_log_by_time")
     for table in reversed(TABLE_COMMENTS):
