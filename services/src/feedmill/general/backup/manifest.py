@@ -49,12 +49,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     checksums: dict[str, str] = {}
     """Checksums by table of the content, as a restore computes them again."""
     system: str = ""
-    """PostgreSQL's system identifier. Base backups only, as the next three."""
+    """PostgreSQL's system identifier. Base backups only, as what follows."""
     timeline: int = 0
     wal_from: str = ""
     """The first WAL file that a restore of it needs."""
     wal_to: str = ""
     """The last WAL file without which it is not consistent."""
+    wal_segment_bytes: int = 16 << 20
+    """Size of a WAL file of that system."""
+    database: str = ""
+    """The pipeline's database among those of the system."""
+    role: str = ""
+    """Who owns it: the role that a restore reads it as."""
     format: int = FORMAT
 
     @property

@@ -3,7 +3,8 @@
     <namespace>/<pipeline>/logical/<id>/data            sealed pg_dump, custom format
     <namespace>/<pipeline>/logical/<id>/manifest.json   written last: without it there is no backup
     <namespace>/<pipeline>/base/<id>/data               sealed base backup (tar); manifest.json beside it
-    <namespace>/<pipeline>/wal/<system>/<timeline>/<file>   sealed, one object a finished WAL file
+    <namespace>/<pipeline>/wal/<system>/<timeline>/<file>   sealed and gzipped, one object a finished WAL file; the
+                                                            one being written as <file>.<time>.partial
     <namespace>/<pipeline>/drills/<id>.json             a restore drill
 
 ``<system>`` is PostgreSQL's system identifier: a database that was made anew begins again with the same timeline and
@@ -21,7 +22,7 @@ from typing import Literal, get_args
 Kind = Literal["logical", "base"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-(logical|base)-[0-9a-f]{6}")
-_WAL = re.compile(r"([0-9A-F]{8})(?:[0-9A-F]{16}|\.history|[0-9A-F]{16}\.[0-9A-F]{8}\.backup)")
+_WAL = re.compile(r"([0-9A-F]{8})(?:[0-9A-F]{16}(?:\.[0-9A-F]{16}\.partial)?|\.history)")
 
 
 def new_id(kind: Kind, now_ns: int) -> str:
@@ -37,7 +38,7 @@ def kind_of(backup_id: str) -> Kind | None:
 
 
 def timeline_of(wal_file: str) -> int | None:
-    """The timeline of a finished WAL file, a history file or a backup label; None for any other name."""
+    """The timeline of a WAL file (finished or partial) or a history file; None for any other name."""
     found = _WAL.fullmatch(wal_file)
     return int(found[1], 16) if found else None
 
@@ -78,7 +79,7 @@ class Names:
         """``system``: PostgreSQL's system identifier, in decimal."""
         timeline = timeline_of(wal_file)
         if timeline is None:
-            raise ValueError(f"{wal_file!r} is not a finished WAL file")
+            raise ValueError(f"{wal_file!r} is not a WAL file")
         return f"{self.wals}{system}/{timeline:08X}/{wal_file}"
 
     @property
