@@ -283,8 +283,8 @@ NOTIFY = (
         INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
         SELECT w.pipeline, w.now_ns, 'Warning', 'DeadLetters', {_FEED.format("d.shard")},
                'DeadLetters/' || d.shard || '/' || d.reason,
-               jsonb_build_object('shard', d.shard, 'reason', d.reason, 'letters', count(*), 'detail', left(min(d.detail), 300),
-                                  'event_ns', min(d.receive_ns))
+               jsonb_build_object('shard', d.shard, 'reason', d.reason, 'letters', count(*),
+                                  'detail', left(min(d.detail), 300), 'event_ns', min(d.receive_ns))
         FROM notify_wanted('DeadLetters') w JOIN added d ON {_FEED_WANTED.format("d.shard")}
         GROUP BY w.pipeline, w.now_ns, d.shard, d.reason;
         RETURN NULL;
