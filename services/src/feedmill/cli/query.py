@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import typer
 
@@ -25,6 +24,7 @@ from feedmill.local.embedded.binaries import postgres_bin
 from feedmill.local.embedded.errors import DataDirInUse
 from feedmill.local.embedded.files import DirLock, listens, password, remembered_port
 from feedmill.shared.config import check_database_url, read_setting
+from feedmill.shared.libpq_variables import libpq
 
 
 class QueryError(RuntimeError):
@@ -298,7 +298,7 @@ def psql(
             command = [program, *(arguments or [])]
         else:
             program = shutil.which("psql") or str(postgres_bin() / "psql")
-            environment = dict(os.environ) | _libpq(url)
+            environment = dict(os.environ) | libpq(url)
             command = [program, *(arguments or [])]
         # Ctrl-C belongs to psql (it cancels a statement); it must not end us and the server with it.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -307,18 +307,3 @@ def psql(
         finally:
             signal.signal(signal.SIGINT, before)
     raise typer.Exit(code)
-
-
-def _libpq(url: str) -> dict[str, str]:
-    """A URL's parts as libpq variables: on a command line every user of the machine could read its password."""
-    parts = urlsplit(url)
-    found = {
-        "PGHOST": parts.hostname,
-        "PGPORT": str(parts.port) if parts.port else None,
-        "PGUSER": unquote(parts.username) if parts.username else None,
-        "PGPASSWORD": unquote(parts.password) if parts.password else None,
-        "PGDATABASE": unquote(parts.path.lstrip("/")) or None,
-    }
-    query = dict(parse_qsl(parts.query))
-    found |= {"PGSSLMODE": query.get("sslmode"), "PGSSLROOTCERT": query.get("sslrootcert")}
-    return {name: value for name, value in found.items() if value}
