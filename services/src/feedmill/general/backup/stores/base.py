@@ -1,18 +1,22 @@
 """What a place for backups can do, whichever it is: a folder, S3 or B2.
 
-Names of objects are parts of lower and upper case letters, digits and ``. _ - +`` with ``/`` between them; a store puts
-the destination's prefix before them, so they mean the same wherever the objects are copied to.
+Names of objects are parts of letters, digits and ``. _ -`` with ``/`` between them, none of which begins with a dot; a
+store puts the destination's prefix before them, so they mean the same wherever the objects are copied to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Protocol
 
 MAX_SMALL_BYTES = 16 << 20
 """Most that :func:`get_bytes` reads: manifests have a few kilobytes."""
+
+
+_NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 class StoreError(Exception):
@@ -93,6 +97,13 @@ class ObjectStore(Protocol):
 
     async def close(self) -> None:
         """Let go of threads and connections. A call under way may fail."""
+
+
+def checked(name: str) -> str:
+    """``name``, when an object may be called so; raises ValueError."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a name for an object")
+    return name
 
 
 async def put_bytes(store: ObjectStore, name: str, content: bytes) -> Stored:

@@ -1,0 +1,231 @@
+"""A folder as a place for backups: on this machine, or mounted.
+
+An object is written beside its place under a name that begins with a dot, synced, and renamed: it is there whole or not
+at all, also after a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from feedmill.general.backup.stores.base import (
+    Found,
+    ObjectMissing,
+    Stored,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    checked,
+)
+from feedmill.general.backup.stores.calls import Calls
+
+PIECE = 1 << 20
+_SYNC_EVERY = 64 << 20
+"""Bytes after which written data goes to the disk, so that the end of a large object does not wait for all of it."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FolderStore:
+    """Objects as files below a folder. Raises StoreFull and StoreRefused; a disk is never away."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.where = f"folder {self.root}"
+        self._calls = Calls("folder", self._translated, threads=2)
+
+    def _translated(self, error: Exception) -> StoreError | None:
+        if not isinstance(error, OSError):
+            return None
+        if isinstance(error, FileNotFoundError):
+            return ObjectMissing(f"{self.where}: there is no {error.filename}")
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            return StoreFull(f"{self.where}: {reason}: make room, or keep fewer backups (spec.backup.retention)")
+        return StoreRefused(f"{self.where}: {reason}: check the folder, its owner and its disk")
+
+    def _path(self, name: str) -> Path:
+        return self.root / checked(name)
+
+    async def put(self, name: str, source: AsyncIterable[bytes]) -> Stored:
+        """See ObjectStore."""
+        path = self._path(name)
+        writing = await self._calls.once(_Writing, path, self.root)
+        try:
+            async for piece in source:
+                await self._calls.once(writing.write, piece)
+            return await self._calls.once(writing.finish)
+        finally:
+            await self._calls.once(writing.abandon)
+
+    async def get(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
+        """See ObjectStore."""
+        file = await self._calls.once(self._open, self._path(name), start)
+        try:
+            while piece := await self._calls.once(file.read, PIECE):
+                yield piece
+        finally:
+            await self._calls.once(file.close)
+
+    def _open(self, path: Path, start: int) -> BinaryIO:
+        try:
+            file = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise ObjectMissing(f"{self.where}: there is no object {path.relative_to(self.root)}") from None
+        file.seek(start)
+        return file
+
+    async def list(self, prefix: str) -> tuple[Found, ...]:
+        """See ObjectStore."""
+        return await self._calls.once(self._list, prefix)
+
+    def _list(self, prefix: str) -> tuple[Found, ...]:
+        found = []
+        for path in self._files(prefix):
+            name = path.relative_to(self.root).as_posix()
+            if not path.name.startswith(".") and name.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    found.append(Found(name, status.st_size, status.st_mtime_ns))
+        return tuple(sorted(found, key=lambda one: one.name))
+
+    def _files(self, prefix: str) -> Iterator[Path]:
+        """All files that may belong to names with the prefix, unfinished ones too."""
+        top = self.root / prefix.rpartition("/")[0]
+        for folder, _, files in os.walk(top, onerror=_unless_missing):
+            for file in files:
+                yield Path(folder, file)
+
+    async def delete(self, name: str) -> None:
+        """See ObjectStore."""
+        await self._calls.once(self._delete, self._path(name))
+
+    def _delete(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        for parent in path.parents:
+            if parent == self.root:
+                break
+            try:
+                parent.rmdir()
+            except OSError:
+                break  # Not empty, or another one removed it.
+
+    async def sweep(self, prefix: str, older_than_ns: int) -> int:
+        """See ObjectStore."""
+        return await self._calls.once(self._sweep, prefix, older_than_ns)
+
+    def _sweep(self, prefix: str, older_than_ns: int) -> int:
+        count = 0
+        for path in list(self._files(prefix)):
+            name = path.with_name(path.name[1:]).relative_to(self.root).as_posix()
+            if path.name.startswith(".") and path.name.endswith(_UNFINISHED) and name.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime_ns < older_than_ns:
+                        path.unlink()
+                        count += 1
+        return count
+
+    async def check(self) -> None:
+        """See ObjectStore."""
+        await self._calls.once(self._check)
+
+    def _check(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        writing = _Writing(self.root / "check", self.root)
+        try:
+            writing.write(b"feedmill")
+        finally:
+            writing.abandon()
+
+    async def close(self) -> None:
+        """See ObjectStore."""
+        self._calls.close()
+
+
+_UNFINISHED = ".unfinished"
+
+
+class _Writing:
+    """One object on its way to the disk. Blocks."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
+        self._new, self._fd = self._open(root)
+        self._hash = hashlib.sha256()
+        self._size = self._synced = 0
+        self._lock = threading.Lock()
+        """A cancelled writer abandons while its last write may be under way."""
+
+    def _open(self, root: Path) -> tuple[list[Path], int]:
+        for _ in range(3):
+            made = _make_folders(self._path.parent, root)
+            # A deletion beside us may take the empty folder away again.
+            with contextlib.suppress(FileNotFoundError):
+                return made, os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        raise OSError(errno.EBUSY, "its folders are removed again and again", str(self._path.parent))
+
+    def write(self, piece: bytes) -> None:
+        with self._lock:
+            self._write(piece)
+
+    def _write(self, piece: bytes) -> None:
+        left = memoryview(piece)
+        while left:
+            left = left[os.write(self._fd, left) :]
+        self._hash.update(piece)
+        self._size += len(piece)
+        if self._size - self._synced >= _SYNC_EVERY:
+            os.fdatasync(self._fd)
+            self._synced = self._size
+
+    def finish(self) -> Stored:
+        with self._lock:
+            os.fsync(self._fd)
+            self._close()
+            self._temporary.replace(self._path)
+            for folder in (self._path.parent, *self._new):
+                _sync_folder(folder)
+            return Stored(self._size, self._hash.hexdigest())
+
+    def abandon(self) -> None:
+        """Leave nothing, unless it was finished."""
+        with self._lock, contextlib.suppress(OSError):
+            self._close()
+            self._temporary.unlink()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _make_folders(folder: Path, root: Path) -> list[Path]:
+    """Make ``folder``; those whose entries changed by that, which are to be synced."""
+    changed = []
+    for parent in (folder, *folder.parents):
+        if parent.is_dir():
+            break
+        changed.append(parent.parent)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return changed if folder.is_relative_to(root) else []
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
