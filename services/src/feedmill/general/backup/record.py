@@ -1,0 +1,62 @@
+"""Rows of the table ``backups``: what this installation did. The destination is the truth of what can be restored."""
+
+from __future__ import annotations
+
+import asyncpg
+import msgspec
+
+from feedmill.general.backup.manifest import Manifest
+from feedmill.general.backup.names import Kind
+
+_BEGIN = """
+INSERT INTO backups (id, kind, state, destination, object, started_ns, schema_version)
+VALUES ($1, $2, 'running', $3, $4, $5, $6)"""
+_SUCCEEDED = """
+UPDATE backups SET state = 'succeeded', ended_ns = $2, size_bytes = $3, sha256 = $4, row_counts = $5::jsonb,
+    schema_version = $6, key_id = $7, snapshot_ns = $8, wal_from = $9 WHERE id = $1"""
+_FAILED = "UPDATE backups SET state = 'failed', ended_ns = $2, error = $3 WHERE id = $1 AND state = 'running'"
+_CUT_OFF = """
+UPDATE backups SET state = 'failed', ended_ns = $2, error = 'cut off: the process ended before the backup did'
+WHERE kind = $1 AND state = 'running' AND started_ns < $3"""
+MAX_ERROR = 1000
+"""Characters kept of a reason."""
+
+
+async def begin(
+    connection: asyncpg.Connection,
+    backup_id: str,
+    kind: Kind,
+    *,
+    destination: str,
+    folder: str,
+    started_ns: int,
+    schema_version: str,
+) -> None:
+    """A backup is under way. Raises asyncpg errors, as all here."""
+    await connection.execute(_BEGIN, backup_id, kind, destination, folder, started_ns, schema_version)
+
+
+async def succeeded(connection: asyncpg.Connection, manifest: Manifest) -> None:
+    """It is whole, with its manifest."""
+    await connection.execute(
+        _SUCCEEDED,
+        manifest.id,
+        manifest.ended_ns,
+        manifest.size_bytes,
+        manifest.sha256,
+        msgspec.json.encode(manifest.row_counts).decode(),
+        manifest.schema_version,
+        manifest.key_id,
+        manifest.snapshot_ns,
+        manifest.wal_from or None,
+    )
+
+
+async def failed(connection: asyncpg.Connection, backup_id: str, ended_ns: int, error: str) -> None:
+    """It came to nothing. ``error``: a reason for people, without secrets."""
+    await connection.execute(_FAILED, backup_id, ended_ns, error[:MAX_ERROR])
+
+
+async def close_cut_off(connection: asyncpg.Connection, kind: Kind, *, before_ns: int, ended_ns: int) -> None:
+    """Rows of processes that were killed. Call it where no other backup of that kind can be under way."""
+    await connection.execute(_CUT_OFF, kind, ended_ns, before_ns)

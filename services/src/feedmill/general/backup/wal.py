@@ -1,0 +1,83 @@
+"""Receives the log of a PostgreSQL server with pg_receivewal, and stores files of it: gzipped, then sealed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from feedmill.accounts.keyring import Keyring
+from feedmill.general.backup.programs import ProgramError, Running, program, reach
+from feedmill.general.backup.seal import Sealer, Unsealer, seal, unseal
+from feedmill.general.backup.slot import LogLost, NotAllowed
+from feedmill.general.backup.stores.base import ObjectStore, Stored
+
+_PIECE = 1 << 20
+_LEVEL = 1
+"""Of the compression: the log is a stream that must keep up."""
+_STATUS_SECONDS = 1
+"""How often pg_receivewal tells the server how far it is."""
+_GZIP = 31
+"""zlib's window bits for the gzip format."""
+_NOT_ALLOWED = (
+    (
+        r"no pg_hba\.conf entry for replication|pg_hba\.conf rejects replication",
+        "its pg_hba.conf lets no replication connection in: add a line `host replication ROLE ADDRESS scram-sha-256`",
+    ),
+    (r"must be superuser or replication role|permission denied to start WAL sender", "the role may not replicate"),
+    (r"exceeds max_wal_senders", "all its max_wal_senders are taken: raise it, or end what takes them"),
+)
+_LOST = r"has already been removed|is not in this server's history|requested starting point .* is ahead of"
+
+
+async def receive(url: str, folder: Path, name: str) -> None:
+    """Receive until cancelled, into ``folder``, from where the files there end. ``name`` appears as application_name.
+
+    Raises NotAllowed, LogLost, or ProgramError when it cannot go on now (the server stopped, is away).
+    """
+    command: list[str | Path] = [program("pg_receivewal"), "--directory", folder, "--no-loop", "--no-password"]
+    async with reach(url) as environment:
+        running = await Running.start(
+            [*command, "--status-interval", str(_STATUS_SECONDS)], environment | {"PGAPPNAME": name}
+        )
+        try:
+            code = await running.end()
+        finally:
+            await running.stop()
+    raise judge(running.failure(code))
+
+
+def judge(error: ProgramError) -> Exception:
+    """What its failure means."""
+    said = str(error)
+    for pattern, meaning in _NOT_ALLOWED:
+        if re.search(pattern, said):
+            return NotAllowed(f"{meaning} ({said})")
+    return LogLost(said) if re.search(_LOST, said) else error
+
+
+async def store_file(store: ObjectStore, ring: Keyring, name: str, path: Path) -> Stored:
+    """Store a file of the log under ``name``; what is written to it meanwhile may be in it or not.
+
+    Raises as :meth:`ObjectStore.put`, and OSError where the file cannot be read.
+    """
+    return await store.put(name, seal(_compressed(path), Sealer(name, ring)))
+
+
+async def _compressed(path: Path) -> AsyncGenerator[bytes, None]:
+    made = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            yield await asyncio.to_thread(made.compress, piece)
+    yield await asyncio.to_thread(made.flush)
+
+
+async def fetch_file(store: ObjectStore, ring: Keyring, name: str) -> bytes:
+    """The content of a file of the log. Raises as :meth:`ObjectStore.get`, SealedError, and zlib.error."""
+    made = zlib.decompressobj(_GZIP)
+    content = bytearray()
+    async for piece in unseal(store.get(name), Unsealer(name, ring, store.where)):
+        content += await asyncio.to_thread(made.decompress, piece)
+    return bytes(content + made.flush())
