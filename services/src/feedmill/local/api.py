@@ -23,6 +23,14 @@ from feedmill.local.status import ServiceStatus
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+FAMILIES: tuple[tuple[str, str, str, Callable[[ServiceStatus], int | None]], ...] = (
+    ("up", "gauge", "1 when the service's process runs.", lambda item: item.state == "running"),
+    ("ready", "gauge", "1 when the service says it is ready.", lambda item: item.ready),
+    ("restarts_total", "counter", "Times it was started again.", lambda item: item.restarts),
+    ("rss_bytes", "gauge", "Resident memory.", lambda item: item.rss_bytes),
+)
+"""What ``/metrics`` tells of each service: feedmill_local_service_<first>, type, help, its value."""
+
 
 def make_app(manager: ServiceManager) -> FastAPI:
     """The application over one manager."""
@@ -72,14 +80,8 @@ def make_app(manager: ServiceManager) -> FastAPI:
 def own_metrics(manager: ServiceManager) -> str:
     """What the manager knows of its services, as Prometheus text."""
     services = manager.status().services
-    families: list[tuple[str, str, str, Callable[[ServiceStatus], int | None]]] = [
-        ("up", "gauge", "1 when the service's process runs.", lambda item: item.state == "running"),
-        ("ready", "gauge", "1 when the service says it is ready.", lambda item: item.ready),
-        ("restarts_total", "counter", "Times it was started again.", lambda item: item.restarts),
-        ("rss_bytes", "gauge", "Resident memory.", lambda item: item.rss_bytes),
-    ]
     lines: list[str] = []
-    for what, kind, text, read in families:
+    for what, kind, text, read in FAMILIES:
         name = f"feedmill_local_service_{what}"
         known = [(item.name, value) for item in services if (value := read(item)) is not None]
         if known:

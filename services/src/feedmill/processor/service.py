@@ -12,6 +12,7 @@ from feedmill.processor import status
 from feedmill.processor.finisher import CandleFinisher
 from feedmill.processor.hints import Hints
 from feedmill.processor.measures import Figures
+from feedmill.processor.records import Records
 from feedmill.processor.repair import Repairer
 from feedmill.processor.settings import ProcessorSettings, ShardSettings
 from feedmill.processor.shard import ShardWorker
@@ -127,6 +128,14 @@ class Processor:
             timeout=settings.statement_timeout,
             log=log,
         )
+        self.records = Records(
+            database_url,
+            settings.due,
+            database=self.postgres,
+            every=settings.records_every,
+            timeout=settings.statement_timeout,
+            log=log,
+        )
         self._redis_url = redis_url
         self._make_worker = partial(
             ShardWorker,
@@ -175,6 +184,7 @@ class Processor:
         self.postgres.limit(settings.postgres_failures, settings.postgres_reset)
         if settings.intervals != before.intervals:
             self.finisher.work_with(settings.intervals)
+        self.records.plan = settings.due
         everything = replace(before, shards=settings.shards) != settings
         wanted = {shard.ref: shard for shard in settings.shards}
         changed: list[tuple[ShardSeat, ShardSettings]] = []
@@ -246,9 +256,10 @@ class Processor:
         hints = asyncio.create_task(self.hints.run(served), name="hints")
         beat = asyncio.create_task(self.share.beat(served), name="beat")
         repair = asyncio.create_task(self.repairer.run(stop), name="repair")
+        records = asyncio.create_task(self.records.run(stop), name="records")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         fault = asyncio.create_task(self._fault.wait(), name="fault")
-        aside = [finish, hints, beat, repair, stopped, fault]
+        aside = [finish, hints, beat, repair, records, stopped, fault]
         try:
             # A task that ends before it was asked to has failed: that ends the process.
             await asyncio.wait(aside, return_when=asyncio.FIRST_COMPLETED)

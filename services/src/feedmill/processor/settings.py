@@ -9,6 +9,7 @@ from typing import Any
 from feedmill.exchanges.base import Arbitration, ChannelName
 from feedmill.exchanges.registry import get_venue
 from feedmill.plan import shard_subscriptions, shards_of
+from feedmill.processor.records import DRILL, Plan
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.types import BatchingMode
@@ -111,6 +112,10 @@ class ProcessorSettings:
     """Seconds between two runs of the finisher."""
     repair_every: float = 10.0
     """Seconds between two looks for trades of lost commits."""
+    records_every: float = 60.0
+    """Seconds between two looks at what the database tells of backups, maintenance and gaps."""
+    due: Plan = field(default_factory=Plan)
+    """When backups are due."""
     drain_timeout: float = 8.0
     """Seconds an orderly end waits for what was read to be stored."""
     finish_timeout: float = 3.0
@@ -147,6 +152,19 @@ def shard_settings(feed: ExchangeFeed) -> list[ShardSettings]:
     return made
 
 
+def due_of(pipeline: FeedPipeline) -> Plan:
+    """When backups and drills are due; empty while none are made by schedule."""
+    backup = pipeline.spec.backup
+    if backup is None or backup.suspend:
+        return Plan()
+    schedules = {"logical": backup.schedule}
+    if backup.continuous.enabled:
+        schedules["base"] = backup.continuous.base_schedule
+    if not backup.verify.suspend:
+        schedules[DRILL] = backup.verify.schedule
+    return Plan(schedules, backup.time_zone)
+
+
 def processor_settings(pipeline: FeedPipeline, feeds: Sequence[ExchangeFeed], replica: str) -> ProcessorSettings:
     spec = pipeline.spec
     return ProcessorSettings(
@@ -159,4 +177,5 @@ def processor_settings(pipeline: FeedPipeline, feeds: Sequence[ExchangeFeed], re
         postgres_reset=spec.postgres.circuit_breaker.reset_timeout.seconds,
         redis_failures=spec.redis.circuit_breaker.failure_threshold,
         redis_reset=spec.redis.circuit_breaker.reset_timeout.seconds,
+        due=due_of(pipeline),
     )

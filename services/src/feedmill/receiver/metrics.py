@@ -51,11 +51,11 @@ spill_state = Gauge(
     f"{P}_spill_state", "0 not in use, 1 batches are on disk, 2 nothing more can be written, 3 no folder."
 )
 spill_bytes = Gauge(f"{P}_spill_bytes", "Bytes of the spill's segments.")
-spill_limit = Gauge(f"{P}_spill_limit_bytes", "Bytes they may have.")
+spill_limit = Gauge(f"{P}_spill_limit_bytes", "Bytes that the spill's segments may have.")
 spill_segments = Gauge(f"{P}_spill_segments", "Segments there are.")
 spill_unsent = Gauge(f"{P}_spill_unsent_bytes", "Bytes of batches on disk that Redis does not have.")
 spill_oldest = Gauge(f"{P}_spill_oldest_seconds", "Age of the oldest segment, 0 when there is none.")
 spill_written = Counter(f"{P}_spill_written_bytes", "Bytes written to the spill.")
 spill_damaged = Counter(f"{P}_spill_damaged_batches", "Batches of the spill that could not be read: gaps.")
 shed_frames = Counter(f"{P}_shed_frames", "Frames given up because memory and spill were full: gaps.")
-shed_bytes = Counter(f"{P}_shed_bytes", "Their bytes.")
+shed_bytes = Counter(f"{P}_shed_bytes", "Bytes of frames given up.")

@@ -51,7 +51,8 @@ class _DroppedLines(Collector):
         )
 
 
-REGISTRY.register(_DroppedLines())
+dropped_lines = _DroppedLines()
+REGISTRY.register(dropped_lines)
 loop_lag = Histogram(
     "feedmill_process_loop_lag_seconds",
     "How late a timer of the event loop fired.",
