@@ -74,6 +74,26 @@ async def test_every_path(manager: ServiceManager, http: aiohttp.ClientSession, 
                 await asyncio.sleep(0.01)
         async with http.get(f"{api.url}/readyz") as answer:
             assert (answer.status, await answer.text()) == (200, "ready\n")
+        scraped = await get_json(http, f"{api.url}/targets")
+        assert [each["labels"] for each in scraped] == [
+            {
+                "namespace": "default",
+                "pod": "main-processor-0",
+                "app_kubernetes_io_component": "processor",
+                "feedmill_dev_pipeline": "main",
+            },
+            {
+                "namespace": "default",
+                "pod": "fake-distributor-0-0",
+                "app_kubernetes_io_component": "distributor",
+                "feedmill_dev_pipeline": "main",
+                "feedmill_dev_feed": "fake",
+                "feedmill_dev_shard": "0",
+            },
+        ]
+        for (address,) in (each["targets"] for each in scraped):
+            async with http.get(f"http://{address}/metrics") as answer:
+                assert answer.status == 200
         status = await get_json(http, f"{api.url}/status")
         assert status["phase"] == "running"
         assert {item["name"]: item["state"] for item in status["services"]} == {

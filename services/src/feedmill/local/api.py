@@ -15,7 +15,7 @@ from fastapi import FastAPI, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from feedmill import __version__
-from feedmill.local import exposition, health
+from feedmill.local import exposition, health, targets
 from feedmill.local.embedded.files import write_private
 from feedmill.local.errors import ManagerError
 from feedmill.local.manager import ServiceManager
@@ -65,6 +65,11 @@ def make_app(manager: ServiceManager) -> FastAPI:
     async def status() -> dict[str, Any]:
         """``ServiceManager.status()``."""
         return dataclasses.asdict(manager.status())
+
+    @app.get("/targets")
+    async def scrape() -> list[dict[str, Any]]:
+        """The services, for Prometheus' HTTP service discovery, with the labels they have on a cluster."""
+        return targets.targets("127.0.0.1", manager.scraped())
 
     @app.get("/metrics")
     async def metrics() -> Response:

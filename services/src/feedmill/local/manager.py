@@ -137,6 +137,10 @@ class ServiceManager:
         """Service -> port of its health server, of those that have one now."""
         return {name: item.port for name, (_, item) in self._services.items() if item.port is not None}
 
+    def scraped(self) -> list[tuple[Workload, int | None]]:
+        """Each service and the port of its health server; None = it has none now."""
+        return [(load, item.port) for load, item in self._services.values()]
+
     def status(self) -> ManagerStatus:
         """Everything known now; no I/O (numbers come from the last look)."""
         services = [self._service_status(load, item) for load, item in self._services.values()]
