@@ -38,7 +38,11 @@ IMMUTABLE_PIPELINE = "the pipeline of a feed is immutable"
 CASES = [
     *(
         Case(kind, "1 to 40 lower-case letters", {"metadata.name": "with.dot"}, {"metadata.name": "a" * 40})
-        for kind in ("ExchangeFeed", "FeedPipeline", "ExchangeAccount", "FeedBackup", "FeedRestore")
+        for kind in ("ExchangeFeed", "FeedPipeline", "ExchangeAccount")
+    ),
+    *(
+        Case(kind, "1 to 56 lower-case letters", {"metadata.name": "with.dot"}, {"metadata.name": "a" * 56})
+        for kind in ("FeedBackup", "FeedRestore")
     ),
     # ExchangeFeed
     Case("ExchangeFeed", "give exactly one of symbols and select", {"spec.instruments": {}}),

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from feedmill.resources.backup_status import BackupRunStatus, RestoreRunStatus
-from feedmill.resources.base import NAME_RULE, Hint, Model, ObjectMeta, Rule
+from feedmill.resources.base import RUN_NAME_RULE, Hint, Model, ObjectMeta, Rule
 from feedmill.resources.common import PipelineRef
 from feedmill.resources.types import BackupKind, RestoreMode
 
@@ -35,7 +35,7 @@ class BackupRunSpec(Model):
 class FeedBackup(Model):
     """One backup of a pipeline's database. Those of the schedule are made by the operator."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (NAME_RULE,)
+    rules: ClassVar[tuple[Rule, ...]] = (RUN_NAME_RULE,)
 
     api_version: Literal["feedmill.dev/v1alpha1"] = "feedmill.dev/v1alpha1"
     """Always `feedmill.dev/v1alpha1`."""
@@ -87,7 +87,7 @@ class RestoreSpec(Model):
 class FeedRestore(Model):
     """One restore, or a drill of one. The drills of the schedule are made by the operator."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (NAME_RULE,)
+    rules: ClassVar[tuple[Rule, ...]] = (RUN_NAME_RULE,)
 
     api_version: Literal["feedmill.dev/v1alpha1"] = "feedmill.dev/v1alpha1"
     """Always `feedmill.dev/v1alpha1`."""

@@ -72,10 +72,21 @@ Label = Annotated[
     Hint("write at most 63 lower-case letters, digits or '-', with a letter or digit at both ends"),
 ]
 
+NAME_LENGTH = 40
+"""Longest name of an object: it becomes part of the names of pods and streams."""
+RUN_NAME_LENGTH = 56
+"""Longest name of a run (FeedBackup, FeedRestore): those of a schedule are named after the CronJob and the time."""
+
 NAME_RULE = Rule(
-    "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')",
-    "the name must be 1 to 40 lower-case letters, digits or '-', without a dot, since it becomes part of the names of "
-    "pods and streams",
+    f"self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{{0,{NAME_LENGTH - 2}}}[a-z0-9])?$')",
+    f"the name must be 1 to {NAME_LENGTH} lower-case letters, digits or '-', without a dot, since it becomes part of "
+    "the names of pods and streams",
+    ".metadata.name",
+)
+RUN_NAME_RULE = Rule(
+    f"self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{{0,{RUN_NAME_LENGTH - 2}}}[a-z0-9])?$')",
+    f"the name must be 1 to {RUN_NAME_LENGTH} lower-case letters, digits or '-', without a dot, since it becomes part "
+    "of the names of a Job and its pods",
     ".metadata.name",
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.backup import FeedBackup, FeedRestore
-from feedmill.resources.base import API_VERSION, Model, ObjectMeta, Rule
+from feedmill.resources.base import API_VERSION, NAME_LENGTH, RUN_NAME_LENGTH, Model, ObjectMeta, Rule
 from feedmill.resources.common import ResourceQuantity
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
@@ -19,8 +19,6 @@ from feedmill.resources.shape import Property, Shape, objects_of, properties, sh
 
 GROUP, VERSION = API_VERSION.split("/")
 CATEGORY = "feedmill"
-NAME_LENGTH = 40
-"""Longest name of an object: it becomes part of the names of pods and streams."""
 _QUANTITY = shape_of(ResourceQuantity).constraints["pattern"]
 _SCALAR_LENGTH = 64
 """Longest text of a duration or size; CEL estimates the cost of a rule by it."""
@@ -70,6 +68,7 @@ class Kind:
     short: str
     columns: tuple[Column, ...]
     scale: Mapping[str, str] | None = None
+    name_length: int = NAME_LENGTH
 
     @property
     def name(self) -> str:
@@ -150,6 +149,7 @@ KINDS: tuple[Kind, ...] = (
             _SAID,
             _AGE,
         ),
+        name_length=RUN_NAME_LENGTH,
     ),
     Kind(
         FeedRestore,
@@ -166,6 +166,7 @@ KINDS: tuple[Kind, ...] = (
             _SAID,
             _AGE,
         ),
+        name_length=RUN_NAME_LENGTH,
     ),
 )
 
@@ -201,7 +202,7 @@ def crd(kind: Kind) -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "schema": {"openAPIV3Schema": _root(kind.model)},
+                    "schema": {"openAPIV3Schema": _root(kind)},
                     "subresources": subresources,
                     "additionalPrinterColumns": [column.entry() for column in kind.columns],
                 }
@@ -210,13 +211,13 @@ def crd(kind: Kind) -> dict[str, Any]:
     }
 
 
-def _root(model: type[Model]) -> dict[str, Any]:
-    schema = _object(model)
+def _root(kind: Kind) -> dict[str, Any]:
+    schema = _object(kind.model)
     inside: dict[str, Any] = schema["properties"]
     # The server knows these three; of metadata a schema may only bound the name.
     for name in ("apiVersion", "kind"):
-        inside[name] = {"type": "string", "description": properties(model)[name].description}
-    inside["metadata"] = {"type": "object", "properties": {"name": {"type": "string", "maxLength": NAME_LENGTH}}}
+        inside[name] = {"type": "string", "description": properties(kind.model)[name].description}
+    inside["metadata"] = {"type": "object", "properties": {"name": {"type": "string", "maxLength": kind.name_length}}}
     schema["required"] = ["spec"]
     return schema
 
