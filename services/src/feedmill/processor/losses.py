@@ -8,6 +8,9 @@ was open ends with its next snapshot.
 
 These rows are the processor's own: their revisions begin at ``OWN``, so a row of the distributor under the same name,
 which knows less, never replaces them. What comes late is taken out of them here.
+
+A database that was restored from a backup begins with such rows (see ``restored``): its shard's row waits for the first
+commit, which tells whether anything is missing at all.
 """
 
 from __future__ import annotations
@@ -105,6 +108,8 @@ class Change:
     """What a transaction does to the rows; becomes known when it was committed."""
 
     pending: dict[Key, Pending]
+    restored: str
+    """As :attr:`Losses.restored`."""
     rows: int = 0
     """Written or removed."""
 
@@ -128,10 +133,13 @@ class Losses:
         self._shard = shard
         self._name = str(shard.ref)
         self.pending: dict[Key, Pending] = {}
+        self.restored = ""
+        """The row of a restore that waits for the first commit after it; empty = there is none."""
         self.watch = Watch(by_time=shard.rules.tickers_by_time)
 
     async def load(self) -> None:
         """Go on where the last process was."""
+        self.restored = await self._connection.fetchval(sql.RESTORED_SHARD, self._name) or ""
         for row in await self._connection.fetch(sql.LOAD, self._name, OWN):
             self.watch.late = True
             if row["waits"]:
@@ -140,28 +148,33 @@ class Losses:
 
     def concern(self, loss: Loss | None, notes: Notes | None) -> bool:
         """Whether a batch has anything to do with losses."""
-        if loss is not None:
+        if loss is not None or self.restored:
             return True
         return notes is not None and bool(notes.late or not self.pending.keys().isdisjoint(notes.firsts))
 
     async def open(self, loss: Loss, commit_id: str, detected_ns: int, ids: Mapping[str, int]) -> Change:
         """Write the shard's row and those of the instruments. To be called before anything else is stored."""
-        change = Change(dict(self.pending))
-        if loss.certain:
+        change = self._change()
+        if self.restored:
+            last, end = (loss.last, shard_times(loss)[1])
+            await self._connection.execute(sql.END_RESTORED, self.restored, last, end)
+            change.restored = ""
+            change.rows += 1
+        elif loss.certain:
             begin, end = shard_times(loss)
             name = f"{self._name}/events/{loss.first}"
             await self._connection.execute(
                 sql.SHARD, name, self._name, loss.first, loss.last, begin, end, detected_ns, f"{name}:{commit_id}", OWN
             )
             change.rows += 1
-        found = [item for item in await self._ends(loss, ids) if item[:2] not in change.pending]
+        found = [item for item in await self.ends(loss.after, ids) if item[:2] not in change.pending]
         if found:
             keys = [gap_id(self._shard.ref, symbol, channel, begin) for symbol, channel, begin, _, _ in found]
             columns = [list(column) for column in zip(*found, strict=True)]
             symbols, channels, begins, missing, times = columns
             numbers = [ids[symbol] for symbol in symbols]
             await self._connection.execute(
-                sql.OPEN, self._name, keys, numbers, channels, begins, missing, times, detected_ns, OWN
+                sql.OPEN, self._name, keys, numbers, channels, begins, missing, times, detected_ns, OWN, "redis_lost"
             )
             for key, (symbol, channel, begin, _, _) in zip(keys, found, strict=True):
                 change.pending[symbol, channel] = Pending(key, begin)
@@ -174,8 +187,21 @@ class Losses:
             change.rows += 1
         return change
 
-    async def _ends(self, loss: Loss, ids: Mapping[str, int]) -> list[tuple[str, str, int, str, int]]:
-        """Where the tables end: (symbol, channel, where a gap begins, numbers known to be missing, receive time)."""
+    async def went_on(self) -> Change:
+        """The first commit after a restore follows what is stored: nothing was missing."""
+        await self._connection.execute(sql.REMOVE_RESTORED, self._name)
+        left = {row["id"] for row in await self._connection.fetch(sql.LOAD, self._name, OWN) if row["waits"]}
+        pending = {key: each for key, each in self.pending.items() if each.id in left}
+        return Change(pending, "", len(self.pending) - len(pending))
+
+    def _change(self) -> Change:
+        return Change(dict(self.pending), self.restored)
+
+    async def ends(self, after: str, ids: Mapping[str, int]) -> list[tuple[str, str, int, str, int]]:
+        """Where the tables end: (symbol, channel, where a gap begins, numbers known to be missing, receive time).
+
+        ``after``: entry id of the last commit stored.
+        """
         symbols = {number: symbol for symbol, number in ids.items()}
         found: list[tuple[str, str, int, str, int]] = []
         if TRADES in self._shard.channels:
@@ -185,15 +211,15 @@ class Losses:
                 missing = row["holes"] if dense else "{}"
                 found.append((symbols[row["instrument_id"]], TRADES, begin, missing, row["receive_ns"]))
         if TICKER in self._shard.channels:
-            for number, last, receive_ns in await self._last_tickers(loss, list(symbols)):
+            for number, last, receive_ns in await self._last_tickers(after, list(symbols)):
                 found.append((symbols[number], TICKER, last, "{}", receive_ns))
         return found
 
-    async def _last_tickers(self, loss: Loss, numbers: list[int]) -> list[tuple[int, int, int]]:
+    async def _last_tickers(self, after: str, numbers: list[int]) -> list[tuple[int, int, int]]:
         """(instrument, number or ms, receive time) of the last ticker."""
         if not self._shard.rules.tickers_by_time:
             return [tuple(row) for row in await self._connection.fetch(sql.LAST_TICKERS, numbers)]
-        before_ms = id_of(loss.after)[0]
+        before_ms = id_of(after)[0]
         since = (datetime.fromtimestamp(before_ms / 1000, UTC) - timedelta(days=1)).date()
         try:
             async with self._connection.transaction():
@@ -207,7 +233,7 @@ class Losses:
 
     async def settle(self, notes: Notes | None, change: Change | None) -> Change:
         """Give rows their extent whose instruments have events in this batch; those that miss nothing are removed."""
-        change = change or Change(dict(self.pending))
+        change = change or self._change()
         came = [
             (key, pending, notes.firsts[key])
             for key, pending in change.pending.items()
@@ -246,7 +272,7 @@ class Losses:
                 )
 
     def committed(self, change: Change) -> None:
-        self.pending = change.pending
+        self.pending, self.restored = change.pending, change.restored
         self.watch.late = self.watch.late or bool(change.rows)
 
     def settle_watch(self, *, coming: bool) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from feedmill.processor.statements import OWN
 
 LOAD = """
-SELECT g.id, i.symbol, g.channel, g.from_seq, g.state = 'open' AND g.to_seq IS NULL AS waits
+SELECT g.id, i.symbol, g.channel, coalesce(g.from_seq, -1) AS from_seq,
+       g.state = 'open' AND g.to_seq IS NULL AS waits
 FROM gaps g JOIN instruments i ON i.id = g.instrument_id WHERE g.shard = $1 AND g.revision >= $2
 """
 
@@ -19,6 +20,20 @@ SELECT CASE WHEN EXISTS (SELECT FROM gaps WHERE id = $1) THEN $8 ELSE $1 END, $2
 ON CONFLICT DO NOTHING
 """
 """Numbers come again when a chain begins anew: a second loss after the same number has the commit's id in its name."""
+
+RESTORED_SHARD = """
+SELECT id FROM gaps WHERE shard = $1 AND channel = 'events' AND cause = 'restore' AND state = 'open'
+ORDER BY detected_ns DESC LIMIT 1
+"""
+END_RESTORED = """
+UPDATE gaps SET
+    state = 'closed', to_seq = nullif($2::bigint, -1), to_ns = greatest(from_ns, $3::bigint), revision = revision + 1,
+    missing = CASE WHEN $2::bigint < 0 THEN '{}' ELSE int8multirange(int8range(from_seq, $2::bigint, '[]')) END
+WHERE id = $1
+"""
+REMOVE_RESTORED = """
+DELETE FROM gaps WHERE shard = $1 AND cause = 'restore' AND state = 'open' AND to_seq IS NULL
+"""
 
 LAST_TRADES = """
 WITH near AS (
@@ -56,7 +71,7 @@ FROM tickers WHERE instrument_id = ANY($1::int[]) AND day >= $2::date AND exchan
 OPEN = """
 INSERT INTO gaps AS g (id, shard, instrument_id, channel, cause, state, from_seq, to_seq, missing, from_ns, to_ns,
                        repaired_by, revision, detected_ns)
-SELECT id, $1, i, ch, 'redis_lost', 'open', fs, NULL, m::int8multirange, fn, NULL, '', $9::int, $8::bigint
+SELECT id, $1, i, ch, $10::text, 'open', fs, NULL, m::int8multirange, fn, NULL, '', $9::int, $8::bigint
 FROM unnest($2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::bigint[]) AS u(id, i, ch, fs, m, fn)
 ORDER BY id
 ON CONFLICT (id) DO UPDATE SET
@@ -97,7 +112,8 @@ FROM extent e WHERE g.id = e.id
 REMOVE_EMPTY = "DELETE FROM gaps WHERE id = ANY($1::text[]) AND isempty(missing)"
 
 TO_REPAIR = """
-SELECT g.id, g.shard, i.symbol, g.from_ns, g.to_ns, lower(r) AS low, upper(r) - 1 AS high
+SELECT g.id, g.shard, i.symbol, g.from_ns, g.to_ns, lower(r) AS low, upper(r) - 1 AS high, g.revision, g.missing,
+       g.cause
 FROM gaps g JOIN instruments i ON i.id = g.instrument_id
 CROSS JOIN LATERAL (SELECT r FROM unnest(g.missing) AS r LIMIT 1) AS first
 WHERE g.state = 'open' AND g.channel = $3 AND g.shard = ANY($1::text[]) AND g.revision >= $2 AND g.to_seq IS NOT NULL

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 OWN = 1 << 20
 """First revision of a gap row that the processor keeps itself (see ``losses``)."""
+RESTORED = OWN << 1
+"""The same of rows that a restore from a backup opened or took over: the distributor may have forgotten them, or never
+have missed what they name."""
 
 _MS = "'epoch'::timestamptz + ({0}::bigint / 1000000) * interval '1 millisecond'"
 """Exchange ns -> timestamptz cut to ms."""

@@ -13,6 +13,7 @@ from feedmill import __version__
 from feedmill.plan import shard_of
 from feedmill.processor import statements, writer
 from feedmill.processor.batch import Batch
+from feedmill.processor.chain import Loss
 from feedmill.processor.cuts import Cutter
 from feedmill.processor.isolate import Unit, isolate
 from feedmill.processor.losses import Change, Losses
@@ -122,7 +123,7 @@ class Store:
             store = cls(connection, shard, retention_ns, clock)
             await postgres.require_schema(connection)
             await store.load_position()
-            await store._load_ids()
+            await store.load_ids()
             await store.losses.load()
             await store._load_days()
         except BaseException:
@@ -148,7 +149,7 @@ class Store:
         self.position = Position(row["n"], row["commit_id"], row["stream_id"])
         return self.position
 
-    async def _load_ids(self) -> None:
+    async def load_ids(self) -> None:
         rows = await self.connection.fetch(statements.INSTRUMENTS, self.shard.exchange, self.shard.market)
         self.ids.update((row["symbol"], row["id"]) for row in rows)
 
@@ -157,7 +158,7 @@ class Store:
         natives = self.shard.natives
         return {symbol: self.ids[symbol] for symbol in natives if symbol in self.ids} if natives else self.ids
 
-    async def _live_ids(self) -> dict[str, int]:
+    async def live_ids(self) -> dict[str, int]:
         """Those of :meth:`own_ids` that may have more to come, where it is not known which are this shard's: what its
         symbol puts here and has not expired."""
         own, shards = self.own_ids(), self.shard.selected_of
@@ -196,7 +197,7 @@ class Store:
             await self.connection.execute(
                 statements.NEW_INSTRUMENT, self.shard.exchange, self.shard.market, symbol, native
             )
-            await self._load_ids()
+            await self.load_ids()
             found = self.ids[symbol]
         return found
 
@@ -300,9 +301,16 @@ class Store:
         losses.committed(change)
 
     async def _open_losses(self, batch: Batch) -> Change | None:
-        if batch.loss is None:
-            return None
-        return await self.losses.open(batch.loss, batch.entries[0].commit_id, self._clock(), await self._live_ids())
+        loss = batch.loss
+        if loss is None:
+            if not self.losses.restored or not batch.entries:
+                return None
+            first = batch.entries[0]
+            if first.before == self.position.commit_id:
+                return await self.losses.went_on()
+            # Numbers of another chain than the one that the backup knew.
+            loss = Loss(self.position.n + 1, -1, self.position.stream_id, first.stream_id)
+        return await self.losses.open(loss, batch.entries[0].commit_id, self._clock(), await self.live_ids())
 
     async def _commit_all(self, rows: Rows, step: Move, stored: Stored) -> None:
         if not await writer.commit_busy(self.connection, rows, step, stored):
