@@ -1,0 +1,75 @@
+"""Rows of the outbox become messages: in their order, as many in one as fit, those of one key as one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from feedmill.general.notify import markdown, texts
+from feedmill.general.notify.markdown import Block
+from feedmill.general.notify.notices import Waiting
+from feedmill.resources.types import Severity
+
+BLOCKS = 20
+"""Most paragraphs of one message."""
+Hide = Callable[[str], str]
+"""Takes out of a text what must not be shown: secrets, and accounts' names where they are masked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """``ids``: the rows that are told once this one was sent. ``marked``: MarkdownV2; ``plain``: the same without."""
+
+    marked: str
+    plain: str
+    ids: tuple[int, ...]
+    silent: bool
+    """No sound: nothing in it is worth more than Info."""
+
+
+def compose(rows: Sequence[Waiting], hide: Hide) -> list[Message]:
+    """Messages that tell all of ``rows``, in their order.
+
+    A row whose text goes over several messages is told by the last of them.
+    """
+    parts: list[tuple[Block, tuple[int, ...], bool]] = []
+    for _, group in groupby(rows, key=lambda row: (row.notice.kind, row.notice.key, bool(row.notice.body.get("over")))):
+        told = list(group)
+        pieces = markdown.fitted(_hidden(_block(told), hide))
+        silent = all(row.notice.severity is Severity.INFO or row.notice.body.get("over") for row in told)
+        parts += [(piece, (), silent) for piece in pieces[:-1]]
+        parts.append((pieces[-1], tuple(row.id for row in told), silent))
+    messages: list[Message] = []
+    held: list[tuple[Block, tuple[int, ...], bool]] = []
+    used = 0
+    for part in parts:
+        length = markdown.units(markdown.marked(part[0])) + 2
+        if held and (used + length > markdown.MOST or len(held) == BLOCKS):
+            messages.append(_message(held))
+            held, used = [], 0
+        held.append(part)
+        used += length
+    return [*messages, _message(held)] if held else messages
+
+
+def _block(rows: Sequence[Waiting]) -> Block:
+    try:
+        return texts.block_of([row.notice for row in rows])
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+        # What another version wrote: it is told all the same, and holds up nothing.
+        return texts.refused(rows[-1].notice)
+
+
+def _hidden(block: Block, hide: Hide) -> Block:
+    return Block(block.icon, hide(block.title), tuple(hide(line) for line in block.lines))
+
+
+def _message(parts: Sequence[tuple[Block, tuple[int, ...], bool]]) -> Message:
+    blocks = [block for block, _, _ in parts]
+    return Message(
+        marked=markdown.together(blocks, as_marked=True),
+        plain=markdown.together(blocks, as_marked=False),
+        ids=tuple(number for _, ids, _ in parts for number in ids),
+        silent=all(silent for _, _, silent in parts),
+    )
