@@ -119,6 +119,11 @@ class Running:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def said(self) -> str:
+        """What it wrote to its standard error; after :meth:`end` all of it, up to a bound."""
+        return "\n".join(self._said)
+
     async def _listen(self) -> None:
         """The first lines say what was wrong; what follows from it does not."""
         assert self._process.stderr is not None

@@ -1,0 +1,252 @@
+"""A base backup: all files of a PostgreSQL system, from which its log goes on to any later moment.
+
+pg_basebackup's tar is gzipped by itself, sealed and uploaded as it comes. It is of no use without the log that was
+written meanwhile, so its manifest is written only when that lies at the destination too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from feedmill import __version__
+from feedmill.accounts.keyring import Keyring
+from feedmill.general.backup import record, slot
+from feedmill.general.backup.manifest import Manifest, encode
+from feedmill.general.backup.names import Names, new_id
+from feedmill.general.backup.programs import ProgramError, Running, program, reach, require_major
+from feedmill.general.backup.seal import Sealer, seal
+from feedmill.general.backup.stores.base import ObjectStore, StoreError, put_bytes
+from feedmill.general.backup.wal import judge
+from feedmill.general.backup.wal_plan import Segment, parse_lsn, segment_at
+from feedmill.shared import postgres
+from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.database_url import DatabaseUrl
+
+LOG_PATIENCE = 900.0
+"""Seconds in which the log that belongs to it must reach the destination."""
+_LOOK = 2.0
+_CLEAN_UP = 10.0
+"""Seconds to remove what is half-made; what stays without a manifest is removed by prune."""
+_PIECE = 1 << 18
+_START = re.compile(r"start point: ([0-9A-F]+/[0-9A-F]+) on timeline ([0-9]+)")
+_END = re.compile(r"end point: ([0-9A-F]+/[0-9A-F]+)")
+_TABLESPACES = "can only write single tablespace"
+
+Told = Callable[[int], None]
+"""Called with the bytes uploaded so far."""
+
+
+class BaseFailed(Exception):
+    """A base backup did not come about; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    system: str
+    segment_bytes: int
+    major: int
+    version: str
+    schema_version: str
+    database: str
+    role: str
+
+
+async def run_base(
+    database: DatabaseUrl,
+    store: ObjectStore,
+    ring: Keyring,
+    names: Names,
+    *,
+    told: Told | None = None,
+    log_patience: float = LOG_PATIENCE,
+) -> Manifest:
+    """Make one, while somebody receives the log (``feedmill run backup``). Where it fails nothing stays there of it.
+
+    Raises BaseFailed, NotAllowed, ProgramError, StoreError, and what PostgreSQL's connections raise.
+    """
+    started = now_ns()
+    backup_id = new_id("base", started)
+    async with _session(database) as connection:
+        await slot.require_allowed(connection)
+        server = await _look(connection)
+        await record.begin(
+            connection,
+            backup_id,
+            "base",
+            destination=store.where,
+            folder=names.data(backup_id).removesuffix("data"),
+            started_ns=started,
+            schema_version=server.schema_version,
+        )
+    try:
+        manifest = await _make(database, store, ring, names, backup_id, started, server, told, log_patience)
+    except BaseException as error:
+        await _give_up(database, store, names, backup_id, error)
+        raise
+    async with _session(database) as connection:
+        await record.succeeded(connection, manifest)
+    return manifest
+
+
+async def _make(
+    database: DatabaseUrl,
+    store: ObjectStore,
+    ring: Keyring,
+    names: Names,
+    backup_id: str,
+    started: int,
+    server: _Server,
+    told: Told | None,
+    log_patience: float,
+) -> Manifest:
+    path = program("pg_basebackup")
+    await asyncio.to_thread(require_major, path, server.major)
+    command: list[str | Path] = [
+        path,
+        "--pgdata=-",
+        "--format=tar",
+        "--wal-method=none",
+        "--checkpoint=fast",
+        "--compress=client-gzip:1",
+    ]
+    command += ["--no-password", "--verbose", f"--label={backup_id}"]
+    sealer = Sealer(names.data(backup_id), ring)
+    async with reach(database.get()) as environment:
+        running = await Running.start(command, environment | {"PGAPPNAME": "feedmill base backup"}, writes=True)
+        try:
+            content = _Content(running, told)
+            stored = await store.put(names.data(backup_id), seal(content.read(), sealer))
+        finally:
+            await running.stop()
+    ended = now_ns()
+    start, timeline, end = _positions(running.said)
+    first = segment_at(start, timeline, server.segment_bytes)
+    last = segment_at(end - 1, timeline, server.segment_bytes)
+    needed = [Segment(number, timeline) for number in range(first.number, last.number + 1)]
+    await _await_log(store, names, server, needed, log_patience)
+    manifest = Manifest(
+        id=backup_id,
+        kind="base",
+        namespace=names.namespace,
+        pipeline=names.pipeline,
+        object=names.data(backup_id),
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        plain_bytes=content.size,
+        key_id=sealer.key_id,
+        started_ns=started,
+        ended_ns=ended,
+        snapshot_ns=started,
+        schema_version=server.schema_version,
+        feedmill_version=__version__,
+        server_version=server.version,
+        system=server.system,
+        timeline=timeline,
+        wal_from=first.name(server.segment_bytes),
+        wal_to=last.name(server.segment_bytes),
+        wal_segment_bytes=server.segment_bytes,
+        database=server.database,
+        role=server.role,
+    )
+    await put_bytes(store, names.manifest(backup_id), encode(manifest))
+    return manifest
+
+
+class _Content:
+    """The program's output. A failure of the program is one of the reading, so a half object is never stored."""
+
+    def __init__(self, running: Running, told: Told | None) -> None:
+        self._running = running
+        self._told = told
+        self.size = 0
+
+    async def read(self) -> AsyncGenerator[bytes, None]:
+        while piece := await self._running.stdout.read(_PIECE):
+            self.size += len(piece)
+            if self._told is not None:
+                self._told(self.size)
+            yield piece
+        code = await self._running.end()
+        if code == 0:
+            return
+        if _TABLESPACES in self._running.said:
+            raise BaseFailed(
+                "the server has tablespaces of its own, which a base backup here cannot hold: continuous backup needs "
+                "a server without them; the logical backups of spec.backup.schedule go on"
+            )
+        raise judge(self._running.failure(code))
+
+
+def _positions(said: str) -> tuple[int, int, int]:
+    """(where the log that it needs begins, timeline, where that log ends)."""
+    start, end = _START.search(said), _END.search(said)
+    if start is None or end is None:
+        raise BaseFailed(f"pg_basebackup did not say which log belongs to its backup: {said[-300:]}")
+    return parse_lsn(start[1]), int(start[2]), parse_lsn(end[1])
+
+
+async def _await_log(store: ObjectStore, names: Names, server: _Server, needed: list[Segment], patience: float) -> None:
+    until = monotonic() + patience
+    files = [segment.name(server.segment_bytes) for segment in needed]
+    while files:
+        name = names.wal(server.system, files[0])
+        if any(found.name == name for found in await store.list(name)):
+            del files[0]
+        elif monotonic() > until:
+            raise BaseFailed(
+                f"the WAL that belongs to the base backup ({files[0]} to {files[-1]}) did not reach the destination "
+                f"within {patience:g} s: is feedmill run backup running?"
+            )
+        else:
+            await asyncio.sleep(_LOOK)
+
+
+@contextlib.asynccontextmanager
+async def _session(database: DatabaseUrl) -> AsyncGenerator[asyncpg.Connection, None]:
+    connection = await postgres.connect(database, name="feedmill base backup")
+    try:
+        yield connection
+    finally:
+        await postgres.close(connection)
+
+
+async def _look(connection: asyncpg.Connection) -> _Server:
+    schema_version = await postgres.require_schema(connection)
+    row = await connection.fetchrow(
+        "SELECT (SELECT system_identifier FROM pg_control_system())::text AS system, current_database() AS name, "
+        "(SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size') AS segment_bytes, current_user AS "
+        "role, current_setting('server_version') AS version, current_setting('server_version_num')::int AS number"
+    )
+    assert row is not None
+    return _Server(
+        system=row["system"],
+        segment_bytes=row["segment_bytes"],
+        major=row["number"] // 10000,
+        version=row["version"].split()[0],
+        schema_version=schema_version,
+        database=row["name"],
+        role=row["role"],
+    )
+
+
+async def _give_up(
+    database: DatabaseUrl, store: ObjectStore, names: Names, backup_id: str, error: BaseException
+) -> None:
+    """What was stored of it is of no use; what became of it is written down, where that is possible."""
+    with contextlib.suppress(StoreError, TimeoutError):
+        async with asyncio.timeout(_CLEAN_UP):
+            # First what makes it exist: its writing may have failed after it was written.
+            await store.delete(names.manifest(backup_id))
+            await store.delete(names.data(backup_id))
+    known = isinstance(error, (BaseFailed, slot.NotAllowed, slot.LogLost, ProgramError, StoreError))
+    reason = str(error) if known else "asked to stop" if isinstance(error, asyncio.CancelledError) else repr(error)
+    with contextlib.suppress(*postgres.RETRYABLE):
+        async with _session(database) as connection:
+            await record.failed(connection, backup_id, now_ns(), reason)
