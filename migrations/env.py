@@ -34,7 +34,10 @@ def run_offline() -> None:
 
 def run(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+    restoring = connection.execute(text("SELECT to_regclass('feedmill_restoring') IS NOT NULL")).scalar()
     connection.commit()
+    if restoring and not context.config.attributes.get("restoring"):
+        raise RuntimeError("a restore of this database is not finished: wait for it, or run feedmill backup restore")
     context.configure(connection=connection, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()

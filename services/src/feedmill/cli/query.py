@@ -24,7 +24,7 @@ from feedmill.local.embedded.binaries import postgres_bin
 from feedmill.local.embedded.errors import DataDirInUse
 from feedmill.local.embedded.files import DirLock, listens, password, remembered_port
 from feedmill.shared.config import check_database_url, read_setting
-from feedmill.shared.libpq_variables import libpq
+from feedmill.shared.libpq import libpq
 
 
 class QueryError(RuntimeError):

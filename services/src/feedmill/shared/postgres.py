@@ -17,6 +17,9 @@ HEAD = "0003"
 DUMP_LOCK = 0x6665_6564_6475_6D70
 """Advisory lock: a dump holds it shared, retiring partitions takes it exclusively or waits for its next run."""
 
+RESTORING = "feedmill_restoring"
+"""A table that is there while a restore is under way, or was cut off: until it is gone the database is nobody's."""
+
 SETTINGS = {
     "jit": "off",
     "timezone": "UTC",
@@ -177,8 +180,26 @@ class SchemaBehind(RuntimeError):
         )
 
 
+class RestoreUnfinished(SchemaBehind):
+    """A restore of the database is under way, or was cut off."""
+
+    def __init__(self) -> None:
+        RuntimeError.__init__(
+            self,
+            "a restore of this database is not finished: wait for it, or, if it was cut off, run feedmill backup "
+            "restore again, which begins anew",
+        )
+
+
+async def is_restoring(connection: asyncpg.Connection) -> bool:
+    """Whether a restore is under way, or was cut off."""
+    return await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", RESTORING) is True
+
+
 async def require_schema(connection: asyncpg.Connection) -> str:
-    """The schema's revision; raises SchemaBehind when it is older than :data:`HEAD`."""
+    """The schema's revision; raises SchemaBehind when it is older than :data:`HEAD`, RestoreUnfinished."""
+    if await is_restoring(connection):
+        raise RestoreUnfinished
     found = await revision(connection)
     if found < HEAD:
         raise SchemaBehind(found)

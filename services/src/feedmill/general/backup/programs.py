@@ -15,7 +15,7 @@ from feedmill.general.backup.tunnel import tunnel, wanted
 from feedmill.local.embedded.binaries import major_version, postgres_bin, version_text
 from feedmill.local.embedded.errors import EmbeddedError
 from feedmill.local.embedded.launch import launch_command
-from feedmill.shared.libpq_variables import libpq
+from feedmill.shared.libpq import libpq
 
 _OPTIONS = "-c timezone=UTC -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
 _KEPT_LINES = 20
