@@ -44,6 +44,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     feedmill_version: str
     server_version: str
     """Of PostgreSQL, such as `18.6`."""
+    schema_name: str = "public"
+    """The schema of the database that holds the tables. Logical backups only."""
     row_counts: dict[str, int] = {}
     """Rows by table, of the same snapshot as the content. Empty for a base backup."""
     checksums: dict[str, str] = {}
