@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Protocol
 
+PIECE = 1 << 20
 MAX_SMALL_BYTES = 16 << 20
 """Most that :func:`get_bytes` reads: manifests have a few kilobytes."""
 
@@ -77,11 +78,8 @@ class ObjectStore(Protocol):
         or what there was. A part that fails is sent again alone. Raises StoreFull, and whatever ``source`` raises.
         """
 
-    def get(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """The object's bytes from ``start`` on, in pieces of at most 1 MiB; after a cut it goes on where it was.
-
-        Raises ObjectMissing.
-        """
+    def get(self, name: str) -> AsyncGenerator[bytes, None]:
+        """The object's bytes in pieces of at most PIECE; after a cut it goes on where it was. Raises ObjectMissing."""
 
     async def list(self, prefix: str) -> tuple[Found, ...]:
         """All whole objects whose names begin with ``prefix``, by name."""

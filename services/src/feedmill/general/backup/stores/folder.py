@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from feedmill.general.backup.stores.base import (
+    PIECE,
     Found,
     ObjectMissing,
     Stored,
@@ -27,7 +28,6 @@ from feedmill.general.backup.stores.base import (
 )
 from feedmill.general.backup.stores.calls import Calls
 
-PIECE = 1 << 20
 _SYNC_EVERY = 64 << 20
 """Bytes after which written data goes to the disk, so that the end of a large object does not wait for all of it."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -65,22 +65,20 @@ class FolderStore:
         finally:
             await self._calls.once(writing.abandon)
 
-    async def get(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def get(self, name: str) -> AsyncGenerator[bytes, None]:
         """See ObjectStore."""
-        file = await self._calls.once(self._open, self._path(name), start)
+        file = await self._calls.once(self._open, self._path(name))
         try:
             while piece := await self._calls.once(file.read, PIECE):
                 yield piece
         finally:
             await self._calls.once(file.close)
 
-    def _open(self, path: Path, start: int) -> BinaryIO:
+    def _open(self, path: Path) -> BinaryIO:
         try:
-            file = path.open("rb")
+            return path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ObjectMissing(f"{self.where}: there is no object {path.relative_to(self.root)}") from None
-        file.seek(start)
-        return file
 
     async def list(self, prefix: str) -> tuple[Found, ...]:
         """See ObjectStore."""
