@@ -25,7 +25,6 @@ from feedmill.local.embedded.files import DirLock, private_folder
 from feedmill.local.errors import ManagerError
 from feedmill.local.logs import Echo
 from feedmill.local.migration import migrate
-from feedmill.local.probe import Prober
 from feedmill.local.process import ProcessSpec, ServiceProcess, State
 from feedmill.local.servers import LocalServers
 from feedmill.local.status import ManagerStatus, ServerStatus, ServiceStatus, total
@@ -33,6 +32,7 @@ from feedmill.local.usage import CpuMeter, rss_bytes
 from feedmill.plan import Workload, show_key
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.keys import ShardRef
+from feedmill.shared.probe import Prober
 from feedmill.shared.redis.pool import RedisPool
 from feedmill.shared.redis.url import RedisUrl
 
