@@ -85,8 +85,10 @@ format: venv-dev ## Let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: venv-dev ## Regenerate the reference and the CRDs from the models
+docs: venv-dev ## Regenerate the reference and the CRDs from the models, the page of metrics, the dashboards
 	$(RUN) docs
+	$(BIN)/python -m tools.metrics
+	$(BIN)/python -m tools.dashboards
 
 images: venv-dev ## Both images without Docker, into build/images (ARGS=--next: a second tag of the services)
 	tools/images $(ARGS)
