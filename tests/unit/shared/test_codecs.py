@@ -121,7 +121,7 @@ def test_junk_is_an_error_of_two_kinds_only(junk: bytes) -> None:
 def test_fields_added_at_the_end_by_a_newer_writer_of_the_same_version_are_passed_over() -> None:
     """array_like structs may grow at the end: an older reader must not fail on it (services N-1 and N run together)."""
     row = ["BTC-USDT", 1, "1.0", "2.0", 1, 10, 11, 0, 0, 0, "", "something new"]
-    encoded = msgspec.msgpack.encode([events.VERSION, [row], [], [], [], [], [], [], "new list"])
+    encoded = msgspec.msgpack.encode([events.VERSION, [row], [], [], [], [], [], [], [], "new list"])
     trade = events.decode_events(encoded).trades[0]
     assert (trade.symbol, trade.price, trade.receive_ns) == ("BTC-USDT", "1.0", 11)
     # ... and an older writer may leave out what has a default.
@@ -190,11 +190,11 @@ def test_damaged_records_are_read_or_an_error_of_two_kinds(what: str, data: st.D
 @pytest.mark.parametrize(
     ("decode", "payload"),
     [
-        (frames.decode_batch, b"\x95\x01\xa1s\x01\x90" + DEEP),
+        (frames.decode_batch, b"\x96\x01\xa1s\x01\x90\xa0" + DEEP),
         (control.decode_control, b"\x82\xa4type\xa5alive\xa1x" + DEEP),
-        (control.decode_answer, b"\x98\xa1c\xa1k\xa1s\xa1n\xcc\xc8\x01\xc4\x00" + DEEP),
+        (control.decode_answer, b"\x99\xa1c\xa1k\xa1s\xa1n\xcc\xc8\x01\xc4\x00\xa0" + DEEP),
         (control.decode_command, b"\x81\xa1x" + DEEP),
-        (events.decode_events, b"\x99\x01" + b"\x90" * 7 + DEEP),
+        (events.decode_events, b"\x9a\x01" + b"\x90" * 8 + DEEP),
         (events.decode_deltas, b"\x93\x01\x90" + DEEP),
     ],
 )

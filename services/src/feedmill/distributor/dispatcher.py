@@ -20,10 +20,12 @@ from feedmill.distributor.output import Taken
 from feedmill.distributor.replies import Answer, Waker
 from feedmill.distributor.scripts import COMMIT
 from feedmill.distributor.settings import DistributorSettings
+from feedmill.distributor.spans import CommitSpans
 from feedmill.exchanges.base import Venue
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.wire import Wire
+from feedmill.shared.tracing import TRACES
 
 BLOCK_MS = 100
 """How long a read waits for entries; also how often time is looked at while nothing comes."""
@@ -66,6 +68,8 @@ class Dispatcher:
         self._waker = Waker()
         self._reading: Answer | None = None
         self._in_flight: tuple[Answer, Taken, str] | None = None
+        self._spans: CommitSpans | None = None
+        """Of the commit under way, where something in it is traced."""
         self._failure: Exception | None = None
         """Of a commit, or of the watch: ends the session."""
         self._entry_bytes = float(READ_BYTES)  # Not known yet: one entry first.
@@ -89,6 +93,11 @@ class Dispatcher:
         finally:
             stopper.cancel()
             watch.cancel()
+            if self._in_flight is not None:
+                self._figures.failed_commit = {"commit": self._in_flight[1].en, "position": self._in_flight[1].pos}
+            if self._spans is not None:
+                self._figures.failed_commit["trace_ids"] = self._spans.trace_ids
+                self._spans.failed(str(self._failure or "ended"))
             self._figures.report()
 
     async def _wake_on(self, ended: asyncio.Event) -> None:
@@ -197,7 +206,9 @@ class Dispatcher:
 
     async def _commit(self, engine: Engine) -> None:
         """Send what was gathered, once the commit before it is known to have been made."""
+        mapped_ns = now_ns() if TRACES.on else 0
         await self._settled()
+        spans = self._open_spans(engine, mapped_ns) if mapped_ns else None
         taken = engine.take()
         self._trimmed = self._gate.stored
         before, new = self._id, secrets.token_hex(8)
@@ -206,13 +217,24 @@ class Dispatcher:
         fields = [item for pair in taken.fields.items() for item in pair]
         images = [item for pair in taken.images.items() for item in pair]
         answer = Answer(self._answered)
-        self._in_flight = (answer, taken, new)
+        self._in_flight, self._spans = (answer, taken, new), spans
+        if spans is not None:
+            spans.sent(taken.en, new)
         self._writer.post(
             answer, "EVALSHA", COMMIT.digest, len(self._keys), *self._keys,
             before, new, taken.pos, taken.floor,
             taken.en or "", new, taken.eid_before, taken.events, taken.deltas,
             len(fields), *fields, len(taken.deleted), *taken.deleted, len(images), *images, *taken.commands,
         )  # fmt: skip
+
+    def _open_spans(self, engine: Engine, mapped_ns: int) -> CommitSpans | None:
+        """Of what is traced in the commit at hand; from here on it goes on with them."""
+        out = engine.out
+        if not (out.traces or out.commands) or not TRACES.on:
+            return None
+        spans = CommitSpans(str(self.settings.shard), out.traces, out.commands, mapped_ns)
+        out.events.traces = spans.refs
+        return spans
 
     def _answered(self, answer: Answer) -> None:
         """The commit under way was made or refused."""
@@ -226,6 +248,10 @@ class Dispatcher:
             self._in_flight = None
             self._id = new
             self._figures.committed(taken, monotonic() - answer.sent)
+            if self._spans is not None:
+                for seconds, span in self._spans.committed():
+                    metrics.receive_to_commit.observe(seconds, span.exemplar)
+                self._spans = None
             for gap in taken.given_up:
                 self._log.warning(
                     "gap.not_offered", gap=gap.gap, trades=gap.trades, effect="the gap stays open",

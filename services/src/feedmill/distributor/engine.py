@@ -23,6 +23,7 @@ from feedmill.distributor.output import Output, Taken
 from feedmill.distributor.quotes import Quotes
 from feedmill.distributor.settings import DistributorSettings
 from feedmill.distributor.sources import REMOVED, Sources, TopicKey, key_of, source_of
+from feedmill.distributor.traced import Mark, Origin, of_feed
 from feedmill.distributor.trades import TradeTrack
 from feedmill.distributor.unseen import NUMBERED, Unseen
 from feedmill.exchanges.base import Arbitration, BookUpdate, ChannelName, MapError, Mapper
@@ -145,6 +146,7 @@ class Engine:
         if not self.sources.batch(batch.session, batch.n, at_ns, monotonic):
             self.out.duplicates += sum(len(run.frames) for run in batch.runs)
             return
+        before = Mark.of(self.out.events) if batch.trace else None
         index = 0
         latest = 0
         for run in batch.runs:
@@ -163,6 +165,12 @@ class Engine:
                 latest = run.times[-1]
         if latest and (self._pending or self._quotes.unsettled):
             self._expire(latest - self.settings.grace_ns)
+        if before is not None:
+            self._traced(batch.trace, batch, "", before)
+
+    def _traced(self, parent: str, batch: RawBatch, command: str, before: Mark) -> None:
+        origin = Origin(parent, self.pos, batch.session, batch.n, self._now_ns, command)
+        self.out.trace(of_feed(origin, self.out.events, before))
 
     def _frames(self, batch: RawBatch, run: Run, base: int) -> None:
         out = self.out
@@ -235,7 +243,10 @@ class Engine:
             answer: RestAnswer | None = None
             try:
                 answer = decode_answer(payload)
+                before = Mark.of(self.out.events)
                 self._answer(answer, at_ns)
+                if answer.trace:
+                    self._traced(answer.trace, batch, answer.command, before)
             except MapError as error:
                 self._letter(batch.session, batch.n, index, run.conn, at_ns, error.reason, error.detail, payload)
             except (msgspec.DecodeError, ValueError) as error:
@@ -602,6 +613,8 @@ class Engine:
         self._committed_pos = self.pos
         out.events, out.deltas, out.commands, out.given_up = EventBlock(), DeltaBlock(), [], []
         out.backfilled = out.duplicates = out.frames = out.oldest_ns = 0
+        if out.traces:
+            out.traces = []
         return taken
 
 

@@ -64,6 +64,8 @@ class Figures:
     lag_seconds: float | None = None
     held_back: str = ""
     error: str = ""
+    failed_commit: dict[str, Any] = field(default_factory=dict)
+    """For the log: the commit that was under way when the session ended."""
     books: dict[str, int] = field(default_factory=dict)
     sessions: list[str] = field(default_factory=list)
     connections: int = 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 
+from feedmill.distributor.traced import Traced
 from feedmill.shared.control import Command
 from feedmill.shared.events import DeltaBlock, EventBlock, Gap
+from feedmill.shared.traceparent import MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ class Output:
     frames: int = 0
     oldest_ns: int = 0
     """Receive time of the first frame, ns; 0 = none."""
+    traces: list[Traced] = field(default_factory=list)
+    """Of the batches and answers that are traced, ``traceparent.MOST`` at most."""
+
+    def trace(self, found: Traced) -> None:
+        if len(self.traces) < MOST:
+            self.traces.append(found)
 
     def gap(self, gap: Gap) -> None:
         self.events.gaps.append(gap)

@@ -104,7 +104,8 @@ class Distributor:
                 figures.reloads += 1
                 metrics.reloads.labels(why).inc()
                 if why != "breaker":
-                    self._log.warning("session.ended", why=why, error=figures.error, retry_in=round(wait, 3))
+                    lost, figures.failed_commit = figures.failed_commit, {}
+                    self._log.warning("session.ended", why=why, error=figures.error, retry_in=round(wait, 3), **lost)
                 await sleep_or(ended, wait)
         finally:
             figures.standby = True

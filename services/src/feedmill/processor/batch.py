@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from feedmill.processor.chain import Loss
 from feedmill.processor.losses import Notes
 from feedmill.processor.rows import CommitKey, Deferred, Letter, Rows
+from feedmill.processor.spans import Traced
 from feedmill.shared.events import EventBlock, Flag, decode_events
 
 
@@ -54,6 +55,7 @@ class Batch:
     notes: Notes | None = None
     """What tells the extent of losses; None while there is none to be told."""
     samples: list[Sample] = field(default_factory=list)
+    traces: list[Traced] = field(default_factory=list)
     size: int = 0
     """Bytes."""
     count: int = 0

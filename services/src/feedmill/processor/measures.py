@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 
 from feedmill.processor.batch import Batch
+from feedmill.processor.spans import Took
 from feedmill.processor.store import Outcome
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.latency import Latencies
@@ -235,6 +237,14 @@ class Meter:
             if first.exchange_ns:
                 self._exchange_histogram.observe(max(0.0, (now - first.exchange_ns) / 1e9))
             self._receive_histogram.observe(max(0.0, (now - first.receive_ns) / 1e9))
+
+    def followed(self, took: Sequence[Took]) -> None:
+        """Traced batches that were stored: the histograms name their traces."""
+        for each in took:
+            if each.exchange is not None:
+                self._exchange_histogram.observe(max(0.0, each.exchange), each.span.exemplar)
+            if each.receive is not None:
+                self._receive_histogram.observe(max(0.0, each.receive), each.span.exemplar)
 
     def close(self) -> None:
         """The shard is no longer this process's to report on."""

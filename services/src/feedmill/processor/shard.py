@@ -19,6 +19,7 @@ from feedmill.processor.hints import Hints
 from feedmill.processor.measures import Figures, Meter
 from feedmill.processor.settings import ProcessorSettings, ShardSettings
 from feedmill.processor.source import CHECK_EVERY, Source
+from feedmill.processor.spans import StoreSpans
 from feedmill.processor.store import Moved, Outcome, Position, Store
 from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
@@ -28,6 +29,7 @@ from feedmill.shared.lease import sleep_or
 from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
+from feedmill.shared.tracing import TRACES
 
 PLENTY = 1000
 """Events of one read after which the next one follows at once."""
@@ -85,6 +87,8 @@ class ShardWorker:
         self._figures = figures
         self.forked = False
         """Whether the stream ever did not go on from what was stored."""
+        self.failed_batch: dict[str, Any] = {}
+        """For the log: the batch of the session that failed, where one was under way."""
         self._store: Store | None = None
         self._wire: Wire | None = None
         self._over: asyncio.Event | None = None
@@ -120,19 +124,28 @@ class ShardWorker:
                     wait = backoff.next()
                     figures.error = str(error)
                     self._log.warning(
-                        "shard.interrupted", server=error.server, error=str(error), retry_in=round(wait, 3)
+                        "shard.interrupted",
+                        server=error.server,
+                        error=str(error),
+                        retry_in=round(wait, 3),
+                        **self._lost(),
                     )
                 except Moved:
                     measures.moved.inc()
                     if figures.commits > commits:
                         backoff.reset()
                     wait = backoff.next()
-                    self._log.warning("shard.position_moved", action="reload the position")
+                    self._log.warning("shard.position_moved", action="reload the position", **self._lost())
                 await sleep_or(stop, wait)
         finally:
             figures.give_up()
             if self._hints is not None:
                 self._hints.drop(self.shard.ref)
+
+    def _lost(self) -> dict[str, Any]:
+        """The batch that was under way; told once."""
+        named, self.failed_batch = self.failed_batch, {}
+        return named
 
     async def reconfigure(self, settings: ProcessorSettings, shard: ShardSettings) -> None:
         """Work by other settings: what was read is committed, then a new session begins.
@@ -332,9 +345,18 @@ class _Session:
             self._taken.set()
             self._show_lag()
             started = monotonic()
-            outcome = await worker._guarded("postgres", worker._database, partial(_attempt, store, batch))
-            if outcome is None:
-                raise Moved(str(worker.shard.ref))
+            spans = StoreSpans(str(worker.shard.ref), batch.traces) if batch.traces and TRACES.on else None
+            try:
+                outcome = await worker._guarded("postgres", worker._database, partial(_attempt, store, batch))
+                if outcome is None:
+                    raise Moved(str(worker.shard.ref))
+            except BaseException as error:
+                if spans is not None:
+                    spans.failed(str(error) or type(error).__name__)
+                worker.failed_batch = _named(batch, spans)
+                raise
+            if spans is not None:
+                worker.meter.followed(spans.stored(len(batch.entries), outcome.stored.inserted))
             self._under_way = None
             if (loss := batch.loss) is not None and loss.certain:
                 worker._log.warning("commits.lost", first=loss.first, last=loss.last if loss.last >= 0 else "unknown")
@@ -346,6 +368,15 @@ class _Session:
                 worker._finisher.touch(worker.shard, touched)
             if not self._reading:
                 self._filled.set()
+
+
+def _named(batch: Batch, spans: StoreSpans | None) -> dict[str, Any]:
+    """What a line of the log says of a batch that could not be stored: by which commits and traces to look for it."""
+    first = batch.entries[0].n if batch.entries else batch.n
+    named: dict[str, Any] = {"commits": [first, batch.n]}
+    if spans is not None:
+        named["trace_ids"] = spans.trace_ids
+    return named
 
 
 def _touched(shard: ShardSettings, batch: Batch, outcome: Outcome) -> list[tuple[int, int]]:

@@ -14,11 +14,13 @@ from feedmill.processor.batch import Batch, Entry
 from feedmill.processor.chain import Break, Chain, Link
 from feedmill.processor.losses import Watch
 from feedmill.processor.rows import STRANGER, Letter, Windows, event_session
+from feedmill.processor.spans import Traced
 from feedmill.shared.clock import now_ns
 from feedmill.shared.events import EventBlock, decode_events
 from feedmill.shared.keys import ShardRef
 from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.wire import Wire, WireError
+from feedmill.shared.tracing import TRACES
 
 CHECK_EVERY = 5.0
 """Seconds between two looks at the stream's end."""
@@ -168,6 +170,10 @@ class Source:
             count = batch.rows.add_block(entry.key, block, ids, windows, batch.deferred)
             batch.count += count
             batch.add_samples(block)
+            if block.traces and TRACES.on:
+                batch.traces += [
+                    Traced(ref, link.n, link.commit_id, stream_id, count, received_ns) for ref in block.traces
+                ]
             if self.watch.on or self.watch.late:
                 batch.notes = self.watch.note(block, batch.notes)
             batch.stand(link.n, link.commit_id, stream_id)

@@ -146,6 +146,8 @@ class Appender:
         self._settled.clear()
         self._in_flight = kept
         self._sent_at = monotonic()
+        if kept.trace is not None:
+            kept.trace.sent()
         self._reply = _Reply(self._answered)
         try:
             wire.post(self._reply, how, script, 2, *self._keys, self._lane.id, kept.n, kept.payload)
@@ -165,7 +167,7 @@ class Appender:
             self._fail(error)
             return
         self._sample += 1
-        if not self._sample & 15:
+        if not self._sample & 15 and kept.trace is None:
             metrics.append_seconds.observe(monotonic() - self._sent_at)
         try:
             code, last = answer
@@ -173,6 +175,10 @@ class Appender:
             self._fail(WireClosed("the append script's answer has not the form [code, last]"))
             return
         lane = self._lane
+        if kept.trace is not None and code >= 0:
+            metrics.append_seconds.observe(monotonic() - self._sent_at, kept.trace.exemplar)
+            kept.trace.appended()
+            kept.trace = None
         if code > 0:
             lane.backlog.acknowledge(kept.n)
             self.appended += 1

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
+from feedmill.receiver.traces import BatchTrace
 from feedmill.shared import control
 
 MUCH = 8 * 1024 * 1024
@@ -27,6 +28,8 @@ class Kept:
     controls: list[control.Control]
     at_ns: int = 0
     """Receive time of the last record."""
+    trace: BatchTrace | None = None
+    """Where it is traced, until Redis has it."""
 
 
 class OnDisk(Protocol):

@@ -27,6 +27,7 @@ from feedmill.shared.backoff import Backoff
 from feedmill.shared.budget import Budget, TokenBucket
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.fleet import Fleet
+from feedmill.shared.tracing import TRACES, Span
 
 QUEUE = 1000
 WORKERS = 4
@@ -56,6 +57,8 @@ class Job:
     """Monotonic time."""
     taken: asyncio.Future[bytes] | None = None
     """Who waits for the body here; None = it goes into the stream."""
+    trace: str = ""
+    """``traceparent`` of the command, where it is traced."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -105,14 +108,14 @@ class RestDesk:
     def blocked_for(self) -> float:
         return max(bucket.blocked_for for bucket in self._buckets.values())
 
-    def snapshot(self, symbol: str, native: str, command: str) -> None:
-        self.ask(self._rest.book_snapshot(symbol, native), command)
+    def snapshot(self, symbol: str, native: str, command: str, *, trace: str = "") -> None:
+        self.ask(self._rest.book_snapshot(symbol, native), command, trace=trace)
 
     def trades(self, command: control.Command) -> None:
         wanted = TradeRange(command.from_id, command.to_id, command.from_ns, command.to_ns)
         request = self._rest.trades(command.symbol, command.native, wanted)
         if request is not None:
-            self.ask(request, command.id)
+            self.ask(request, command.id, trace=command.trace)
             return
         reason = "the venue offers no trades by number"
         self._producer.record(control.RestFailed(command.id, command.symbol, reason, NOT_OFFERED))
@@ -127,11 +130,14 @@ class RestDesk:
         self.ask(request, "", taken)
         return await taken
 
-    def ask(self, request: RestRequest, command: str, taken: asyncio.Future[bytes] | None = None) -> None:
-        job = Job(request, command, taken=taken)
+    def ask(
+        self, request: RestRequest, command: str, taken: asyncio.Future[bytes] | None = None, *, trace: str = ""
+    ) -> None:
+        job = Job(request, command, taken=taken, trace=trace)
         held = self._pending.get(job.key)
         if held is not None:
             held.command = command or held.command
+            held.trace = trace or held.trace
             held.asked = job.asked
             held.taken = taken or held.taken
             return
@@ -179,11 +185,15 @@ class RestDesk:
             except TimeoutError:
                 reason = reason or "no budget in time"
                 break
-            final, reason, status = await self._once(session, job, bucket)
+            span = _span(job) if job.trace and TRACES.on else None
+            final, reason, status = await self._once(session, job, bucket, span.traceparent if span is not None else "")
+            if span is not None:
+                span.set({"http.response.status_code": status})
+                span.end(now_ns(), reason)
             if final:
                 if reason and (parts := self._rest.halves(job.request)):
                     for part in parts:
-                        self.ask(part, job.command)
+                        self.ask(part, job.command, trace=job.trace)
                     return
                 break
             await asyncio.sleep(backoff.next())
@@ -196,7 +206,9 @@ class RestDesk:
         while budget.used > ROOM_SHARE * budget.limit:  # noqa: ASYNC110 - nobody tells of it, and it is rare
             await asyncio.sleep(ROOM_LOOK)
 
-    async def _once(self, session: aiohttp.ClientSession, job: Job, bucket: Budget) -> tuple[bool, str, int]:
+    async def _once(
+        self, session: aiohttp.ClientSession, job: Job, bucket: Budget, trace: str = ""
+    ) -> tuple[bool, str, int]:
         """(final?, why not, HTTP status or 0): ``(True, "", 200)`` is an answer in the stream."""
         request = job.request
         sent, began = now_ns(), monotonic()
@@ -224,9 +236,10 @@ class RestDesk:
                 if not job.taken.done():
                     job.taken.set_result(body)
                 return True, "", status
-            self._producer.answer(
-                control.RestAnswer(job.command, request.kind, request.symbol, request.native, status, sent, body), at
+            found = control.RestAnswer(
+                job.command, request.kind, request.symbol, request.native, status, sent, body, trace
             )
+            self._producer.answer(found, at)
             return True, "", status
         reason = f"HTTP {status} from {host_of(request.url)}: {body[:120].decode('utf-8', 'replace')}"
         self.problem = reason
@@ -252,6 +265,19 @@ class RestDesk:
                 job.taken.set_exception(RestUnanswered(reason[:200]))
             return
         self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200], status))
+
+
+def _span(job: Job) -> Span:
+    """Of one try at a command's request. How long it stood in the line and waited for budget is an attribute."""
+    request = job.request
+    attributes = {
+        "server.address": host_of(request.url),
+        "feedmill.command": job.command,
+        "feedmill.kind": request.kind,
+        "feedmill.symbol": request.symbol,
+        "feedmill.waited_seconds": round(monotonic() - job.asked, 6),
+    }
+    return TRACES.begin("ask venue", now_ns(), "client", attributes, job.trace)
 
 
 def other_budget(name: str, fleet: Fleet | None) -> Budget:

@@ -64,6 +64,7 @@ class Receiver:
             self.budget,
             max_frames=settings.max_batch_frames,
             max_bytes=settings.max_batch_bytes,
+            shard=str(settings.shard),
             log=log,
         )
         self.appender = Appender(
@@ -233,7 +234,7 @@ class Receiver:
     def handle(self, command: Command) -> None:
         """Carry out what a distributor asked for."""
         if command.kind == "book_snapshot":
-            self.desk.snapshot(command.symbol, command.native, command.id)
+            self.desk.snapshot(command.symbol, command.native, command.id, trace=command.trace)
         elif command.kind == "trades":
             self.desk.trades(command)
         elif command.kind == "instruments":

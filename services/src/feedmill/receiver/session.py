@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from feedmill import __version__
-from feedmill.receiver import metrics
+from feedmill.receiver import metrics, traces
 from feedmill.receiver.backlog import Backlog, Kept
 from feedmill.receiver.names import new_session_id
 from feedmill.receiver.packer import Packer
@@ -18,6 +18,7 @@ from feedmill.shared import control
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.frames import VERSION, RawBatch, decode_batch, encode_batch
+from feedmill.shared.tracing import TRACES
 
 STEP = 1024
 """Frames added to the open batch before its bounds are looked at."""
@@ -41,10 +42,13 @@ class Producer:
         *,
         max_frames: int = 4096,
         max_bytes: int = 256 * 1024,
+        shard: str = "",
         log: Any = None,
         wall: Callable[[], int] = now_ns,
     ) -> None:
+        """``shard``: what traces call it."""
         self.replica = replica
+        self.shard = shard
         self.budget = budget
         self.packer = Packer()
         self.backlog = Backlog()
@@ -175,8 +179,9 @@ class Producer:
         if contents is None:
             return False
         n = self.backlog.last + 1
-        payload = encode_batch(RawBatch(VERSION, self.id, n, contents.runs))
-        self.backlog.add(Kept(n, payload, contents.frames, contents.controls, contents.runs[-1].times[-1]))
+        trace = traces.begin(self.shard, self.id, n, contents) if TRACES.on else None
+        payload = encode_batch(RawBatch(VERSION, self.id, n, contents.runs, trace.parent if trace is not None else ""))
+        self.backlog.add(Kept(n, payload, contents.frames, contents.controls, contents.runs[-1].times[-1], trace))
         self.budget.add(len(payload))
         self.budget.release(contents.size)
         self.last_sealed = monotonic()
@@ -228,6 +233,9 @@ class Producer:
             self.budget.release(len(kept.payload))
             for record in kept.controls:
                 self.view.apply(record)
+            if kept.trace is not None:
+                kept.trace.spilled()
+                kept.trace = None
 
     def spill_to(self, make_disk: Callable[[str], Disk]) -> None:
         """From now on batches may leave memory for a disk. ``make_disk``: the one of a session."""
@@ -260,7 +268,7 @@ class Producer:
             payload = encode_batch(batch)
             self.budget.add(len(payload))
             self.budget.release(len(kept.payload))
-            self.backlog.add(Kept(batch.n, payload, kept.frames, kept.controls, kept.at_ns))
+            self.backlog.add(Kept(batch.n, payload, kept.frames, kept.controls, kept.at_ns, kept.trace))
         metrics.sessions_lost.inc()
         if self._log is not None:
             self._log.error("session.lost", lost=old, session=self.id, resent_batches=len(held))

@@ -13,6 +13,7 @@ import msgspec
 
 from feedmill.shared.decoding import decode
 from feedmill.shared.events import DeadLetter
+from feedmill.shared.traceparent import TraceRef
 
 VERSION = 1
 
@@ -175,6 +176,8 @@ class AccountBlock(msgspec.Struct, array_like=True):
     gaps: list[AccountGap] = msgspec.field(default_factory=list)
     reconciled: list[Reconciled] = msgspec.field(default_factory=list)
     dead_letters: list[DeadLetter] = msgspec.field(default_factory=list)
+    traces: list[TraceRef] = msgspec.field(default_factory=list)
+    """As of ``events.EventBlock``."""
 
     def __len__(self) -> int:
         return (
@@ -194,7 +197,7 @@ _decoder = msgspec.msgpack.Decoder(AccountBlock)
 
 
 def encode_account(block: AccountBlock) -> bytes:
-    return _encoder.encode(block)
+    return _encoder.encode(block if block.traces else msgspec.structs.astuple(block)[:-1])
 
 
 def decode_account(data: bytes) -> AccountBlock:

@@ -146,6 +146,8 @@ class RestAnswer(msgspec.Struct, array_like=True):
     status: int
     sent_ns: int
     body: bytes
+    trace: str = ""
+    """``traceparent`` of the request, where it is traced."""
 
 
 class Command(msgspec.Struct):
@@ -166,6 +168,8 @@ class Command(msgspec.Struct):
     to_ns: int = 0
     living: list[str] | None = None
     """Issued once more, under the same id: sessions known to live. What any other one claimed, nobody works on."""
+    trace: str = ""
+    """``traceparent`` of what asks, where it is traced."""
 
 
 _encoder = msgspec.msgpack.Encoder()

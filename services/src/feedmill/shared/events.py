@@ -12,6 +12,7 @@ from enum import IntEnum, IntFlag
 import msgspec
 
 from feedmill.shared.decoding import decode
+from feedmill.shared.traceparent import TraceRef
 
 VERSION = 1
 
@@ -196,6 +197,8 @@ class EventBlock(msgspec.Struct, array_like=True):
     gaps: list[Gap] = msgspec.field(default_factory=list)
     dead_letters: list[DeadLetter] = msgspec.field(default_factory=list)
     instruments: list[Instrument] = msgspec.field(default_factory=list)
+    traces: list[TraceRef] = msgspec.field(default_factory=list)
+    """What the block is followed by. One without traces is written without this field, and readers pass over it."""
 
     def __len__(self) -> int:
         return (
@@ -222,6 +225,8 @@ _deltas = msgspec.msgpack.Decoder(DeltaBlock)
 
 
 def encode(block: EventBlock | DeltaBlock) -> bytes:
+    if type(block) is EventBlock and not block.traces:
+        return _encoder.encode(msgspec.structs.astuple(block)[:-1])
     return _encoder.encode(block)
 
 

@@ -45,6 +45,8 @@ class RawBatch(msgspec.Struct, array_like=True, gc=False):
     session: str
     n: int
     runs: list[Run]
+    trace: str = ""
+    """``traceparent`` of one that is traced. Others are written without this field, and readers pass over it."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -52,7 +54,7 @@ _decoder = msgspec.msgpack.Decoder(RawBatch)
 
 
 def encode_batch(batch: RawBatch) -> bytes:
-    return _encoder.encode(batch)
+    return _encoder.encode(batch if batch.trace else (batch.version, batch.session, batch.n, batch.runs))
 
 
 def decode_batch(data: bytes) -> RawBatch:

@@ -1,7 +1,7 @@
 """Health of one process: liveness, readiness, detail and metrics over a small aiohttp server.
 
 ``/healthz`` answers as long as the event loop turns (it never asks Redis or PostgreSQL); ``/readyz`` is 200 when every
-registered condition holds; ``/health`` gives the detail; ``/metrics`` the Prometheus text.
+registered condition holds; ``/health`` gives the detail; ``/metrics`` the Prometheus text, or OpenMetrics.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 
 from feedmill.shared.log import get_logger
 
@@ -98,5 +99,7 @@ class HealthServer:
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self.health.document()), content_type="application/json")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        # OpenMetrics, which has the exemplars, where it is asked for (Prometheus does).
+        render, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=render(REGISTRY), headers={"Content-Type": content_type})

@@ -29,6 +29,8 @@ from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.metrics import Gauge
 from feedmill.shared.redis import wire
 from feedmill.shared.redis.url import RedisUrl
+from feedmill.shared.tracing import Sampling, TracingSettings
+from feedmill.shared.tracing import load as load_tracing
 
 if TYPE_CHECKING:
     from feedmill.shared.service import ServiceContext
@@ -308,9 +310,10 @@ async def _prove_postgres(url: str) -> None:
 class Reloader:
     """Both watches of one process."""
 
-    def __init__(self, origin: Origin, context: ServiceContext) -> None:
+    def __init__(self, origin: Origin, context: ServiceContext, tracing: Sampling | None = None) -> None:
         self._origin = origin
         self._context = context
+        self._tracing = tracing
         self.config = ConfigWatch(origin.paths, origin.read, self._apply, context.log)
         self.secrets = SecretsWatch(
             origin.pipeline,
@@ -328,7 +331,14 @@ class Reloader:
         origin, context = self._origin, self._context
         pipeline = origin.pipeline_of(resources)
         assert context.reconfigure is not None
+        traced = TracingSettings.of(pipeline)
+        if traced is not None:
+            await asyncio.to_thread(load_tracing)
         await context.reconfigure(resources)
+        if self._tracing is not None:
+            sender = await asyncio.to_thread(self._tracing.prepare, traced)
+            if (unused := self._tracing.take_up(traced, sender)) is not None:
+                await asyncio.to_thread(unused.close)
         if origin.level_of is not None:
             log.set_level(origin.level_of(resources))
         self.secrets.pipeline = pipeline

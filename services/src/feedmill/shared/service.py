@@ -29,6 +29,7 @@ from feedmill.shared.redis.url import RedisUrl
 if TYPE_CHECKING:
     from feedmill.resources.collection import Resources
     from feedmill.shared.reload import Origin
+    from feedmill.shared.tracing import Sampling
 
 FAILED, BAD_CONFIG = 1, 2
 """Exit codes; 0 = stopped in order."""
@@ -72,8 +73,11 @@ async def _run(
     grace: float,
     finish_log: Callable[[], None],
     origin: Origin | None,
+    tracing: Sampling | None,
 ) -> int:
     health = Health(service)
+    if tracing is not None:
+        health.detail("tracing", tracing.document)
     context = ServiceContext(service, health, redis_url, DatabaseUrl(database_url), log=log.get_logger())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,7 +97,7 @@ async def _run(
     if origin is not None:
         from feedmill.shared.reload import Reloader
 
-        aside.append(asyncio.create_task(Reloader(origin, context).run(), name="reload"))
+        aside.append(asyncio.create_task(Reloader(origin, context, tracing).run(), name="reload"))
     work = asyncio.ensure_future(main(context))
     stopped = asyncio.create_task(context.stop.wait(), name="stop")
     try:
@@ -142,11 +146,12 @@ def run_service(
     log_level: str = "info",
     grace: float = 20.0,
     origin: Origin | None = None,
+    tracing: Sampling | None = None,
 ) -> int:
     """Run ``main`` to its end and return the process's exit code.
 
     0 = it returned, 1 = it raised, or did not return within ``grace`` seconds of a signal, 2 = the health server cannot
-    listen there. ``origin``: where the settings came from, to follow their changes.
+    listen there. ``origin``: where the settings came from, to follow their changes; ``tracing`` follows them too.
     """
     forbid_dumps()
     finish_log = log.configure(service, level=log_level)
@@ -154,8 +159,10 @@ def run_service(
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
         code = runner.run(
-            _run(service, main, redis_url, database_url, host, port, port_file, grace, finish_log, origin)
+            _run(service, main, redis_url, database_url, host, port, port_file, grace, finish_log, origin, tracing)
         )
+        if tracing is not None:
+            tracing.close()
         # A loop waits for its threads when it closes, and a name server that does not answer holds one for a minute and
         # more. All work is done by now: nothing of that is waited for.
         enough = threading.Timer(CLOSING, _leave, (code, finish_log))

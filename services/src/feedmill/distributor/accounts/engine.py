@@ -17,6 +17,8 @@ from feedmill import __version__
 from feedmill.distributor.accounts import state
 from feedmill.distributor.accounts.listening import Listening
 from feedmill.distributor.accounts.state import Checkpoint
+from feedmill.distributor.accounts.traced import AccountMark, of_account
+from feedmill.distributor.traced import Origin, Traced
 from feedmill.exchanges.account_base import AccountEvent, AccountRequest, AccountVenue, Mend, Rejection
 from feedmill.exchanges.account_rest import Known, Traded
 from feedmill.exchanges.base import MapError
@@ -36,6 +38,7 @@ from feedmill.shared.clock import MS
 from feedmill.shared.control import RestAnswer, decode_answer, decode_control
 from feedmill.shared.events import DeadLetter
 from feedmill.shared.frames import RawBatch, Run, RunKind, decode_batch
+from feedmill.shared.traceparent import MOST, TraceRef
 
 BUDGET = 10_000
 """Weight of the largest request: who carries them out waits for the venue's budget."""
@@ -96,6 +99,8 @@ class Engine:
         self.pos, self.en, self.eid = found.pos, found.en, found.eid
         self.line, self.base, self.live = found.line, found.base, found.live
         self.duplicates = 0
+        self.traces: list[Traced] = []
+        """Of the batches that are traced, since the last commit."""
         self._venue = venue
         self._instruments = instruments
         self._mapper = venue.mapper({traded.native: symbol for symbol, traded in instruments.items()})
@@ -151,10 +156,18 @@ class Engine:
         at_ns = next((run.times[0] for run in batch.runs if run.times), now_ns)
         self._listening.batch(batch, at_ns)
         self._heard = monotonic
+        before = AccountMark.of(self._out)
         index = 0
         for run, results in zip(batch.runs, mapped, strict=True):
             self._take(batch, run, results, index)
             index += len(run.frames)
+        if batch.trace and len(self.traces) < MOST:
+            origin = Origin(batch.trace, stream_id, batch.session, batch.n, now_ns)
+            self.traces.append(of_account(origin, self._out, before))
+
+    def carry(self, traces: list[TraceRef]) -> None:
+        """The next block goes on with these."""
+        self._out.traces = traces
 
     def _mapped(self, run: Run, *, final: bool) -> list[Mapped]:
         """What the frames or answers of a run say; records say nothing of the account."""
@@ -461,4 +474,5 @@ class Engine:
         self._changed = self._base_touched = False
         self._committed = self.pos
         self._out = AccountBlock(account=self.account)
+        self.traces = []
         return Taken(self.pos, number, before, events, fields, deleted, block)

@@ -19,6 +19,7 @@ from feedmill.distributor.accounts import state
 from feedmill.distributor.accounts.engine import Engine, Unlisted
 from feedmill.distributor.checkpoint import BadCheckpoint
 from feedmill.distributor.scripts import COMMIT
+from feedmill.distributor.spans import CommitSpans
 from feedmill.exchanges.account_base import AccountRequest, AccountVenue
 from feedmill.exchanges.account_rest import Traded
 from feedmill.shared.backoff import Backoff
@@ -27,6 +28,7 @@ from feedmill.shared.keys import account_ref
 from feedmill.shared.lease import sleep_or
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
+from feedmill.shared.tracing import TRACES
 
 MAX_STREAMS = 64
 """Streams of one read."""
@@ -279,24 +281,38 @@ class AccountDistributor:
             engine.entry(raw_id, payload, now_ns(), monotonic(), final=True)
 
     async def _commit(self, wire: Wire, account: _Account, engine: Engine) -> None:
-        taken = engine.take()
         ref = account_ref(account.name)
+        spans = CommitSpans(str(ref), engine.traces) if engine.traces and TRACES.on else None
+        if spans is not None:
+            engine.carry(spans.refs)
+        taken = engine.take()
         before, new = account.commit_id, secrets.token_hex(8)
+        if spans is not None:
+            spans.sent(taken.en, new)
         fields = [item for pair in taken.fields.items() for item in pair]
         keys = [ref.checkpoint, ref.raw, ref.events, ref.commands, ref.images, ref.applied]
-        async with asyncio.timeout(ANSWER):
-            answer = await wire.call(
-                "EVALSHA", COMMIT.digest, len(keys), *keys,
-                before, new, taken.pos, taken.pos,
-                taken.en or "", new, taken.eid_before, taken.events, "",
-                len(fields), *fields, len(taken.deleted), *taken.deleted, 0,
-            )  # fmt: skip
+        try:
+            async with asyncio.timeout(ANSWER):
+                answer = await wire.call(
+                    "EVALSHA", COMMIT.digest, len(keys), *keys,
+                    before, new, taken.pos, taken.pos,
+                    taken.en or "", new, taken.eid_before, taken.events, "",
+                    len(fields), *fields, len(taken.deleted), *taken.deleted, 0,
+                )  # fmt: skip
+        except BaseException as error:
+            if spans is not None:
+                spans.failed(type(error).__name__)
+            raise
         if answer[0] != 1:
+            if spans is not None:
+                spans.failed("another one committed")
             self.figures.mismatches += 1
             found = answer[1].decode() or "none"
             self._log.warning("account.mismatch", account=account.name, found=found, action="load the checkpoint")
             account.drop()
             return
+        if spans is not None:
+            spans.committed()
         account.commit_id, account.committed = new, taken.pos
         if taken.en:
             engine.eid = new

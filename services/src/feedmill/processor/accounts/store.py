@@ -18,6 +18,7 @@ from feedmill.processor.accounts.results import Touched
 from feedmill.processor.accounts.rows import Unit, units_of
 from feedmill.processor.chain import Loss
 from feedmill.processor.rows import Letter, Rows, event_session
+from feedmill.processor.spans import Traced
 from feedmill.processor.store import Moved, Position
 from feedmill.processor.writer import Move, Stored
 from feedmill.shared import account_events as events
@@ -57,6 +58,7 @@ class Batch:
     """Entries that could not be read."""
     loss: Loss | None = None
     """Commits that are gone before the first."""
+    traces: list[Traced] = field(default_factory=list)
     n: int = 0
     commit_id: str = ""
     stream_id: str = ""

@@ -20,6 +20,7 @@ from feedmill.processor.accounts.store import AccountStore, Batch, Describe, Unk
 from feedmill.processor.chain import Break, Chain
 from feedmill.processor.rows import STRANGER, Letter, event_session
 from feedmill.processor.source import NotACommit, read_link
+from feedmill.processor.spans import StoreSpans, Traced
 from feedmill.processor.store import Moved
 from feedmill.shared import postgres
 from feedmill.shared.account_events import AccountBlock, decode_account
@@ -31,6 +32,7 @@ from feedmill.shared.lease import sleep_or
 from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.url import RedisUrl
 from feedmill.shared.redis.wire import Wire, WireError, connect
+from feedmill.shared.tracing import TRACES
 
 MAX_STREAMS = 256
 """Streams of one read."""
@@ -267,6 +269,10 @@ class AccountWorker:
                 Letter(event_session(link.commit_id), link.n, 0, 0, received_ns, "undecodable", str(error)[:300],
                        __version__, payload)
             )  # fmt: skip
+        if block.traces and TRACES.on:
+            batch.traces += [
+                Traced(ref, link.n, link.commit_id, entry, len(block), received_ns) for ref in block.traces
+            ]
         batch.add((link.n, link.commit_id), block)
         batch.stand(link.n, link.commit_id, entry)
         return True
@@ -310,6 +316,7 @@ class AccountWorker:
 
     async def _store(self, account: _Account) -> None:
         batch, account.batch = account.batch, Batch()
+        spans = StoreSpans(account.store.shard, batch.traces) if batch.traces and TRACES.on else None
 
         async def store() -> None:
             connection = await self._lend()
@@ -320,7 +327,11 @@ class AccountWorker:
                 account.chain = None
                 self.figures.moved += 1
                 self._log.warning("account.position_moved", account=account.store.account, action="reload the position")
+                if spans is not None:
+                    spans.failed("position moved")
             else:
+                if spans is not None:
+                    spans.stored(len(batch.blocks), {"fills": outcome.fills})
                 self.figures.commits += 1
                 self.figures.fills += outcome.fills
                 self.figures.refused += outcome.refused
@@ -332,6 +343,8 @@ class AccountWorker:
             await self._database.call(store)
         except BaseException as error:
             account.chain = None  # Stored or not: the position knows.
+            if spans is not None:
+                spans.failed(type(error).__name__)
             if isinstance(error, (BreakerOpen, *postgres.RETRYABLE, postgres.SchemaBehind)) or not isinstance(
                 error, Exception
             ):

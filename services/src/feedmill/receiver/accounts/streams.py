@@ -91,7 +91,7 @@ class AccountStreams:
     def open(self, account: str) -> None:
         """Begin its session. Raises ValueError for what is no ``namespace/name``."""
         if account not in self._streams:
-            producer = Producer(self._replica, self._budget, log=self._log)
+            producer = Producer(self._replica, self._budget, shard=str(account_ref(account)), log=self._log)
             producer.set_stuck(True)  # Shed at three quarters of the memory: there is no disk.
             self._streams[account] = _Stream(account, producer, self)
             self.pump(self._streams[account])
@@ -163,6 +163,8 @@ class AccountStreams:
             return
         self._settled.clear()
         stream.in_flight, stream.sent_at = kept, monotonic()
+        if kept.trace is not None:
+            kept.trace.sent()
         try:
             wire.post(stream, "EVALSHA", APPEND.digest, 2, *stream.keys, producer.id, kept.n, kept.payload)
         except WireClosed as error:
@@ -180,6 +182,9 @@ class AccountStreams:
             self.failed(WireClosed("the append script's answer has not the form [code, last]"))
             return
         if code >= 0:
+            if kept.trace is not None:
+                kept.trace.appended()
+                kept.trace = None
             backlog.acknowledge(kept.n if code else int(last))
             self.appended += 1
             self._proven.append((monotonic() + self._hold, stream, producer.id, backlog.acked))
