@@ -49,7 +49,8 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "networkPolicy": {"ingressFrom": [{"namespaceSelector": {}}], "extraEgress": [{"to": [{"podSelector": {}}]}]},
         "metrics": {"service": {"annotations": {"a": "b"}}, "podMonitor": {"enabled": True, "labels": {"a": "b"}},
-                    "prometheusRule": {"enabled": True, "labels": {"a": "b"}}},
+                    "prometheusRule": {"enabled": True, "labels": {"a": "b"}},
+                    "dashboards": {"enabled": True, "namespace": "grafana", "annotations": {"folder": "Feedmill"}}},
     },
 }  # fmt: skip
 WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
@@ -166,6 +167,21 @@ def test_alerts_on_the_operator_choose_its_pods(helm: Helm) -> None:
     assert len(group["rules"]) >= 3
     assert all(chosen in item["expr"] for item in group["rules"])
     assert not of_kind(helm.template(), "PrometheusRule")
+
+
+def test_dashboards_are_shipped_as_they_were_made(helm: Helm) -> None:
+    values = {"fullnameOverride": "fm", "metrics": {"dashboards": {"enabled": True, "annotations": {"folder": "F"}}}}
+    found = {item["metadata"]["name"]: item for item in of_kind(helm.template(values), "ConfigMap")}
+    written = {path.stem: path.read_text() for path in (CHART / "files" / "dashboards").glob("*.json")}
+    assert len(written) == 6
+    assert found.keys() == {f"fm-dashboard-{name}" for name in written}
+    for name, text in written.items():
+        made = found[f"fm-dashboard-{name}"]
+        assert made["data"] == {f"feedmill-{name}.json": text}
+        assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert made["metadata"]["annotations"] == {"folder": "F"}
+        assert len(text) < 262_144, "kubectl apply keeps a copy in an annotation of at most this"
+    assert not of_kind(helm.template(), "ConfigMap")
 
 
 def test_namespaced_has_no_rights_beyond(helm: Helm) -> None:
