@@ -77,7 +77,7 @@ def _quiet(hours: QuietHours | None) -> QuietTimes | None:
 
 
 def read_token(settings: NotifySettings, secrets_dir: Path | None) -> SecretStr:
-    """The bot's token, registered for redaction. Reads a file (in a service: call it in a thread). Raises ConfigError."""
+    """The bot's token, registered for redaction. Reads a file (services: in a thread). Raises ConfigError."""
     reference = settings.token_ref
     where = f"FeedPipeline {settings.pipeline}: spec.notifications.telegram.botTokenSecretRef"
     if secrets_dir is None:

@@ -50,17 +50,11 @@ States = dict[str, State]
 def step(states: Mapping[str, State], look: Look, now: int) -> tuple[States, list[Notice]]:
     """The states after a look at ``now``, and what is to be told, in order."""
     after: States = {key: msgspec.structs.replace(state) for key, state in states.items()}
-    notices: list[Notice] = []
     found = {finding.key: finding for finding in look.findings}
-    for finding in found.values():
-        if (notice := _found(after, finding, now)) is not None:
-            notices.append(notice)
-    for key in [key for key in after if key not in found]:
-        if any(key.startswith(beginning) for beginning in look.blind):
-            continue
-        if (notice := _missed(after, key, now)) is not None:
-            notices.append(notice)
-    return after, notices
+    judged = [key for key in after if key not in found and not key.startswith(look.blind)]
+    told = [_found(after, finding, now) for finding in found.values()]
+    told += [_missed(after, key, now) for key in judged]
+    return after, [notice for notice in told if notice is not None]
 
 
 def _found(after: States, finding: Finding, now: int) -> Notice | None:
