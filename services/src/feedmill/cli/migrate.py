@@ -44,10 +44,11 @@ def migrations_dir() -> Path:
     raise MigrateError(f"no migrations beside {package}: install feedmill from a wheel, or run from its source tree")
 
 
-def _config(database_url: str = "", *, output: io.StringIO | None = None) -> Config:
+def _config(database_url: str = "", *, output: io.StringIO | None = None, restoring: bool = False) -> Config:
     config = Config(stdout=output or io.StringIO(), output_buffer=output)
     config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
     config.attributes["database_url"] = database_url
+    config.attributes["restoring"] = restoring
     return config
 
 
@@ -56,12 +57,13 @@ def revisions() -> list[str]:
     return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
 
 
-def migrate_sync(database_url: str, *, to: str = "head", down: bool = False) -> None:
-    """Run alembic here. Not for a thread with a running event loop: see :func:`upgrade`.
+def migrate_sync(database_url: str, *, to: str = "head", down: bool = False, restoring: bool = False) -> None:
+    """Run alembic here. Not for a thread with a running event loop: see :func:`upgrade`. ``restoring``: the caller is
+    the restore that others wait for.
 
     Raises MigrateError when the revision is not known or the database refuses.
     """
-    config = _config(database_url)
+    config = _config(database_url, restoring=restoring)
     try:
         with _ONE_AT_A_TIME:
             if down:

@@ -14,7 +14,7 @@ import asyncpg
 
 from feedmill import __version__
 from feedmill.accounts.keyring import Keyring
-from feedmill.general.backup import record
+from feedmill.general.backup import locks, record
 from feedmill.general.backup.dump import DumpError, dump, hold
 from feedmill.general.backup.manifest import Manifest, encode
 from feedmill.general.backup.names import Names, new_id
@@ -26,8 +26,6 @@ from feedmill.shared.clock import now_ns
 
 A = TypeVar("A")
 B = TypeVar("B")
-LOCK = 0x6665_6564_6261_636B
-"""Advisory lock of whoever makes a logical backup: a second one waits for its own time."""
 _CLEANING = 20.0
 """Seconds for tidying up after a failure."""
 
@@ -51,7 +49,7 @@ async def run_logical(
     connection = await postgres.connect(database_url, name="feedmill backup record")
     try:
         revision = await postgres.require_schema(connection)
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        if not await locks.take(connection, locks.BACKUP):
             raise DumpError("another backup of this database is being made: wait for it")
         await record.close_cut_off(connection, "logical", before_ns=started_ns, ended_ns=started_ns)
         await record.begin(
