@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -14,6 +15,13 @@ import uvloop
 from hypothesis import HealthCheck, settings
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from feedmill.shared.tracing import TRACES
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from feedmill.shared.otlp import Sender
 
 # No example is judged by its speed: a busy machine is slow now and then.
 settings.register_profile("feedmill", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -23,6 +31,36 @@ settings.load_profile("feedmill")
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loop of production, for every asynchronous test: it differs in what it makes of a socket's end."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@dataclass
+class Traced:
+    """Tracing that is on in this process: every batch that may begin a trace does."""
+
+    sender: Sender
+    exporter: InMemorySpanExporter
+
+    def spans(self) -> list[ReadableSpan]:
+        """All that have ended, in the order in which they did. Tracing is off from here on."""
+        TRACES.use(None, 0)
+        self.sender.close()
+        return list(self.exporter.get_finished_spans())
+
+
+@pytest.fixture
+def traced() -> Iterator[Traced]:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from feedmill.shared.otlp import Sender
+
+    exporter = InMemorySpanExporter()
+    sender = Sender("http://127.0.0.1:1", "feedmill-test", "test", exporter=exporter)
+    TRACES.use(sender, 100)
+    try:
+        yield Traced(sender, exporter)
+    finally:
+        TRACES.use(None, 0)
+        sender.close()
 
 
 @pytest.fixture
