@@ -20,11 +20,12 @@ from feedmill.shared.checked import CheckFailed, load_checked
 from feedmill.shared.config import ConfigError, resolve_urls
 from feedmill.shared.log import redact
 from feedmill.shared.service import FAILED, Main, ServiceContext, run_service
+from feedmill.shared.tracing import Identity, Sampling, TracingSettings, TracingUnavailable
 
 HELP = """Run one service process. feedmill up and the operator do this for you; by hand it is for a closer look.
 
-Each needs the manifests and the URLs of the servers it uses: REDIS_URL (all but maintenance) and DATABASE_URL
-(processor, accounts, maintenance; a database that feedmill migrate has brought up to date), or *_FILE, or
+Each needs the manifests and the URLs of the servers it uses: REDIS_URL (all but notify) and DATABASE_URL
+(processor, accounts, maintenance, notify; a database that feedmill migrate has brought up to date), or *_FILE, or
 --secrets-dir with what the pipeline's urlSecretRef names. Changes of the manifests and of these files are followed.
 It serves /healthz, /readyz, /health and /metrics, and drains on SIGTERM. Exit codes: 0 stopped in order, 1 failed,
 2 a file, a setting or an option is wrong.
@@ -35,6 +36,7 @@ It serves /healthz, /readyz, /health and /metrics, and drains on SIGTERM. Exit c
   feedmill run processor -c feed.yaml --pipeline default/main
   feedmill run accounts -c feed.yaml --pipeline default/main --kek-file kek
   feedmill run maintenance -c feed.yaml --pipeline default/main
+  feedmill run notify -c feed.yaml --pipeline default/main --secrets-dir secrets --processes .feedmill/run
 """
 
 app = typer.Typer(
@@ -53,7 +55,8 @@ _SERVERS = {
     "distributor": frozenset(("redis",)),
     "processor": frozenset(("redis", "postgres")),
     "accounts": frozenset(("redis", "postgres")),
-    "maintenance": frozenset(("postgres",)),
+    "maintenance": frozenset(("redis", "postgres")),
+    "notify": frozenset(("postgres",)),
 }
 """Whose URLs a service needs: it is given no other."""
 _REPLICA = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -171,8 +174,8 @@ class _Options:
 
 
 def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: ExchangeFeed | FeedPipeline,
-         pipeline: FeedPipeline) -> NoReturn:  # fmt: skip
-    """``worked_for``: whose log level counts."""
+         pipeline: FeedPipeline, *which: object) -> NoReturn:  # fmt: skip
+    """``worked_for``: whose log level counts; ``which``: one of its processes this is, for traces."""
     servers = _SERVERS[role]
     try:
         redis_url, database_url = resolve_urls(pipeline, os.environ, options.secrets_dir, servers)
@@ -183,6 +186,12 @@ def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: Exch
     def level_of(resources: Resources) -> str:
         found = resources.feeds[key] if isinstance(worked_for, ExchangeFeed) else resources.pipelines[key]
         return found.spec.log_level.value.lower()
+
+    tracing = Sampling(Identity(role, "/".join(pipeline.key), "/".join(map(str, (*key, *which)))))
+    try:
+        tracing.start(TracingSettings.of(pipeline))
+    except TracingUnavailable as error:
+        _refuse(str(error))
 
     from feedmill.shared.reload import Origin, same_pipeline
 
@@ -197,6 +206,9 @@ def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: Exch
         servers=servers,
         follow=options.reload,
     )
+    names: dict[str, object] = {"pipeline": "/".join(pipeline.key)}
+    if isinstance(worked_for, ExchangeFeed):
+        names |= {"feed": "/".join(key), "shard": which[0]}
     code = run_service(
         role,
         main,
@@ -207,6 +219,8 @@ def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: Exch
         port_file=options.port_file,
         log_level=(options.level.value if options.level is not None else worked_for.spec.log_level.value.lower()),
         origin=origin,
+        tracing=tracing,
+        names=names,
     )
     raise typer.Exit(code)
 
@@ -255,7 +269,7 @@ def receiver(
         await receive(context, found, pipeline, shard, name, spill_dir)
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
-    _run("receiver", main, options, read, found, pipeline)
+    _run("receiver", main, options, read, found, pipeline, shard, name)
 
 
 @app.command()
@@ -280,7 +294,7 @@ def distributor(
         await distribute(context, found, pipeline, shard)
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
-    _run("distributor", main, options, read, found, pipeline)
+    _run("distributor", main, options, read, found, pipeline, shard)
 
 
 @app.command()
@@ -309,7 +323,7 @@ def processor(
         await process(context, found, feeds, name)
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
-    _run("processor", main, options, read, found, found)
+    _run("processor", main, options, read, found, found, name)
 
 
 @app.command()
@@ -347,7 +361,7 @@ def accounts(
         await pool(context, found, resources.accounts_of(found), name, kek_file, secrets_dir)
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
-    _run("accounts", main, options, read, found, found)
+    _run("accounts", main, options, read, found, found, name)
 
 
 @app.command()
@@ -364,15 +378,58 @@ def maintenance(
     log_level: Level = None,
     reload: Reload = True,
 ) -> None:
-    """Keep PostgreSQL in order: partitions ahead, old ones dropped."""
-    read, resources = _load(config, "feedmill.general.maintenance")
+    """Keep PostgreSQL and Redis in order: partitions, retention, checks, streams of feeds that are gone."""
+    read, resources = _load(config, "feedmill.general.maintenance.service")
     found = _pick(resources.pipelines, pipeline, "--pipeline")
 
-    from feedmill.general.maintenance import main as maintain
-    from feedmill.general.maintenance import once as maintain_once
+    from feedmill.general.maintenance.service import main as maintain
+    from feedmill.general.maintenance.service import once as maintain_once
 
     async def main(context: ServiceContext) -> None:
-        await (maintain_once if once else maintain)(context, found)
+        await (maintain_once if once else maintain)(context, found, resources)
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload and not once)
     _run("maintenance", main, options, read, found, found)
+
+
+@app.command()
+def notify(
+    config: Config,
+    pipeline: PipelineName,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            "--processes",
+            metavar="PLACE",
+            help="Where the pipeline's processes serve their health: HOST:PORT with all their addresses, or a folder "
+            "of port files. Without it only what PostgreSQL shows is told.",
+            show_default=False,
+        ),
+    ] = None,
+    secrets_dir: SecretsFolder = None,
+    health_host: HealthHost = "127.0.0.1",
+    health_port: HealthPort = 0,
+    port_file: PortFile = None,
+    log_level: Level = None,
+    reload: Reload = True,
+) -> None:
+    """Tell people by Telegram what is wrong, as spec.notifications says."""
+    read, resources = _load(config, "feedmill.general.notify.main")
+    found = _pick(resources.pipelines, pipeline, "--pipeline")
+
+    from feedmill.general.notify.main import main as tell
+    from feedmill.general.notify.processes import Place
+    from feedmill.general.notify.settings import notify_settings, read_token
+
+    try:
+        settings = notify_settings(resources, found)
+        token = read_token(settings, secrets_dir)
+        place = None if processes is None else Place.parse(processes)
+    except ConfigError as error:
+        _refuse(str(error))
+
+    async def main(context: ServiceContext) -> None:
+        await tell(context, found, settings, token, secrets_dir, place)
+
+    options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
+    _run("notify", main, options, read, found, found)

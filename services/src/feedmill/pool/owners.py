@@ -16,7 +16,6 @@ from feedmill.shared.clock import now_ns
 from feedmill.shared.keys import account_ref
 from feedmill.shared.redis.wire import Script, Wire
 
-_OWNER = "owner"
 _TAKE = Script("""#!lua flags=allow-oom
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then
@@ -70,5 +69,5 @@ class Owners:
 def _keys(name: str) -> list[str]:
     ref = account_ref(name)
     return [
-        ref.key(_OWNER), ref.raw, ref.sessions, ref.events, ref.applied, ref.checkpoint, ref.images, ref.commands,
+        ref.owner, ref.raw, ref.sessions, ref.events, ref.applied, ref.checkpoint, ref.images, ref.commands,
     ]  # fmt: skip

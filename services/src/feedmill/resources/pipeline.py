@@ -148,7 +148,7 @@ class Candles(Model):
 
 
 class Retention(Model):
-    """How long rows are kept. They are dropped in partitions of a day, so some stay up to a day longer."""
+    """How long rows are kept. Market data is dropped in partitions of a day, so some stays up to a day longer."""
 
     trades: KeepFor = KeepFor("30d")
     """Trades."""
@@ -156,6 +156,10 @@ class Retention(Model):
     """Best bid and ask."""
     book_snapshots: KeepFor = KeepFor("7d")
     """Snapshots of order books."""
+    dead_letters: KeepFor = KeepFor("90d")
+    """Frames and events that could not be handled (`feedmill dlq`)."""
+    audit: KeepFor = KeepFor("365d")
+    """Who used which account's secrets. Never less than 30 days."""
 
 
 class Tracing(Model):

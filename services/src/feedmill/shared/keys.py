@@ -62,6 +62,11 @@ class ShardRef:
         """Stream of ``control.Command`` from the distributor to the receivers (field ``c``)."""
         return self.key("commands")
 
+    @property
+    def owner(self) -> str:
+        """Of accounts: id of the account whose streams they are."""
+        return self.key("owner")
+
     def lease(self, role: str) -> str:
         return self.key(f"lease:{role}")
 
@@ -80,3 +85,9 @@ def account_ref(account: str) -> ShardRef:
 def pool_key(pipeline: tuple[str, str], what: str) -> str:
     """Of a pipeline's (namespace, name) pool of account receivers: ``members``, ``lease:SLOT``."""
     return f"fm:{{{'.'.join(pipeline)}}}:accounts:{what}"
+
+
+def feeds_key(pipeline: tuple[str, ...]) -> str:
+    """Hash of the feeds that were in a pipeline's manifests (``namespace.feed`` -> shards, and ns when last), kept by
+    maintenance."""
+    return f"fm:{{{'.'.join(pipeline)}}}:feeds"

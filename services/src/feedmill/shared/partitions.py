@@ -108,7 +108,7 @@ async def retire(connection: asyncpg.Connection, table: Partitioned, before: int
         await _finalize(connection, table)
         dropped: list[int] = []
         attached = await existing(connection, table)
-        for day in sorted(await _tables(connection, table)):
+        for day in sorted(await with_tables(connection, table)):
             if day >= before:
                 continue
             name = table.partition(day)
@@ -134,7 +134,7 @@ async def _finalize(connection: asyncpg.Connection, table: Partitioned) -> None:
             await connection.execute(f"ALTER TABLE {table.name} DETACH PARTITION {row['relname']} FINALIZE")
 
 
-async def _tables(connection: asyncpg.Connection, table: Partitioned) -> set[int]:
+async def with_tables(connection: asyncpg.Connection, table: Partitioned) -> set[int]:
     """Days that have a table, attached or not."""
     rows = await connection.fetch(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE $1"

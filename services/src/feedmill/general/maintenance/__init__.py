@@ -1,0 +1,1 @@
+"""Keeps PostgreSQL and Redis in order: partitions, retention, statistics, checks, orphaned streams."""
