@@ -30,7 +30,7 @@ class Workload:
     """One process. ``args`` follow ``feedmill``; whoever starts it adds ``--config`` and where its health is served."""
 
     role: str
-    """receiver | distributor | processor | maintenance | accounts."""
+    """receiver | distributor | processor | maintenance | accounts | notify."""
     name: str
     """Unique in its namespace, a DNS label."""
     args: tuple[str, ...]
@@ -154,7 +154,10 @@ def _of_pipeline(pipeline: FeedPipeline) -> list[Workload]:
         )
         for number in range(pipeline.spec.processor.replicas)
     ]
-    return [Workload("maintenance", f"{key[1]}-maintenance", ("run", "maintenance", *args), key), *processors]
+    maintenance = Workload("maintenance", f"{key[1]}-maintenance", ("run", "maintenance", *args), key)
+    spec = pipeline.spec.notifications
+    notify = [Workload("notify", f"{key[1]}-notify", ("run", "notify", *args), key)] if spec and spec.telegram else []
+    return [maintenance, *processors, *notify]
 
 
 def has_account_pool(pipeline: FeedPipeline, accounts: Sequence[ExchangeAccount]) -> bool:

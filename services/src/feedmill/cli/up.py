@@ -23,7 +23,7 @@ from feedmill.cli.common import (
     seconds,
     told,
 )
-from feedmill.local import account_view, accounts
+from feedmill.local import account_view, accounts, notifications
 from feedmill.local.account_figures import PoolSeen
 from feedmill.local.embedded.files import private_folder, rotate
 from feedmill.local.manager import ServiceManager
@@ -130,6 +130,8 @@ def up(
     environ = environment_of(resources.pipelines.values(), os.environ, secrets_dir)
     without = passed_over(resources.pipelines.values(), os.environ, secrets_dir)
     without += accounts.check(resources, kek_file, secrets_dir)
+    workloads, untold = notifications.without_token(workloads, resources, secrets_dir)
+    without += untold
     for line in without:
         typer.echo(line, err=True)
     live = is_terminal() and not is_plain

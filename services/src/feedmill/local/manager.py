@@ -3,6 +3,7 @@
 Start: Redis and PostgreSQL, schema, maintenance, processors, account receivers, distributors, receivers. Stop is the
 other way round, and each stage first waits until what the one before it produced has been taken over, so that nothing
 stays in between. Account receivers end with the receivers: they distribute and store what they heard themselves.
+The notifier ends before all others.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from feedmill.shared.probe import Prober
 from feedmill.shared.redis.pool import RedisPool
 from feedmill.shared.redis.url import RedisUrl
 
-START_STAGES = (("maintenance", "processor", "distributor", "accounts"), ("receiver",))
+START_STAGES = (("maintenance", "processor", "distributor", "accounts", "notify"), ("receiver",))
 READY_WAIT = 20.0
 """Seconds a stage may take to become ready before the next one is started all the same."""
 LOOK_STARTING, LOOK_RUNNING = 0.2, 1.0
@@ -269,6 +270,8 @@ class ServiceManager:
             own += ["--spill-dir", str(self.data_dir / "spill" / service_name(load))]
         if load.role == "accounts" and self._kek_file is not None:
             own += ["--kek-file", str(self._kek_file.expanduser().absolute())]
+        if load.role == "notify":
+            own += ["--processes", str(self.run_dir)]
         return [sys.executable, "-m", "feedmill.cli.main", *load.args, *files, *own, *self._extra_args]
 
     def _of(self, *roles: str) -> list[ServiceProcess]:
@@ -346,6 +349,8 @@ class ServiceManager:
         drain = Drain(self.redis, self.shards, self._forced, self._drain_timeout, self._stall_timeout)
         pool = self._of("accounts")
         and_those = " and account receivers" if pool else ""
+        # It would take the end of the others for a fault.
+        await self._stop_all(self._of("notify"))
         self._tell(f"stopping receivers{and_those} (they hand over what they hold)")
         await self._stop_all([*self._of("receiver"), *pool])
         if pool and not self._forced.is_set():
@@ -404,6 +409,6 @@ def redis_pool(url: str) -> RedisPool:
 
 def _names(stage: Sequence[ServiceProcess]) -> str:
     counts = Counter(item.spec.role for item in stage)
-    called = {"accounts": "account receiver"}
+    called = {"accounts": "account receiver", "notify": "notifier"}
     one = {role: called.get(role, role) for role in counts}
     return ", ".join(f"{number} {one[role]}s" if number > 1 else one[role] for role, number in counts.items())

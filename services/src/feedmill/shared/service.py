@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,7 @@ async def _run(
     finish_log: Callable[[], None],
     origin: Origin | None,
     tracing: Sampling | None,
+    names: Mapping[str, object],
 ) -> int:
     health = Health(service)
     if tracing is not None:
@@ -82,7 +83,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, context.stop.set)
-    health.detail("process", lambda: {"pid": os.getpid(), "version": __version__})
+    health.detail("process", lambda: {"pid": os.getpid(), "version": __version__, **names})
     server = HealthServer(health, host, port)
     try:
         await server.start()
@@ -147,11 +148,13 @@ def run_service(
     grace: float = 20.0,
     origin: Origin | None = None,
     tracing: Sampling | None = None,
+    names: Mapping[str, object] | None = None,
 ) -> int:
     """Run ``main`` to its end and return the process's exit code.
 
     0 = it returned, 1 = it raised, or did not return within ``grace`` seconds of a signal, 2 = the health server cannot
     listen there. ``origin``: where the settings came from, to follow their changes; ``tracing`` follows them too.
+    ``names``: whose process this is (pipeline, feed, shard), for ``/health``.
     """
     forbid_dumps()
     finish_log = log.configure(service, level=log_level)
@@ -159,7 +162,20 @@ def run_service(
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
         code = runner.run(
-            _run(service, main, redis_url, database_url, host, port, port_file, grace, finish_log, origin, tracing)
+            _run(
+                service,
+                main,
+                redis_url,
+                database_url,
+                host,
+                port,
+                port_file,
+                grace,
+                finish_log,
+                origin,
+                tracing,
+                names or {},
+            )
         )
         if tracing is not None:
             tracing.close()
