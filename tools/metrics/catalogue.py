@@ -19,7 +19,7 @@ MODULES = {
     "processor": ("processor.measures",),
     "processor, of what the database tells": ("processor.records",),
     "account receivers": ("pool.measures",),
-    "maintenance": ("general.maintenance.metrics",),
+    "maintenance": ("general.maintenance.measures",),
     "operator": ("feedmill_operator.metrics",),
 }
 """Who has them -> modules whose import registers them (of ``feedmill`` where no other package is named)."""

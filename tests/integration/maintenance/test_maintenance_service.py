@@ -8,7 +8,7 @@ import json
 import asyncpg
 import pytest
 
-from feedmill.general.maintenance import checks, metrics, record, service
+from feedmill.general.maintenance import checks, kinds, measures, record, service
 from feedmill.general.maintenance.figures import look
 from feedmill.general.maintenance.run import carry_out, run_once
 from feedmill.general.maintenance.settings import Settings, settings_of
@@ -64,7 +64,7 @@ async def test_the_service_waits_for_the_schema_and_for_the_server(
     # Without Redis all but the streams is done, and told.
     await asyncio.to_thread(redis_server.stop)
     await until(True, "'errors': {'streams'")
-    assert metrics.last_success._value.get() > 0
+    assert measures.last_success._value.get() > 0
     await asyncio.to_thread(redis_server.start)
     await until(True, "'lastError': ''")
     context.stop.set()
@@ -149,11 +149,6 @@ async def test_what_is_older_than_is_kept_goes(
             *(number, now - age * DAY_NS),
         )
         await connection.execute(
-            "INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, outcome)"
-            " SELECT 'default/main', $1, 'Info', 'x', 'x', 'x', unnest(ARRAY['sent', 'waiting'])",
-            now - age * DAY_NS,
-        )
-        await connection.execute(
             "INSERT INTO maintenance_runs (started_ns, ended_ns, outcome) VALUES ($1, $1, 'succeeded')",
             now - age * DAY_NS,
         )
@@ -165,12 +160,10 @@ async def test_what_is_older_than_is_kept_goes(
         )
     redis_url = RedisUrl.parse(redis_server.url)
     would = await carry_out(connection, redis_url, settings, now, dry_run=True)
-    wanted = {"dead_letters": 1, "notifications": 1, "maintenance_runs": 1, "audit_log": 1}
+    wanted = {"dead_letters": 1, "maintenance_runs": 1, "audit_log": 1}
     assert would.aged == wanted
     assert (await carry_out(connection, redis_url, settings, now)).aged == wanted
     assert [row["batch"] for row in await connection.fetch("SELECT batch FROM dead_letters")] == [1]
-    left = await connection.fetch("SELECT outcome, count(*) AS n FROM notifications GROUP BY 1 ORDER BY 1")
-    assert [tuple(row) for row in left] == [("sent", 1), ("waiting", 2)]
     # The log says itself that it was aged.
     entries = await connection.fetch("SELECT actor, action, detail FROM audit_log ORDER BY id")
     assert [(row["actor"].partition(" ")[0], row["action"]) for row in entries] == [
@@ -218,7 +211,7 @@ async def test_real_figures_lead_to_findings(connection: asyncpg.Connection) -> 
         figures = await look(connection)
         found = {(finding.kind, finding.subject) for finding in checks.judge(figures)}
         assert found >= {
-            (checks.AUTOVACUUM_OFF, "gaps"), (checks.DEAD_ROWS, "gaps"), (checks.DUPLICATE_INDEX, "gaps_by_time"),
+            (kinds.AUTOVACUUM_OFF, "gaps"), (kinds.DEAD_ROWS, "gaps"), (kinds.DUPLICATE_INDEX, "gaps_by_time"),
         }  # fmt: skip
         gaps = next(table for table in figures.tables if table.name == "gaps")
         assert (gaps.dead, gaps.live, gaps.fill) == (39_900, 100, 100)

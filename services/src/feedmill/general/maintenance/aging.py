@@ -1,4 +1,4 @@
-"""Rows that nobody needs any more: dead letters, the audit log, notifications that were sent, old runs.
+"""Rows that nobody needs any more: dead letters, the audit log, old runs (notifications their sender removes).
 
 A few thousand rows a statement, so that no lock is held for long; what is left when the time is over the next run does.
 """
@@ -20,7 +20,7 @@ BATCH = 5_000
 LONGEST = 60.0
 """Seconds for one table."""
 HISTORY = 90 * DAY_NS
-"""How long notifications that were sent, and runs of maintenance, are kept."""
+"""How long runs of maintenance are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,6 @@ def aged_tables(settings: Settings) -> tuple[Aged, ...]:
         Aged("dead_letters", "shard, session, batch, idx", "receive_ns < $1", settings.dead_letters_ns),
         # The table's own guard goes by the server's clock.
         Aged(_AUDIT, "id", "at < least(to_timestamp($1::bigint / 1e9), now() - interval '30 days')", settings.audit_ns),
-        Aged("notifications", "id", "outcome <> 'waiting' AND at_ns < $1", HISTORY),
         Aged("maintenance_runs", "id", "outcome <> 'running' AND started_ns < $1", HISTORY),
     )
 

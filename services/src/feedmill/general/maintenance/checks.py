@@ -9,30 +9,28 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from feedmill.general.maintenance.figures import Figures, Holder, Index, Server, Table
+from feedmill.general.maintenance.kinds import (
+    AUTOVACUUM_OFF,
+    BLOAT,
+    DEAD_ROWS,
+    DUPLICATE_INDEX,
+    HELD_BACK,
+    INVALID_INDEX,
+    MISSING_INDEX,
+    ORPHANED_STREAMS,
+    PUT_OFF,
+    STATISTICS,
+    UNUSED_INDEX,
+    WAL_KEPT,
+    WRAPAROUND,
+)
 from feedmill.general.maintenance.report import Finding, Report, TableFigures
 
 MIB = 1 << 20
 HOUR, DAY = 3600.0, 86400.0
 
-AUTOVACUUM_OFF = "autovacuum_off"
-DEAD_ROWS = "dead_rows"
-HELD_BACK = "held_back"
-WAL_KEPT = "wal_kept"
-WRAPAROUND = "wraparound"
-BLOAT = "bloat"
-UNUSED_INDEX = "unused_index"
-DUPLICATE_INDEX = "duplicate_index"
-INVALID_INDEX = "invalid_index"
-MISSING_INDEX = "missing_index"
-STATISTICS = "statistics"
-PUT_OFF = "put_off"
-ORPHANED_STREAMS = "orphaned_streams"
-KINDS = (
-    AUTOVACUUM_OFF, DEAD_ROWS, HELD_BACK, WAL_KEPT, WRAPAROUND, BLOAT, UNUSED_INDEX, DUPLICATE_INDEX, INVALID_INDEX,
-    MISSING_INDEX, STATISTICS, PUT_OFF, ORPHANED_STREAMS,
-)  # fmt: skip
-"""All there are."""
-
+TABLES_AT_MOST = 50
+"""Of which figures are kept: in the same schema may be a user's own, any number of them."""
 DEAD_AT_LEAST = 10_000
 """Dead rows that are not worth a word."""
 DEAD_FACTOR = 3
@@ -78,7 +76,7 @@ def of_report(report: Report) -> Iterator[Finding]:
 
 
 def summed(tables: Iterable[Table]) -> dict[str, TableFigures]:
-    """Figures by table, partitions counted into theirs."""
+    """Figures by table, partitions counted into theirs; of the largest where there are many."""
     found: dict[str, dict[str, Any]] = {}
     for table in tables:
         of = found.setdefault(
@@ -92,7 +90,8 @@ def summed(tables: Iterable[Table]) -> dict[str, TableFigures]:
         of["size_bytes"] += table.total
         of["index_bytes"] += table.index_bytes
         of["partitions"] += bool(table.parent)
-    return {name: TableFigures(**of) for name, of in sorted(found.items())}
+    largest = sorted(found, key=lambda name: (-found[name]["size_bytes"], name))[:TABLES_AT_MOST]
+    return {name: TableFigures(**found[name]) for name in sorted(largest)}
 
 
 def _server(server: Server) -> Iterator[Finding]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
-from feedmill.general.maintenance import metrics
+from feedmill.general.maintenance import measures
 from feedmill.general.maintenance.record import Busy
 from feedmill.general.maintenance.report import Report
 from feedmill.general.maintenance.run import COMMAND_TIMEOUT, run_once
@@ -19,7 +19,7 @@ from feedmill.resources.collection import Resources
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
-from feedmill.shared.clock import now_ns
+from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.lease import sleep_or
 from feedmill.shared.partitions import DAY_NS
 from feedmill.shared.reload import same_pipeline
@@ -78,7 +78,7 @@ async def main(context: ServiceContext, pipeline: FeedPipeline, resources: Resou
             wait = 0.2 + backoff.next()
             state.reachable = isinstance(error, (asyncpg.PostgresError, postgres.SchemaBehind, Busy))
             state.error = _told(error)
-            metrics.runs.labels("failed").inc()
+            measures.runs.labels("failed").inc()
             context.log.warning("maintenance.failed", error=state.error, retry_in=round(wait, 1))
         await sleep_or(context.stop, wait)
 
@@ -94,7 +94,7 @@ async def once(context: ServiceContext, pipeline: FeedPipeline, resources: Resou
         if not await _until_stop(context, state):
             raise MaintenanceFailed("asked to stop before the run was over")
     except _FAILURES as error:
-        metrics.runs.labels("failed").inc()
+        measures.runs.labels("failed").inc()
         raise MaintenanceFailed(_told(error)) from None
     if state.report.errors:
         raise MaintenanceFailed("; ".join(f"{part}: {why}" for part, why in state.report.errors.items()))
@@ -126,6 +126,7 @@ async def _until_stop(context: ServiceContext, state: _State) -> bool:
 
 
 async def _run(context: ServiceContext, state: _State) -> None:
+    began = monotonic()
     state.connection = connection = await postgres.connect(
         context.database_url, name="feedmill maintenance", command_timeout=COMMAND_TIMEOUT
     )
@@ -134,31 +135,25 @@ async def _run(context: ServiceContext, state: _State) -> None:
         report = await run_once(connection, context.redis_url, state.settings, now_ns(), patience=BUSY)
     finally:
         await postgres.close(connection)
-    _tell(context, state, report)
+    _tell(context, state, report, monotonic() - began)
 
 
-def _tell(context: ServiceContext, state: _State, report: Report) -> None:
+def _tell(context: ServiceContext, state: _State, report: Report, seconds: float) -> None:
     state.reachable, state.report = True, report
     state.error = "; ".join(f"{part}: {why}" for part, why in report.errors.items())
     if not report.errors:
         state.last_success = time.time()
-    metrics.count(report)
-    said: Callable[..., Awaitable[None] | None] = context.log.warning if report.errors else context.log.info
-    said(
+    measures.count(report, seconds)
+    say = context.log.warning if report.errors else context.log.info
+    say(
         "maintenance.done",
+        seconds=round(seconds, 2),
         made={table: len(found) for table, found in report.made.items()},
         dropped={table: len(found) for table, found in report.dropped.items()},
         put_off=report.put_off,
         aged=report.aged,
         streams_removed=report.removed,
-        findings=dict(sorted((kind, n) for kind, n in _counts(report).items())),
+        findings=dict(Counter(finding.kind for finding in report.findings)),
         errors=report.errors,
         kept_days={table: ns // DAY_NS for table, ns in state.settings.partitions_ns.items()},
     )
-
-
-def _counts(report: Report) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for finding in report.findings:
-        found[finding.kind] = found.get(finding.kind, 0) + 1
-    return found
