@@ -75,7 +75,7 @@ def _exit_code(error: Exception) -> int | None:
     wrong = {"ResourceError", "ConfigError", "PlanError", "RedisUrlError", "UnknownVenue", "UsageError"}
     if names & (wrong | {"AccountError", "SecretsError", "SealError", "ImportRefused"}):
         return BAD_CONFIG
-    if names & {"EmbeddedError", "ManagerError", "MigrateError", "QueryError"}:
+    if names & {"EmbeddedError", "ManagerError", "MigrateError", "QueryError", "TelegramError"}:
         return FAILED
     return None
 
@@ -123,6 +123,26 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise typer.BadParameter(f"{text!r} is not a duration: write 60s, 5m or 1h")
     return value
+
+
+def moment(text: str | None, option: str) -> int | None:
+    """A moment, or a duration before now -> ns; ends the command when it is neither."""
+    from datetime import UTC, datetime
+
+    from feedmill.shared.clock import SECOND, now_ns
+
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return now_ns() - int(seconds(text) * SECOND)
+        except typer.BadParameter:
+            fail(f"{option} {text!r}: write 2h, 30m (ago), or 2026-01-31T12:00 (UTC)", BAD_CONFIG)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return int(at.timestamp()) * SECOND + at.microsecond * 1000
 
 
 def human_bytes(size: float | None) -> str:

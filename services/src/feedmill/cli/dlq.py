@@ -9,21 +9,20 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, fail, folder, seconds, told
+from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, fail, folder, moment, told
 from feedmill.cli.query import Manifests, PipelineName, QueryError, SecretsFolder, database, pipeline_database
 from feedmill.dlq import letters, show
 from feedmill.dlq.letters import BadId, Filter, Key
 from feedmill.dlq.redrive import Outcome, Redriver, State
 from feedmill.local.embedded.files import password, remembered_port
 from feedmill.shared import postgres
-from feedmill.shared.clock import SECOND, now_ns
+from feedmill.shared.clock import now_ns
 from feedmill.shared.config import read_setting, resolve_urls
 from feedmill.shared.redis.url import RedisUrl
 
@@ -449,23 +448,7 @@ def _keys(ids: list[str]) -> tuple[Key, ...]:
 def _filter(
     ids: list[str] | None, shard: str | None, reason: str | None, since: str | None, until: str | None
 ) -> Filter:
-    return Filter(_keys(ids or []), shard, reason, _time(since, "--since"), _time(until, "--until"))
-
-
-def _time(text: str | None, option: str) -> int | None:
-    """A moment, or a duration before now -> ns."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            return now_ns() - int(seconds(text) * SECOND)
-        except typer.BadParameter:
-            fail(f"{option} {text!r}: write 2h, 30m (ago), or 2026-01-31T12:00 (UTC)", BAD_CONFIG)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * SECOND + moment.microsecond * 1000
+    return Filter(_keys(ids or []), shard, reason, moment(since, "--since"), moment(until, "--until"))
 
 
 def _columns(lines: Sequence[tuple[str, ...]]) -> None:

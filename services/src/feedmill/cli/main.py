@@ -57,6 +57,7 @@ COMMANDS: dict[str, Lazy] = {
     "verify": Lazy("feedmill.cli.verify", "verify", "Compare a database with a simulator's ledger.", OPERATE),
     "dlq": Lazy("feedmill.cli.dlq", "app", "List, show, drive again or drop dead letters.", OPERATE),
     "accounts": Lazy("feedmill.cli.accounts", "app", "Keep accounts at exchanges and their secrets.", OPERATE),
+    "notify": Lazy("feedmill.cli.notify", "app", "Try notifications, look at what was sent and what waits.", OPERATE),
     "import": Lazy("feedmill.cli.imports", "app", "Move data of other programs in: sqlite, pickle.", OPERATE),
     "docs": Lazy(
         "feedmill.cli.docs",

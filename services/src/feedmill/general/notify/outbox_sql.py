@@ -75,9 +75,11 @@ ORDER BY id DESC LIMIT $6
 """
 RETRY = """
 UPDATE notifications SET outcome = 'waiting', not_before_ns = 0
-WHERE outcome NOT IN ('waiting', 'sent') AND ($1::bigint[] IS NULL OR id = ANY($1)) RETURNING id
+WHERE outcome NOT IN ('waiting', 'sent') AND ($1::bigint[] IS NULL OR id = ANY($1)) AND ($2::text = '' OR pipeline = $2)
+RETURNING id
 """
 DROP = """
 UPDATE notifications SET outcome = 'dropped'
-WHERE outcome = 'waiting' AND ($1::bigint[] IS NULL OR id = ANY($1)) RETURNING id
+WHERE outcome = 'waiting' AND ($1::bigint[] IS NULL OR id = ANY($1)) AND ($2::text = '' OR pipeline = $2)
+RETURNING id
 """

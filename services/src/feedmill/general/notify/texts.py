@@ -300,6 +300,12 @@ def _work(notices: Sequence[Notice]) -> tuple[str, list[str]]:
     return f"{_WORK[kind.removesuffix('Failed').removesuffix('Done')]} {'failed' if failed else 'done'}", lines
 
 
+def _test(notices: Sequence[Notice]) -> tuple[str, list[str]]:
+    body = notices[0].body
+    told = ", ".join(body.get("kinds", ()))
+    return f"A test by Feedmill, pipeline {notices[0].subject}", _given(body.get("text"), f"told here: {told}")
+
+
 _EVENTS: dict[str, Callable[[Sequence[Notice]], tuple[str, list[str]]]] = {
     "DeadLetters": _letters,
     "DataLost": _lost,
@@ -308,6 +314,7 @@ _EVENTS: dict[str, Callable[[Sequence[Notice]], tuple[str, list[str]]]] = {
     "Transfer": _transfers,
     **{f"{what}{end}": _work for what in ("Backup", "Restore", "Drill") for end in ("Failed", "Done")},
     "MaintenanceFailed": _work,
+    "Test": _test,
 }
 
 
