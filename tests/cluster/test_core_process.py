@@ -112,7 +112,7 @@ def test_it_stops_in_order_while_nobody_answers(start: Start, proxy: FaultProxy)
     [
         (["--kubeconfig", "none"], "give --kubeconfig FILE"),
         (["--health-port", "1", "--health-host", "203.0.113.1"], "choose another --health-host or --health-port"),
-        (["--otlp-endpoint", "http://127.0.0.1:4318"], "is not installed: install opentelemetry-sdk"),
+        (["--otlp-endpoint", "http://127.0.0.1:4318"], "is not installed: install it"),
     ],
 )
 def test_what_cannot_work_ends_with_2_and_says_why(

@@ -134,6 +134,7 @@ print(sorted(name for name in sys.modules if name.startswith(("opentelemetry.", 
 
 
 def test_an_endpoint_without_the_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "feedmill.shared.otlp", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(BadOption) as error:
         tracing.spans("http://otel:4318", "me")
