@@ -170,13 +170,14 @@ class Tracing(Model):
         Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$", max_length=512),
         Hint("write http:// or https:// and a host, without credentials, such as http://otel-collector:4318"),
     ]
-    """Where to send them (OTLP over http)."""
+    """Where to send them (OTLP over http), without the path of traces."""
     sampling_percent: Annotated[Integer, Field(ge=0, le=100)] = 1
-    """Share of batches traced."""
+    """Share of batches traced, at most 100 a second of each process; what is asked of a venue to fill a gap or to make
+    a book is traced each time, unless this is 0."""
 
 
 class Monitoring(Model):
-    """Objects for the monitoring stack of the cluster. Not used in local mode."""
+    """Objects for the monitoring stack of the cluster, which local mode makes none of, and traces."""
 
     pod_monitor: Switch = Switch.AUTO
     """PodMonitor objects for the Prometheus operator."""
@@ -185,7 +186,7 @@ class Monitoring(Model):
     dashboards: Boolean = True
     """Grafana dashboards as ConfigMaps. This version makes none."""
     tracing: Tracing | None = None
-    """OpenTelemetry traces. The processes of this version send none."""
+    """OpenTelemetry traces of batches, from the receiver to the rows; in local mode too. Changed without a restart."""
 
 
 class PipelineSpec(Model):
