@@ -59,6 +59,7 @@ COMMANDS: dict[str, Lazy] = {
     "accounts": Lazy("feedmill.cli.accounts", "app", "Keep accounts at exchanges and their secrets.", OPERATE),
     "notify": Lazy("feedmill.cli.notify", "app", "Try notifications, look at what was sent and what waits.", OPERATE),
     "import": Lazy("feedmill.cli.imports", "app", "Move data of other programs in: sqlite, pickle.", OPERATE),
+    "backup": Lazy("feedmill.cli.backup", "app", "Back the database up, prove it, restore it.", OPERATE),
     "docs": Lazy(
         "feedmill.cli.docs",
         "docs",
