@@ -14,12 +14,15 @@ from feedmill.local.api import FAMILIES
 MODULES = {
     "every process": ("shared.metrics",),
     "every process that follows its configuration": ("shared.reload",),
+    "every process that traces": ("shared.otlp",),
     "receiver": ("receiver.metrics",),
     "distributor": ("distributor.metrics",),
     "processor": ("processor.measures",),
     "processor, of what the database tells": ("processor.records",),
     "account receivers": ("pool.measures",),
+    "backup": ("general.backup.measures",),
     "maintenance": ("general.maintenance.measures",),
+    "notifier": ("general.notify.metrics",),
     "operator": ("feedmill_operator.metrics",),
 }
 """Who has them -> modules whose import registers them (of ``feedmill`` where no other package is named)."""
@@ -34,7 +37,7 @@ LABELS = {
     "exchange": "an exchange that has an adapter",
     "gauge": "a metric of this page",
     "interval": "an interval of candles",
-    "kind": "a kind named in the code; with the operator a kind of Kubernetes",
+    "kind": "a kind named in the code, such as `logical`; with the operator a kind of Kubernetes",
     "market": "a market that has an adapter",
     "outcome": "`applied`, `refused`, ... as the code names them",
     "process": "a service of `feedmill up`",

@@ -24,7 +24,7 @@ def at(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND
 
 
-NOTHING = Found(1 << 20, {}, {}, None, {}, 0, None)
+NOTHING = Found(1 << 20, {}, {}, None, {}, {}, 0, None)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_what_was_found_is_shown_and_what_went_is_not() -> None:
     now = at("2026-11-27T04:00")
     good = {"logical": Done(at("2026-11-26T03:00"), at("2026-11-26T03:02"), 5000), DRILL: Done(now, now + SECOND)}
     failed = {"logical": True, DRILL: False}
-    records.show(Found(77, good, failed, now, {"Trades": 3}, 4, None), DAILY, now)
+    records.show(Found(77, good, failed, now, {"bloat": 2}, {"Trades": 3}, 4, None), DAILY, now)
     assert value("backup_succeeded_timestamp_seconds", kind="logical") == at("2026-11-26T03:00") / SECOND
     assert (value("backup_failed", kind="logical"), value("backup_failed", kind="drill")) == (1, 0)
     assert value("backup_overdue_seconds", kind="logical") == 3600
@@ -71,6 +71,7 @@ def test_what_was_found_is_shown_and_what_went_is_not() -> None:
     assert value("backup_size_bytes", kind="drill") is None, "a drill has no size"
     assert (value("open_gaps", channel="Trades"), value("dead_letters"), value("size_bytes")) == (3, 4, 77)
     assert value("maintained_timestamp_seconds") == now / SECOND
+    assert value("findings", kind="bloat") == 2
     records.show(NOTHING, Plan(), now)
     for gone in (
         "backup_succeeded_timestamp_seconds",

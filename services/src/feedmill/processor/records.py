@@ -49,7 +49,8 @@ maintained = Gauge(
     "feedmill_database_maintained_timestamp_seconds",
     "When the last good run of maintenance ended; NaN before one.",
 )
-_LABELLED = (open_gaps, backup_succeeded, backup_failed, backup_overdue, backup_size, backup_took)
+findings = Gauge("feedmill_database_findings", "What the last run of maintenance found to be mended.", ["kind"])
+_LABELLED = (open_gaps, findings, backup_succeeded, backup_failed, backup_overdue, backup_size, backup_took)
 
 GOOD = """
 SELECT DISTINCT ON (kind) kind, started_ns, ended_ns, size_bytes FROM backups WHERE state = 'succeeded'
@@ -61,6 +62,11 @@ SELECT started_ns, ended_ns FROM restores WHERE mode = 'verify' AND state = 'suc
 """
 LAST_DRILL = "SELECT state FROM restores WHERE mode = 'verify' AND state <> 'running' ORDER BY started_ns DESC LIMIT 1"
 MAINTAINED = "SELECT max(ended_ns) FROM maintenance_runs WHERE outcome IN ('succeeded', 'partly')"
+FINDINGS = """
+SELECT found ->> 'kind' AS kind, count(*) FROM (
+    SELECT report FROM maintenance_runs WHERE outcome <> 'running' ORDER BY started_ns DESC LIMIT 1
+) AS last, jsonb_array_elements(report -> 'findings') AS found GROUP BY 1
+"""
 OPEN = "SELECT channel, count(*) FROM gaps WHERE state = 'open' GROUP BY channel"
 LETTERS = "SELECT count(*) FROM (SELECT FROM dead_letters LIMIT $1) AS some"
 FIRST = "SELECT (extract(epoch FROM min(created_at)) * 1000000000)::bigint FROM instruments"
@@ -85,6 +91,8 @@ class Found:
     failed: Mapping[str, bool]
     """Whether the newest of the kind that ended failed."""
     maintained_ns: int | None
+    findings: Mapping[str, int]
+    """Of the last run of maintenance, by kind."""
     open_gaps: Mapping[str, int]
     dead_letters: int
     since_ns: int | None
@@ -122,6 +130,7 @@ async def read(connection: asyncpg.Connection) -> Found:
         good,
         failed,
         await connection.fetchval(MAINTAINED),
+        {row["kind"]: row["count"] for row in await connection.fetch(FINDINGS)},
         {row["channel"]: row["count"] for row in await connection.fetch(OPEN)},
         await connection.fetchval(LETTERS, COUNTED),
         await connection.fetchval(FIRST),
@@ -136,6 +145,8 @@ def show(found: Found, plan: Plan, now: int) -> None:
     dead_letters.set(found.dead_letters)
     for channel, count in found.open_gaps.items():
         open_gaps.labels(channel).set(count)
+    for kind, count in found.findings.items():
+        findings.labels(kind).set(count)
     for kind, done in found.good.items():
         backup_succeeded.labels(kind).set(done.started_ns / SECOND)
         backup_took.labels(kind).set((done.ended_ns - done.started_ns) / SECOND)
