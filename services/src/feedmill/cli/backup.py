@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feedmill.cli.backup_keep import key, prune
 from feedmill.cli.backup_run import (
     BackupId,
     Chosen,
@@ -24,6 +24,8 @@ from feedmill.cli.backup_run import (
     StatusFile,
     end_with,
     logger,
+    no_database,
+    opened_target,
     parse_time,
 )
 from feedmill.cli.common import DATA_DIR, DataDir, human_bytes, human_seconds, told
@@ -49,7 +51,7 @@ files in --secrets-dir (SECRET/KEY), as mounted in a pod. A backup without its m
 destination alone is enough to restore: only the key must be kept elsewhere.
 
 \b
-  feedmill backup key > secrets/backup-key/key            once; keep a copy far from the backups
+  feedmill backup key secrets/backup-key/key              once; keep a copy far from the backups
   feedmill backup run -c feed.yaml --secrets-dir secrets
   feedmill backup list -c feed.yaml --secrets-dir secrets
   feedmill backup verify -c feed.yaml --secrets-dir secrets       a drill: restored into a scratch server, compared
@@ -107,7 +109,7 @@ def run(
     status, log = RunStatus(status_file), logger("backup")
 
     async def work(url: str) -> tuple[Manifest, str]:
-        async with _target(chosen) as (target, ring):
+        async with opened_target(chosen) as (target, ring):
             with Shown(status, log) as shown:
                 return await _make(kind, target, ring, url, log, shown), target.store.where
 
@@ -154,10 +156,10 @@ def list_(
     async def work(_: str) -> tuple[Catalogue, str]:
         from feedmill.general.backup.catalogue import read_catalogue
 
-        async with _target(chosen) as (target, _ring):
+        async with opened_target(chosen) as (target, _ring):
             return await read_catalogue(target.store, target.names), target.store.where
 
-    catalogue, where = end_with("backup list", RunStatus(None), _no_database, work)
+    catalogue, where = end_with("backup list", RunStatus(None), no_database, work)
     if output is Output.JSON:
         typer.echo(json.dumps({"destination": where, **_listed(catalogue)}, indent=2))
         return
@@ -241,7 +243,7 @@ def verify(
         from feedmill.general.backup.choice import opened
         from feedmill.general.backup.verify import drill
 
-        async with _target(chosen) as (target, ring):
+        async with opened_target(chosen) as (target, ring):
             with Shown(status, log) as shown:
                 async with opened(target, ring, backup, to_ns, scratch, shown) as content:
                     made = await drill(
@@ -296,7 +298,7 @@ def restore(
         from feedmill.general.backup.choice import opened
         from feedmill.general.backup.restore import restore
 
-        async with _target(chosen) as (target, ring):
+        async with opened_target(chosen) as (target, ring):
             with Shown(status, log) as shown:
                 async with opened(target, ring, backup, to_ns, scratch, shown) as content:
                     made, rejoined = await restore(
@@ -323,21 +325,6 @@ def restore(
     typer.echo(json.dumps(status.document, indent=2) if output is Output.JSON else said)
 
 
-@contextlib.contextmanager
-def _no_database() -> Any:
-    yield ""
-
-
-@contextlib.asynccontextmanager
-async def _target(chosen: Chosen) -> Any:
-    """(the pipeline's target, its keys); closed at the end. Raises ConfigError."""
-    target = await asyncio.to_thread(chosen.target)
-    try:
-        yield target, await target.ring()
-    finally:
-        await target.store.close()
-
-
 def _migrate(url: str) -> Callable[[str], Awaitable[None]]:
     async def migrate(to: str) -> None:
         await asyncio.to_thread(migrate_sync, url, to=to, down=to == "base", restoring=True)
@@ -353,3 +340,5 @@ app.command("run", short_help="Make a backup now.")(run)
 app.command("list", short_help="List what the destination holds.")(list_)
 app.command("verify", short_help="Prove a backup by restoring it into a scratch server.")(verify)
 app.command("restore", short_help="Restore into an empty database.")(restore)
+app.command("prune", short_help="Delete what spec.backup.retention does not keep.")(prune)
+app.command("key", short_help="Make the key file that seals backups.")(key)

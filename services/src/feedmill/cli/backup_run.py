@@ -26,6 +26,7 @@ from feedmill.shared.config import read_setting, resolve_urls
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from feedmill.accounts.keyring import Keyring
     from feedmill.general.backup.target import Target
     from feedmill.processor.settings import ProcessorSettings
     from feedmill.resources.collection import Resources
@@ -135,6 +136,22 @@ class Chosen:
 
         with EmbeddedPostgres(folder(self.data_dir) / "postgres") as server:
             yield server.url
+
+
+@contextlib.contextmanager
+def no_database() -> Iterator[str]:
+    """Of a command that asks the destination alone."""
+    yield ""
+
+
+@contextlib.asynccontextmanager
+async def opened_target(chosen: Chosen) -> AsyncGenerator[tuple[Target, Keyring], None]:
+    """The pipeline's target and its keys; closed at the end. Raises ConfigError."""
+    target = await asyncio.to_thread(chosen.target)
+    try:
+        yield target, await target.ring()
+    finally:
+        await target.store.close()
 
 
 def end_with(

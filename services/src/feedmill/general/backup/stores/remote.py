@@ -123,8 +123,8 @@ class RemoteStore:
         """See ObjectStore."""
         upload = _Upload(self._key(name))
         try:
-            async with asyncio.TaskGroup() as sending:
-                async for content, last in _parts(source, self._part_bytes):
+            async with asyncio.TaskGroup() as sending, contextlib.aclosing(_parts(source, self._part_bytes)) as parts:
+                async for content, last in parts:
                     await self._calls.once(upload.add, content)
                     if last and not upload.id:
                         await self._call(self._bucket.small, upload.key, content)
@@ -190,8 +190,8 @@ class RemoteStore:
                     await trial.wait(error)
                 else:
                     at += len(piece)
-                    trial.progress()
                     yield piece
+                    trial.progress()  # Now, since whoever reads may have taken longer than our patience.
         finally:
             if reading is not None:
                 await self._calls.once(reading.close)
