@@ -228,6 +228,7 @@ RECORDS = st.one_of(
     st.builds(control.Shed, numbers, numbers, numbers, numbers, numbers),
     st.builds(control.Alive),
     st.builds(control.RestFailed, texts, texts, texts, numbers),
+    st.builds(control.Missing, texts, st.lists(st.tuples(numbers, numbers), max_size=3), numbers, numbers),
     st.builds(control.SessionEnd, texts),
 )
 

@@ -40,7 +40,8 @@ def fields_of(kind: type[Any]) -> st.SearchStrategy[Any]:
 
 CONTROLS = [
     control.Session, control.Connected, control.Subscribed, control.Rejected, control.Unsubscribed,
-    control.Disconnected, control.Shed, control.Alive, control.RestFailed, control.SessionEnd,
+    control.Disconnected, control.Shed, control.Alive, control.RestFailed, control.Missing,
+    control.SessionEnd,
 ]  # fmt: skip
 EVENTS = [
     events.Trade, events.Ticker, events.BookSnapshot, events.Candle, events.Gap, events.DeadLetter, events.Instrument,

@@ -227,6 +227,8 @@ class Engine:
                     if book is not None:
                         book.failed(record.command, self._now_ns)
                     self.backfill.failed(record.command, record.symbol, record.status, self._now_ns)
+                elif isinstance(record, control.Missing):
+                    self._lacks(record)
                 elif batch.session in self.sources.sessions:
                     if isinstance(record, control.Connected | control.Subscribing):
                         self._expect(record.topics)
@@ -298,6 +300,12 @@ class Engine:
             return
         self.out.events.trades.append(trade)
         self._judged(track)
+
+    def _lacks(self, record: control.Missing) -> None:
+        track = self._trades.get(record.symbol)
+        if track is not None and track.lack(record.ranges, record.from_ns, record.to_ns):
+            self._judged(track)
+            self.backfill.want(record.symbol)
 
     def _judged(self, track: TradeTrack) -> None:
         """Its holes may be others now."""

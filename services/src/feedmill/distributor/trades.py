@@ -41,6 +41,8 @@ class Hole(msgspec.Struct, array_like=True):
     """What of the missing numbers the venue no longer offers."""
     said: bool = False
     """That nothing of it can be had any more was told."""
+    silent: bool = False
+    """Its row is the processor's (see ``TradeTrack.lack``)."""
 
     @property
     def wanted(self) -> list[tuple[int, int]]:
@@ -151,7 +153,7 @@ class TradeTrack(msgspec.Struct, array_like=True):
             if hole.from_seq <= number <= hole.to_seq:
                 if not hole.fill(trade):
                     return False
-                if hole.revision:
+                if hole.revision and not hole.silent:
                     gaps.append(hole.gap(shard, self.symbol, LATE))
                 if not hole.missing:
                     self.holes.remove(hole)
@@ -174,10 +176,38 @@ class TradeTrack(msgspec.Struct, array_like=True):
             if place >= 0 and self.holes[place].fill(trade):
                 taken.append(trade)
                 revised[place] = self.holes[place]
-        gaps.extend(hole.gap(shard, self.symbol, repaired_by) for hole in revised.values() if hole.revision)
+        told = [hole for hole in revised.values() if hole.revision and not hole.silent]
+        gaps.extend(hole.gap(shard, self.symbol, repaired_by) for hole in told)
         if revised:
             self.holes = [hole for hole in self.holes if hole.missing]
         return taken
+
+    def lack(self, ranges: list[tuple[int, int]], from_ns: int, to_ns: int) -> bool:
+        """PostgreSQL lacks these numbers, whether they were seen here or not: they are wanted again. True = something
+        changed. Their row is the processor's, so nothing is told of them."""
+        wanted = within(joined([(low, high) for low, high in ranges if low <= high]), 0, self.last.id)
+        for hole in self.holes:
+            wanted = without(wanted, hole.missing)
+        if not wanted:
+            return False
+        if wanted[0][0] < self.first:
+            self.first, self.first_ns = wanted[0][0], from_ns
+        # Numbers that a hole had and that came meanwhile are missing in it again; others are holes of their own.
+        for hole in self.holes:
+            if again := within(wanted, hole.from_seq, hole.to_seq):
+                hole.missing = joined([*hole.missing, *again])
+                wanted = without(wanted, again)
+        begins = [hole.from_seq for hole in self.holes]
+        apart: dict[int, list[tuple[int, int]]] = {}
+        for low, high in wanted:
+            apart.setdefault(bisect_right(begins, low), []).append((low, high))
+        self.holes += [
+            Hole(parts[0][0], parts[-1][1], parts, from_ns, to_ns, "restore", revision=1, silent=True)
+            for parts in apart.values()
+        ]
+        self.holes.sort(key=lambda hole: hole.from_seq)
+        del self.holes[: max(0, len(self.holes) - MAX_HOLES)]
+        return True
 
     @property
     def told(self) -> list[Hole]:

@@ -4,6 +4,9 @@ After a wiped Redis the distributor began anew with the first trade it saw, so t
 processor's own rows (see ``losses``). It asks for the first page of them; its answer goes through the raw stream like
 any trade, and shows the distributor what lies between, which it then asks for itself. A row whose numbers do not come
 is asked for a few times, ever more seldom, and stays open.
+
+After a restore from a backup (see ``restored``) the distributor may know the numbers, have emitted them and take any
+answer for known: it is told that they are missing, and asks for them itself.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from feedmill.exchanges.base import ChannelName
 from feedmill.processor import losses_sql as sql
 from feedmill.processor import measures
 from feedmill.processor.settings import ShardSettings
-from feedmill.processor.statements import OWN
+from feedmill.processor.statements import OWN, RESTORED
 from feedmill.shared import postgres
 from feedmill.shared.breaker import Breaker, BreakerOpen
-from feedmill.shared.clock import monotonic, now_ns
-from feedmill.shared.control import Command, encode
+from feedmill.shared.clock import MS, monotonic, now_ns
+from feedmill.shared.control import Command, Missing, SessionEnd, encode
+from feedmill.shared.frames import VERSION, RawBatch, Run, RunKind, encode_batch
 from feedmill.shared.lease import AWAY, Link, sleep_or
 from feedmill.shared.redis.wire import Script
 
@@ -36,6 +40,13 @@ WAIT = 20.0
 ASK = Script("""#!lua flags=allow-oom
 return redis.call('XADD', KEYS[1], 'MAXLEN', '~', '1000', '*', 'c', ARGV[1])
 """)
+TELL = Script("""#!lua flags=allow-oom
+return redis.call('XADD', KEYS[1], '*', 'b', ARGV[1])
+""")
+SESSION = "restore"
+"""Replica of the sessions that tell what a restored database lacks."""
+MAX_RANGES = 1000
+"""Of one row told at a time: the rest once these have come."""
 
 
 @dataclass(slots=True)
@@ -98,8 +109,11 @@ class Repairer:
         rows = await self._breaker.call(self._rows, list(shards))
         self._asked = {row["id"]: self._asked[row["id"]] for row in rows if row["id"] in self._asked}
         due = [row for row in rows if self._is_due(row)]
-        for row in due[:AT_ONCE]:
+        for row in [row for row in due if row["revision"] < RESTORED][:AT_ONCE]:
             await self._ask(shards[row["shard"]], row)
+        for name, shard in shards.items():
+            if lacking := [row for row in due if row["shard"] == name and row["revision"] >= RESTORED]:
+                await self._tell(shard, lacking)
 
     async def _rows(self, shards: list[str]) -> list[asyncpg.Record]:
         connection = await postgres.connect(
@@ -124,10 +138,28 @@ class Repairer:
             to_id=min(high, low + shard.trades_page - 1), from_ns=row["from_ns"] or 0, to_ns=row["to_ns"] or 0,
         )  # fmt: skip
         await self._link.run(ASK, shard.ref.commands, encode(command))
+        self._was_asked(row, low, command.to_id)
+
+    async def _tell(self, shard: ShardSettings, rows: Sequence[asyncpg.Record]) -> None:
+        """Tell the distributor what is missing, in a session of its own that ends with it."""
+        records: list[bytes] = []
+        for row in rows:
+            ranges = [(each.lower, each.upper - 1) for each in row["missing"]]
+            missing = Missing(row["symbol"], ranges[:MAX_RANGES], row["from_ns"] or 0, row["to_ns"] or 0)
+            records.append(encode(missing))
+        records.append(encode(SessionEnd()))
+        at_ns = now_ns()
+        session = f"{SESSION}-{at_ns // MS:012x}{secrets.token_hex(3)}"
+        run = Run(int(RunKind.CONTROL), 0, [at_ns] * len(records), records)
+        await self._link.run(TELL, shard.ref.raw, encode_batch(RawBatch(VERSION, session, 1, [run])))
+        for row in rows:
+            self._was_asked(row, row["low"], row["high"])
+
+    def _was_asked(self, row: asyncpg.Record, low: int, high: int) -> None:
         asked = self._asked[row["id"]]
         asked.times += 1
         asked.again = monotonic() + WAIT * 2.0 ** (asked.times - 1)
-        self._log.info("repair.asked", gap=row["id"], from_id=command.from_id, to_id=command.to_id, time=asked.times)
+        self._log.info("repair.asked", gap=row["id"], from_id=low, to_id=high, time=asked.times)
         if asked.times == ATTEMPTS:
             measures.given_up.inc()
             self._log.warning(

@@ -110,6 +110,18 @@ class RestFailed(Control, tag="restfailed"):
     """HTTP status where the venue refused it for what it asks; 0 = it may do another time."""
 
 
+class Missing(Control, tag="missing"):
+    """Trades that PostgreSQL lacks, whether they were emitted or not: it was restored from a backup. Told by a
+    processor, which keeps the gap row, in a session of its own."""
+
+    symbol: str
+    ranges: list[tuple[int, int]]
+    """Numbers, first and last, ascending."""
+    from_ns: int
+    """Receive times of what is stored before and after them."""
+    to_ns: int
+
+
 class SessionEnd(Control, tag="sessionend"):
     """Nothing of this session follows."""
 
@@ -129,6 +141,7 @@ AnyControl = (
     | Shed
     | Alive
     | RestFailed
+    | Missing
     | SessionEnd
 )
 
