@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, fail, folder, moment, told
+from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, fail, moment, told
 from feedmill.cli.query import Manifests, PipelineName, QueryError, SecretsFolder, database, pipeline_database
+from feedmill.cli.where import redis_url as redis_of
 from feedmill.dlq import letters, show
 from feedmill.dlq.letters import BadId, Filter, Key
 from feedmill.dlq.redrive import Outcome, Redriver, State
-from feedmill.local.embedded.files import password, remembered_port
 from feedmill.shared import postgres
 from feedmill.shared.clock import now_ns
-from feedmill.shared.config import read_setting, resolve_urls
 from feedmill.shared.redis.url import RedisUrl
 
 if TYPE_CHECKING:
@@ -42,7 +40,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Dead letters: frames and events that could not be handled. Nothing is thrown away: each is kept as it came,
-with the reason and the version of the code that gave up on it, and the next ones were handled.
+with the reason and the version of the code that gave up on it, for spec.retention.deadLetters (90d), and the next ones
+were handled.
 
 A frame becomes one when the exchange sends what the code does not know, or through a fault of the code; an event when
 PostgreSQL refuses its row. After the fix (a newer feedmill, a constraint removed) drive them again: the rows are as if
@@ -244,7 +243,7 @@ def redrive(
     wanted = _chosen(_filter(ids, shard, reason, since, until), every, "redrive")
     where = _Where(data_dir, config, pipeline, secrets_dir)
     worked_for, settings = _settings(config, pipeline)
-    redis_url = _redis(worked_for, where)
+    redis_url = redis_of(worked_for, where.secrets_dir, where.data_dir)
     with where.url() as url:
         outcomes, told_, note = asyncio.run(_redrive(url, redis_url, settings, wanted))
     states = Counter(item.state for item in outcomes)
@@ -415,18 +414,6 @@ def _settings(config: list[Path], name: str | None) -> tuple[FeedPipeline, Proce
         fail(f"--pipeline {chosen or ''}: {choose(chosen or '', sorted(found))}", BAD_CONFIG)
     pipeline = found[chosen]
     return pipeline, processor_settings(pipeline, resources.feeds_of(pipeline), "")
-
-
-def _redis(pipeline: FeedPipeline, where: _Where) -> RedisUrl | None:
-    """As the database: of the Secrets, of REDIS_URL, or the one in the data folder (None = it has none)."""
-    if where.secrets_dir is not None:
-        return resolve_urls(pipeline, os.environ, where.secrets_dir, frozenset({"redis"}))[0]
-    given = read_setting(os.environ, "REDIS_URL")
-    if given is not None:
-        return RedisUrl.parse(given.get_secret_value())
-    home = folder(where.data_dir) / "redis"
-    port = remembered_port(home)
-    return RedisUrl("127.0.0.1", port, password=password(home)) if port and home.is_dir() else None
 
 
 def _chosen(wanted: Filter, every: bool, verb: str) -> Filter:

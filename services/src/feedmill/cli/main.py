@@ -56,6 +56,7 @@ COMMANDS: dict[str, Lazy] = {
     "migrate": Lazy("feedmill.cli.migrate", "command", "Bring a database's schema up to date.", OPERATE),
     "verify": Lazy("feedmill.cli.verify", "verify", "Compare a database with a simulator's ledger.", OPERATE),
     "dlq": Lazy("feedmill.cli.dlq", "app", "List, show, drive again or drop dead letters.", OPERATE),
+    "maintain": Lazy("feedmill.cli.maintain", "app", "Run maintenance now, see what it found.", OPERATE),
     "accounts": Lazy("feedmill.cli.accounts", "app", "Keep accounts at exchanges and their secrets.", OPERATE),
     "notify": Lazy("feedmill.cli.notify", "app", "Try notifications, look at what was sent and what waits.", OPERATE),
     "import": Lazy("feedmill.cli.imports", "app", "Move data of other programs in: sqlite, pickle.", OPERATE),

@@ -1,20 +1,27 @@
-"""Options that say which database a command works on, and a session there."""
+"""Options that say which database and which Redis a command works on, and a session there."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from feedmill.cli.common import folder
 from feedmill.cli.query import QueryError, database, pipeline_database
+from feedmill.local.embedded.files import password, remembered_port
 from feedmill.shared import postgres
+from feedmill.shared.config import read_setting, resolve_urls
 from feedmill.shared.dumps import forbid_dumps
+from feedmill.shared.redis.url import RedisUrl
 
 if TYPE_CHECKING:
     import asyncpg
+
+    from feedmill.resources.pipeline import FeedPipeline
 
 T = TypeVar("T")
 
@@ -61,3 +68,13 @@ class Where:
 
         forbid_dumps()  # Not before: an embedded server that was started for this may keep its own limit.
         return asyncio.run(session())
+
+
+def redis_url(pipeline: FeedPipeline, secrets_dir: Path | None, data_dir: Path) -> RedisUrl | None:
+    """That of REDIS_URL, of the Secrets, or the one in the data folder (None = it has none). Raises ConfigError."""
+    named = secrets_dir is not None and pipeline.spec.redis.url_secret_ref is not None
+    if named or read_setting(os.environ, "REDIS_URL") is not None:
+        return resolve_urls(pipeline, os.environ, secrets_dir, frozenset({"redis"}))[0]
+    home = folder(data_dir) / "redis"
+    port = remembered_port(home)
+    return RedisUrl("127.0.0.1", port, password=password(home)) if port and home.is_dir() else None

@@ -24,9 +24,10 @@ REDIS_LONGEST = 60.0
 
 
 async def run_once(
-    connection: asyncpg.Connection, redis_url: RedisUrl, settings: Settings, now: int, *, patience: float
+    connection: asyncpg.Connection, redis_url: RedisUrl | None, settings: Settings, now: int, *, patience: float
 ) -> Report:
-    """One run, written down in ``maintenance_runs``. ``now``: ns. ``patience``: seconds to wait for another run's end.
+    """One run, written down in ``maintenance_runs``. ``now``: ns. ``patience``: seconds to wait for another run's end;
+    ``redis_url``: None = Redis does not run.
 
     Raises record.Busy, and asyncpg errors when the database is lost.
     """
@@ -42,7 +43,7 @@ async def run_once(
 
 
 async def carry_out(
-    connection: asyncpg.Connection, redis_url: RedisUrl, settings: Settings, now: int, *, dry_run: bool = False
+    connection: asyncpg.Connection, redis_url: RedisUrl | None, settings: Settings, now: int, *, dry_run: bool = False
 ) -> Report:
     """All parts. ``dry_run``: change nothing, tell what would be done. Raises asyncpg errors: the database is lost."""
     report = Report(dry_run=dry_run)
@@ -58,7 +59,8 @@ async def carry_out(
     await part("partitions", days.make_ahead(connection, now, report))
     await part("retention", days.retire(connection, settings.partitions_ns, now, report))
     await part("aging", aging.age(connection, settings, now, report))
-    await part("streams", _streams(connection, redis_url, settings, now, report))
+    if redis_url is not None:
+        await part("streams", _streams(connection, redis_url, settings, now, report))
     await part("checks", _checks(connection, report))
     return report
 
