@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 
 GROUP, VERSION = "feedmill.dev", "v1alpha1"
 FIELD_MANAGER = "feedmill-operator"
@@ -18,6 +19,13 @@ PIPELINE = f"{GROUP}/pipeline"
 FEED = f"{GROUP}/feed"
 """Name of the ExchangeFeed an object belongs to; absent on a pipeline's objects."""
 SHARD = f"{GROUP}/shard"
+RUN = f"{GROUP}/run"
+"""On Jobs and pods that make, drill or restore a backup: which of these (see :class:`Run`)."""
+RUN_OF = f"{GROUP}/run-of"
+"""On those of a FeedBackup or FeedRestore that somebody made: its name. Those of a schedule have none: the object has
+the Job's own."""
+SCHEDULED = f"{GROUP}/scheduled"
+""""true" on a FeedBackup or FeedRestore that the operator made of a schedule's Job."""
 WATCH = f"{GROUP}/watch"
 """Set to "true" by the user on a Secret of his own: its change is noticed at once, not at the next resync. Also on
 every Secret the operator makes: the one label by which Secrets are watched (no others are ever seen)."""
@@ -35,17 +43,32 @@ RELOAD = f"{GROUP}/reload"
 """On pods: when `kubectl feedmill reload` last asked the kubelet to refresh the volumes."""
 DESIRED = f"{GROUP}/desired"
 """On every object: hash of the manifest it was last brought to. A field that is no longer wanted is noticed by it."""
+TAKEN = f"{GROUP}/taken"
+""""true" on a schedule's Job that has its FeedBackup or FeedRestore."""
 RESTARTED = f"{GROUP}/restarted"
 """On pod templates: the value of RESTART that was carried out."""
 
 CONFIG_DIR = "/etc/feedmill/config"
 SECRETS_DIR = "/etc/feedmill/secrets"
 SPILL_DIR = "/var/lib/feedmill/spill"
+SPOOL_DIR = "/var/lib/feedmill/spool"
+SCRATCH_DIR = "/var/lib/feedmill/scratch"
 HEALTH_PORT = 8080
 
 RECEIVER, DISTRIBUTOR, PROCESSOR, ACCOUNTS = "receiver", "distributor", "processor", "accounts"
-MIGRATION, MAINTENANCE, BACKUP = "migration", "maintenance", "backup"
+MIGRATION, MAINTENANCE, NOTIFY = "migration", "maintenance", "notify"
+BACKUP, BACKUP_RUN = "backup", "backup-run"
+"""What uploads the database's log all the time, and the Jobs that make, drill or restore one backup."""
 REDIS, POSTGRES = "redis", "postgres"
+
+
+class Run(StrEnum):
+    """What a Job of BACKUP_RUN does: values of the label RUN."""
+
+    LOGICAL = "logical"
+    BASE = "base"
+    VERIFY = "verify"
+    RESTORE = "restore"
 
 
 def short_hash(text: str, length: int = 8) -> str:
@@ -63,6 +86,11 @@ def pipeline_config(pipeline: str) -> str:
 
 def accounts_config(pipeline: str) -> str:
     return f"{pipeline}-accounts-config"
+
+
+def general_config(pipeline: str) -> str:
+    """Of backups and notifications."""
+    return f"{pipeline}-general-config"
 
 
 def receiver(feed: str, shard: int) -> str:
@@ -84,6 +112,26 @@ def accounts(pipeline: str) -> str:
 
 def maintenance(pipeline: str) -> str:
     return f"{pipeline}-maintenance"
+
+
+def backup_schedule(pipeline: str, run: Run) -> str:
+    """CronJob of the backups or of the drills; its Jobs have its name and the time."""
+    return f"{pipeline}-drill" if run is Run.VERIFY else f"{pipeline}-backup"
+
+
+def backup_log(pipeline: str) -> str:
+    """Deployment of what uploads the database's log."""
+    return f"{pipeline}-backup-log"
+
+
+def run_job(run: Run, name: str) -> str:
+    """Job of a FeedBackup or FeedRestore that somebody made."""
+    return f"frs-{name}" if run in (Run.VERIFY, Run.RESTORE) else f"fbk-{name}"
+
+
+def notify(pipeline: str) -> str:
+    """Deployment of what sends notifications."""
+    return f"{pipeline}-notify"
 
 
 def migration(pipeline: str, key: str) -> str:

@@ -9,11 +9,11 @@ from feedmill_operator.kube.events import Events
 from feedmill_operator.reconcile.account import AccountReconciler
 from feedmill_operator.reconcile.answers import Answers
 from feedmill_operator.reconcile.apply import Applier
+from feedmill_operator.reconcile.backup import RunReconciler
 from feedmill_operator.reconcile.base import Tools
 from feedmill_operator.reconcile.catalog import Catalog
 from feedmill_operator.reconcile.controller import Controller
 from feedmill_operator.reconcile.feed import FeedReconciler
-from feedmill_operator.reconcile.others import KINDS, NotYetSupported
 from feedmill_operator.reconcile.pipeline import PipelineReconciler
 from feedmill_operator.reconcile.ports import Reconciler, Wiring
 from feedmill_operator.reconcile.writer import StatusWriter
@@ -36,11 +36,11 @@ def wire(controller: Controller, api: KubeApi, events: Events, options: Options)
         applier=Applier(api, controller.store),
         writer=StatusWriter(api),
     )
-    later = NotYetSupported(tools)
+    runs = RunReconciler(tools)
     reconcilers: dict[str, Reconciler] = {
         kinds.FEED.kind: FeedReconciler(tools),
         kinds.PIPELINE.kind: PipelineReconciler(tools),
         kinds.ACCOUNT.kind: AccountReconciler(tools),
-        **{kind.kind: later for kind in KINDS},
+        **{kind.kind: runs for kind in kinds.RUNS},
     }
     return Wiring(reconcilers, (answers.run,))

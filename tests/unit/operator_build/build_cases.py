@@ -10,14 +10,18 @@ import yaml
 from feedmill.resources.account import ExchangeAccount
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
+from feedmill_operator.build.backup import RunInputs, run_job
 from feedmill_operator.build.feed import build_feed
 from feedmill_operator.build.inputs import ClusterFacts, FeedInputs, Manifest, Owner, PipelineInputs
+from feedmill_operator.build.objects import Place
 from feedmill_operator.build.pipeline import build_pipeline
+from feedmill_operator.names import Run
 
 IMAGE = "ghcr.io/feedmill/services:0.1.0"
 # With every character that a URL gives a meaning to.
 REDIS_PASSWORD = "Redis-Password/?#@:%&+ä"
 POSTGRES_PASSWORD = "Postgres-Password/?#@:%&+ä"
+RUN_UID = "33333333-3333-4333-8333-333333333333"
 
 FEED = """
 apiVersion: feedmill.dev/v1alpha1
@@ -73,7 +77,10 @@ spec:
   candles: {intervals: [1m, 1h]}
   retention: {trades: 7d}
   logLevel: Debug
-  backup: {schedule: "0 3 * * *", destination: {b2: {bucket: backups, credentialsSecretRef: {name: b2}}}, encryption: {keySecretRef: {name: backup-key, key: key}}}
+  backup:
+    schedule: "0 3 * * *"
+    destination: {b2: {bucket: backups, credentialsSecretRef: {name: b2}}}
+    encryption: {keySecretRef: {name: backup-key, key: key}}
   monitoring: {podMonitor: Disabled, prometheusRule: Disabled, tracing: {otlpEndpoint: "http://otel:4318"}}
 """
 OWN_FEED = """
@@ -137,7 +144,20 @@ POOL = {
     "podTemplate": {"spec": {"nodeSelector": {"disk": "fast"}}},
 }
 
+BACKUP = {
+    "schedule": "0 3 * * *",
+    "timeZone": "Europe/Berlin",
+    "destination": {"folder": {"path": "/backups", "claimName": "backups"}},
+    "encryption": {"keySecretRef": {"name": "backup-key", "key": "keys"}},
+    "continuous": {"enabled": True, "spool": {"size": "1Gi"}},
+    "scratch": {"size": "50Gi"},
+    "resources": {"limits": {"memory": "3Gi"}},
+    "podTemplate": {"spec": {"nodeSelector": {"disk": "fast"}}},
+}
+NOTIFICATIONS = {"telegram": {"botTokenSecretRef": {"name": "telegram", "key": "token"}, "chatId": "-1001"}}
+
 Build = Callable[[], list[Manifest]]
+Inputs = FeedInputs | PipelineInputs | RunInputs
 
 
 def feed(text: str, **changes: Any) -> ExchangeFeed:
@@ -188,13 +208,16 @@ def of_pipeline(
     )
 
 
-def _of(inputs: FeedInputs | PipelineInputs) -> Build:
+def _of(inputs: Inputs) -> Build:
     if isinstance(inputs, FeedInputs):
         return lambda: build_feed(inputs)
+    if isinstance(inputs, RunInputs):
+        owner = Owner("FeedRestore" if inputs.run is Run.RESTORE else "FeedBackup", inputs.name, RUN_UID)
+        return lambda: [run_job(Place("feeds", "main", owner), inputs)]
     return lambda: build_pipeline(inputs)
 
 
-def _cases() -> Iterator[tuple[str, FeedInputs | PipelineInputs]]:
+def _cases() -> Iterator[tuple[str, Inputs]]:
     small, main = feed(FEED), pipeline(MANAGED)
     shards = feed(FEED, receiver={"shards": 5, "replicas": 2}, distributor={"replicas": 2})
     yield "managed-feed", of_feed(small, main)
@@ -212,6 +235,11 @@ def _cases() -> Iterator[tuple[str, FeedInputs | PipelineInputs]]:
     yield "accounts-pipeline", of_pipeline(main, accounts=[account(ACCOUNT)])
     both = [account(ACCOUNT), account(OPTIONS)]
     yield "own-accounts-pipeline", of_pipeline(pipeline(OWN, accounts=POOL), small, accounts=both)
+    backed = pipeline(MANAGED, backup=BACKUP, notifications=NOTIFICATIONS)
+    yield "backups-pipeline", of_pipeline(backed, small, accounts=[account(ACCOUNT)])
+    yield "run-backup", RunInputs(pipeline(OWN), IMAGE, Run.BASE, "before-upgrade")
+    moment = ("--to", "2026-11-25T03:00:00Z")
+    yield "run-restore", RunInputs(backed, IMAGE, Run.RESTORE, "back", moment)
 
 
 INPUTS = dict(_cases())

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +12,14 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from build_cases import ACCOUNT, CASES, FEED, MANAGED, account, feed, find, of_pipeline, pipeline
-from prometheus_client import REGISTRY
+from build_cases import ACCOUNT, FEED, MANAGED, account, feed, find, of_pipeline, pipeline
+from tools.metrics.catalogue import catalogue
 
 from feedmill_operator.build.inputs import ClusterFacts
 from feedmill_operator.build.monitoring import ALERTS, Tells
 from feedmill_operator.build.pipeline import build_pipeline
 
 CHART_ALERTS = Path(__file__).parents[3] / "helm" / "feedmill" / "files" / "alerts.yaml"
-CHOSEN = 'namespace="feeds", feedmill_dev_pipeline="main"'
 OPERATORS = 'namespace="feedmill-system", pod=~"feedmill-operator-[^-]+-[^-]+"'
 OF_PROMETHEUS = {
     "up": {"app_kubernetes_io_component", "feedmill_dev_feed", "feedmill_dev_shard"},
@@ -33,10 +29,28 @@ OF_PROMETHEUS = {
 TARGETS = {"namespace", "pod", "feedmill_dev_pipeline"}
 
 
-def rules() -> list[dict[str, Any]]:
-    """Of a pipeline with a feed and an account."""
-    (group,) = find(CASES["monitored-pipeline"](), "PrometheusRule")["spec"]["groups"]
+TELLING: dict[str, Any] = {
+    "telegram": {"botTokenSecretRef": {"name": "telegram", "key": "token"}, "chatId": "1"},
+}
+BACKUP: dict[str, Any] = {
+    "schedule": "0 3 * * *",
+    "destination": {"b2": {"bucket": "backups", "credentialsSecretRef": {"name": "b2"}}},
+    "encryption": {"keySecretRef": {"name": "backup-key", "key": "key"}},
+    "continuous": {"enabled": True},
+}
+KNOWN = ClusterFacts(pod_monitor=True, prometheus_rule=True)
+
+
+def made_of(*feeds: Any, accounts: int = 1, **spec: Any) -> list[dict[str, Any]]:
+    """Rules of a pipeline."""
+    inputs = of_pipeline(pipeline(MANAGED, **spec), *feeds, accounts=[account(ACCOUNT)] * accounts, facts=KNOWN)
+    (group,) = find(build_pipeline(inputs), "PrometheusRule")["spec"]["groups"]
     return list(group["rules"])
+
+
+def rules() -> list[dict[str, Any]]:
+    """Of a pipeline with all that there is to tell of."""
+    return made_of(feed(FEED), notifications=TELLING, backup=BACKUP)
 
 
 def operator_rules() -> list[dict[str, Any]]:
@@ -67,14 +81,8 @@ def selectors(node: Any) -> Iterator[promql_parser.VectorSelector]:
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
     """Labels by the name of each metric of ours."""
-    for module in ("receiver.metrics", "distributor.metrics", "processor.measures", "pool.measures", "shared.reload"):
-        importlib.import_module(f"feedmill.{module}")
-    importlib.import_module("feedmill_operator.metrics")
-    registered = REGISTRY._names_to_collectors
     return {
-        name: set(getattr(collector, "_labelnames", ()))
-        for name, collector in registered.items()
-        if name.startswith("feedmill_")
+        series: set(metric.labels) for metrics in catalogue().values() for metric in metrics for series in metric.series
     }
 
 
@@ -101,7 +109,7 @@ def test_an_alert_says_what_is_wrong_and_where_to_read_on(rule: dict[str, Any]) 
     assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
 
 
-def test_a_pipeline_with_a_feed_and_an_account_has_all_of_them() -> None:
+def test_a_pipeline_with_everything_has_all_of_them() -> None:
     assert [rule["alert"] for rule in rules()] == [alert.name for alert in ALERTS]
 
 
@@ -128,7 +136,10 @@ ABSENT = {
     "FeedmillDistributorAbsent": Tells.FEEDS,
     "FeedmillProcessorAbsent": Tells.PROCESSORS,
     "FeedmillAccountsAbsent": Tells.ACCOUNTS,
+    "FeedmillNotifierAbsent": Tells.NOTIFIER,
+    "FeedmillBackupLogAbsent": Tells.BACKUP_LOG,
 }
+EVERYTHING = set(Tells) - {Tells.WORK}
 
 
 @pytest.mark.parametrize(
@@ -138,128 +149,33 @@ ABSENT = {
         (False, "one", 0, "Auto", {Tells.ACCOUNTS}),
         (False, "none", 1, "Auto", {Tells.FEEDS}),
         (False, "suspended", 1, "Auto", {Tells.FEEDS}),
-        (True, "one", 1, "Auto", {Tells.PROCESSORS, Tells.ACCOUNTS}),
-        (True, "suspended", 1, "Auto", {Tells.FEEDS, Tells.PROCESSORS, Tells.ACCOUNTS}),
+        (True, "one", 1, "Auto", EVERYTHING - {Tells.FEEDS}),
+        (True, "suspended", 1, "Auto", EVERYTHING),
         # Who scrapes otherwise may give other labels.
-        (False, "one", 1, "Disabled", {Tells.FEEDS, Tells.PROCESSORS, Tells.ACCOUNTS}),
+        (False, "one", 1, "Disabled", EVERYTHING),
     ],
 )
 def test_what_is_not_to_run_is_not_missed(
     suspended: bool, feeds: str, accounts: int, pod_monitor: str, missing: set[Tells]
 ) -> None:
     there = [] if feeds == "none" else [feed(FEED, suspend=feeds == "suspended")]
-    wanted = pipeline(MANAGED, suspend=suspended, monitoring={"podMonitor": pod_monitor})
-    facts = ClusterFacts(pod_monitor=True, prometheus_rule=True)
-    inputs = of_pipeline(wanted, *there, accounts=[account(ACCOUNT)] * accounts, facts=facts)
-    (group,) = find(build_pipeline(inputs), "PrometheusRule")["spec"]["groups"]
-    made = {rule["alert"] for rule in group["rules"]}
+    monitoring = {"podMonitor": pod_monitor}
+    spec: dict[str, Any] = {"suspend": suspended, "notifications": TELLING, "backup": BACKUP, "monitoring": monitoring}
+    made = {rule["alert"] for rule in made_of(*there, accounts=accounts, **spec)}
     assert {name for name, tells in ABSENT.items() if tells in missing} == {alert.name for alert in ALERTS} - made
 
 
-# --- with Prometheus' own tool, where it is installed ---
-
-RECEIVER, DISTRIBUTOR, PROCESSOR, ACCOUNTS = (
-    f'{{{CHOSEN}, pod="{role}-1", app_kubernetes_io_component="{role}"%s}}'
-    for role in ("receiver", "distributor", "processor", "accounts")
-)
-SHARD = ', feedmill_dev_feed="btc", feedmill_dev_shard="0"'
-UP, DOWN, NONE = "1x60", "0x60", "_x60"
-OPERATOR = '{namespace="feedmill-system", pod="feedmill-operator-5d4f-x2x%d"%s}'
-
-
-def up(receiver: str, distributor: str, processor: str, accounts: str = "1x60") -> dict[str, str]:
-    """Series of the targets of a pipeline with one feed of one shard, and accounts."""
-    return {
-        "up" + RECEIVER % SHARD: receiver,
-        "up" + DISTRIBUTOR % SHARD: distributor,
-        "up" + PROCESSOR % "": processor,
-        "up" + ACCOUNTS % "": accounts,
-    }
-
-
-def leader(first: str, second: str) -> dict[str, str]:
-    return {
-        "feedmill_operator_leader" + OPERATOR % (1, ""): first,
-        "feedmill_operator_leader" + OPERATOR % (2, ""): second,
-    }
-
-
 @pytest.mark.parametrize(
-    ("series", "firing"),
+    ("spec", "missing"),
     [
-        (up(UP, UP, UP) | leader(UP, DOWN), set()),
-        (up(DOWN, UP, UP) | leader(UP, DOWN), {"FeedmillReceiverAbsent", "FeedmillPodDown"}),
-        (up(NONE, UP, UP) | leader(UP, DOWN), {"FeedmillReceiverAbsent"}),
-        (up(UP, DOWN, UP) | leader(UP, DOWN), {"FeedmillDistributorAbsent", "FeedmillPodDown"}),
-        (up(NONE, NONE, UP) | leader(UP, DOWN), {"FeedmillReceiverAbsent"}),
-        (up(UP, UP, NONE) | leader(UP, DOWN), {"FeedmillProcessorAbsent"}),
-        (up(UP, UP, DOWN) | leader(UP, DOWN), {"FeedmillProcessorAbsent", "FeedmillPodDown"}),
-        (up(UP, UP, UP, NONE) | leader(UP, DOWN), {"FeedmillAccountsAbsent"}),
-        (
-            up(UP, UP, UP)
-            | leader(UP, DOWN)
-            | {
-                "feedmill_account_accounts" + ACCOUNTS % ', exchange="binance", market="Spot", state="refused"': "1x60",
-                "feedmill_account_accounts" + ACCOUNTS % ', exchange="binance", market="Spot", state="waiting"': "0x60",
-            },
-            {"FeedmillAccountsRefused"},
-        ),
-        # A second replica makes good for the first.
-        (
-            up(DOWN, UP, UP) | leader(UP, DOWN) | {"up" + (RECEIVER % SHARD).replace("receiver-1", "receiver-2"): UP},
-            {"FeedmillPodDown"},
-        ),
-        (
-            up(UP, UP, UP) | leader(UP, DOWN) | {"process_start_time_seconds" + RECEIVER % SHARD: "0+0x30 1 2 3 4x26"},
-            {"FeedmillPodRestarting"},
-        ),
-        (
-            up(UP, UP, UP) | leader(UP, DOWN) | {"process_start_time_seconds" + RECEIVER % SHARD: "0+0x40 1x20"},
-            set(),
-        ),
-        (up(UP, UP, UP) | leader(DOWN, DOWN), {"FeedmillOperatorAbsent"}),
-        (up(UP, UP, UP), {"FeedmillOperatorAbsent"}),
-        (
-            up(UP, UP, UP)
-            | leader(UP, DOWN)
-            | {"feedmill_operator_watch_probe_age_seconds" + OPERATOR % (1, ""): "5x30 30+60x30"},
-            {"FeedmillOperatorDeaf"},
-        ),
-        (
-            up(UP, UP, UP)
-            | leader(UP, DOWN)
-            | {
-                "feedmill_operator_reconcile_seconds_count"
-                + OPERATOR % (1, ', kind="ExchangeFeed", result="failed"'): "0+1x60"
-            },
-            {"FeedmillOperatorReconcileErrors"},
-        ),
+        ({}, {Tells.NOTIFIER, Tells.BACKUP_LOG}),
+        ({"notifications": TELLING}, {Tells.BACKUP_LOG}),
+        ({"backup": BACKUP}, {Tells.NOTIFIER}),
+        ({"notifications": TELLING, "backup": BACKUP | {"suspend": True}}, {Tells.BACKUP_LOG}),
+        ({"notifications": TELLING, "backup": BACKUP | {"continuous": {"enabled": False}}}, {Tells.BACKUP_LOG}),
+        ({"notifications": TELLING, "backup": BACKUP | {"destination": {"folder": {"path": "b"}}}}, {Tells.BACKUP_LOG}),
     ],
 )
-def test_they_fire_when_they_should(series: dict[str, str], firing: set[str], tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: the package prometheus)")
-    groups = {"groups": [{"name": "all", "rules": EVERY}]}
-    (tmp_path / "rules.yaml").write_text(json.dumps(groups))
-    now = "55m"
-    tests = {
-        "rule_files": ["rules.yaml"],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": [
-                    {
-                        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
-                        "eval_time": now,
-                        "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(firing)],
-                    }
-                ],
-            }
-        ],
-    }
-    (tmp_path / "tests.yaml").write_text(json.dumps(tests))
-    done = subprocess.run([promtool, "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_what_nobody_asked_for_is_not_missed(spec: dict[str, Any], missing: set[Tells]) -> None:
+    made = {rule["alert"] for rule in made_of(feed(FEED), **spec)}
+    assert {name for name, tells in ABSENT.items() if tells in missing} == {alert.name for alert in ALERTS} - made

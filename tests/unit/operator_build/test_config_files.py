@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 import yaml
-from build_cases import CASES, FEED, MANAGED, OWN, OWN_FEED, feed, pipeline
+from build_cases import (
+    ACCOUNT,
+    BACKUP,
+    CASES,
+    FEED,
+    INPUTS,
+    MANAGED,
+    NOTIFICATIONS,
+    OWN,
+    OWN_FEED,
+    account,
+    feed,
+    pipeline,
+)
 
 from feedmill.plan import shard_subscriptions
 from feedmill.resources.confighash import config_hash
@@ -15,6 +28,7 @@ from feedmill.resources.load import load_texts
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill_operator import names
 from feedmill_operator.build import config
+from feedmill_operator.build.backup import RunInputs
 
 PODS_ONLY = {"replicas", "resources", "pod_template"}
 PIPELINE_PODS_ONLY = {"image", "processor", "accounts", "api", "backup", "notifications", "monitoring", "suspend"}
@@ -96,12 +110,27 @@ def test_metadata_and_status_of_the_cluster_stay_out() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_hash_is_that_of_the_text(name: str) -> None:
     maps = [each for each in CASES[name]() if each["kind"] == "ConfigMap"]
-    assert maps
+    assert maps or isinstance(INPUTS[name], RunInputs)
     for made in maps:
         assert list(made["data"]) == ["resources.yaml"]
         assert made["metadata"]["annotations"] == {names.CONFIG_HASH: config_hash(made["data"])}
     # Whatever follows the text of a ConfigMap rolls: pods must not, when only it changes.
     assert names.CONFIG_HASH not in str([each for each in CASES[name]() if each["kind"] != "ConfigMap"])
+
+
+def test_backups_and_notifications_read_what_only_they_need() -> None:
+    of = pipeline(MANAGED, backup=BACKUP, notifications=NOTIFICATIONS)
+    made = load_texts({"r.yaml": config.general_config_text(of, [feed(FEED)], [account(ACCOUNT)])})
+    assert (list(made.feeds), list(made.accounts)) == ([("feeds", "btc")], [("feeds", "fund")])
+    read = made.pipelines["feeds", "main"].spec
+    assert of.spec.backup is not None
+    assert read.backup is not None
+    assert read.backup.model_dump(exclude=PODS_ONLY) == of.spec.backup.model_dump(exclude=PODS_ONLY)
+    assert read.backup.pod_template is None
+    assert read.notifications == of.spec.notifications
+    # Another schedule reloads nothing of those that write.
+    plain = config.pipeline_config_text(pipeline(MANAGED), [feed(FEED)])
+    assert config.pipeline_config_text(of, [feed(FEED)]) == plain
 
 
 def test_a_thousand_feeds_fit_and_too_many_are_refused_with_a_remedy() -> None:

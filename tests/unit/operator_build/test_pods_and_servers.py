@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from build_cases import (
+    BACKUP,
     CASES,
     FEED,
     IMAGE,
@@ -77,15 +78,16 @@ def test_the_command_lines_take_the_arguments(name: str) -> None:
             assert (given["health_host"], given["health_port"]) == ("0.0.0.0", names.HEALTH_PORT)
             assert given["config"] == [Path(f"{names.CONFIG_DIR}/resources.yaml")]
             assert given["secrets_dir"] == Path(names.SECRETS_DIR)
-            assert role == found["name"]
+            assert found["name"] == (names.BACKUP_RUN if head == "backup" else role)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_pods_have_the_secrets_they_need_and_no_others(name: str) -> None:
     asks = {
         names.RECEIVER: {names.REDIS}, names.DISTRIBUTOR: {names.REDIS}, names.PROCESSOR: {names.REDIS, names.POSTGRES},
-        names.MIGRATION: {names.POSTGRES}, names.MAINTENANCE: {names.POSTGRES},
-        names.ACCOUNTS: {names.REDIS, names.POSTGRES},
+        names.MIGRATION: {names.POSTGRES}, names.MAINTENANCE: {names.REDIS, names.POSTGRES},
+        names.ACCOUNTS: {names.REDIS, names.POSTGRES}, names.NOTIFY: {names.REDIS, names.POSTGRES},
+        names.BACKUP: {names.REDIS, names.POSTGRES}, names.BACKUP_RUN: {names.REDIS, names.POSTGRES},
     }  # fmt: skip
     of = INPUTS[name].pipeline
     own = of.spec.redis.url_secret_ref is not None
@@ -105,6 +107,10 @@ def test_pods_have_the_secrets_they_need_and_no_others(name: str) -> None:
             secrets = {"fund-key", "servers"} if own else {"fund-key"}
             wanted |= {f"{secret}/{key}" for secret in secrets for key in ("apiKey", "apiSecret", "privateKey")}
             wanted |= {"wrapping/keys"} if own else set()
+        if role == names.NOTIFY:
+            wanted.add("telegram/token")
+        if role in (names.BACKUP, names.BACKUP_RUN):
+            wanted |= {"backup-key/key", "b2/keyId", "b2/applicationKey"} if own else {"backup-key/keys"}
         assert mounted(template) == {f"{names.SECRETS_DIR}/{path}" for path in wanted}
         for variable, value in env(found).items():
             if variable.endswith("_FILE") or variable == "PGSSLROOTCERT":
@@ -311,7 +317,7 @@ def policy(manifests: list[Manifest], name: str) -> Any:
 def test_only_the_pipelines_pods_reach_its_servers() -> None:
     made = CASES["managed-pipeline"]()
     for server, port, asking in (
-        (names.REDIS, 6379, {names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR}),
+        (names.REDIS, 6379, {names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.MAINTENANCE}),
         (names.POSTGRES, 5432, {names.PROCESSOR, names.MIGRATION, names.MAINTENANCE}),
     ):
         spec = policy(made, f"main-{server}")
@@ -352,6 +358,81 @@ def test_distributors_reach_redis_and_names_only() -> None:
     for template in pods:
         matching = [each for each in selectors if each.items() <= template["metadata"]["labels"].items()]
         assert len(matching) == 1
+
+
+def test_backups_are_made_and_drilled_by_schedule() -> None:
+    made = CASES["backups-pipeline"]()
+    for name, run, schedule in (("main-backup", "logical", "0 3 * * *"), ("main-drill", "verify", "0 5 * * 0")):
+        spec = find(made, "CronJob", name)["spec"]
+        assert (spec["schedule"], spec["timeZone"], spec["suspend"]) == (schedule, "Europe/Berlin", False)
+        assert spec["concurrencyPolicy"] == "Forbid"
+        template = spec["jobTemplate"]
+        for labels in (template["metadata"]["labels"], template["spec"]["template"]["metadata"]["labels"]):
+            assert (labels[names.RUN], labels[names.PIPELINE]) == (run, "main")
+            assert labels[names.MANAGED_BY] == names.MANAGER
+            assert names.RUN_OF not in labels
+    for suspended in ({"suspend": True}, {"backup": {**BACKUP, "suspend": True}}):
+        spec = {"backup": BACKUP} | suspended
+        stopped = build_pipeline(of_pipeline(pipeline(MANAGED, **spec)))
+        assert all(find(stopped, "CronJob", name)["spec"]["suspend"] for name in ("main-backup", "main-drill"))
+    drills_only = build_pipeline(of_pipeline(pipeline(MANAGED, backup={**BACKUP, "verify": {"suspend": True}})))
+    assert not find(drills_only, "CronJob", "main-backup")["spec"]["suspend"]
+    assert find(drills_only, "CronJob", "main-drill")["spec"]["suspend"]
+
+
+def test_a_folder_is_a_volume_of_the_users_or_there_are_no_backups() -> None:
+    made = templates(CASES["backups-pipeline"]())
+    for where in ("CronJob/main-backup", "CronJob/main-drill", "Deployment/main-backup-log"):
+        spec = made[where]["spec"]
+        assert {"name": "backups", "persistentVolumeClaim": {"claimName": "backups"}} in spec["volumes"]
+        assert {"name": "backups", "mountPath": "/backups"} in spec["containers"][0]["volumeMounts"]
+        assert spec["nodeSelector"] == {"disk": "fast"}
+    homeless = pipeline(MANAGED, backup={**BACKUP, "destination": {"folder": {"path": "/backups"}}})
+    assert not [where for where in templates(build_pipeline(of_pipeline(homeless))) if "backup" in where]
+
+
+def test_drills_and_restores_have_room_and_a_restore_is_tried_once() -> None:
+    drill = find(CASES["backups-pipeline"](), "CronJob", "main-drill")["spec"]["jobTemplate"]["spec"]
+    (job,) = CASES["run-restore"]()
+    for spec, tries in ((drill, 1), (job["spec"], 0)):
+        assert spec["backoffLimit"] == tries
+        pod = spec["template"]["spec"]
+        assert {"name": "scratch", "emptyDir": {"sizeLimit": "50Gi"}} in pod["volumes"]
+        assert env(pod["containers"][0])["TMPDIR"] == names.SCRATCH_DIR
+    assert job["metadata"]["name"] == "frs-back"
+    assert job["metadata"]["labels"][names.RUN_OF] == "back"
+    args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[:4] == ["backup", "restore", "--to", "2026-11-25T03:00:00Z"]
+
+
+def test_the_log_is_uploaded_by_one_pod_and_only_where_it_is_wanted() -> None:
+    found = find(CASES["backups-pipeline"](), "Deployment", "main-backup-log")["spec"]
+    assert (found["replicas"], found["strategy"]) == (1, {"type": "Recreate"})
+    spool = {"name": "spool", "emptyDir": {"sizeLimit": str(5 * 2**28)}}
+    assert spool in found["template"]["spec"]["volumes"]
+    without = {**BACKUP, "continuous": {"enabled": False}}
+    for changes in ({"backup": without}, {"backup": BACKUP, "suspend": True}):
+        made = build_pipeline(of_pipeline(pipeline(MANAGED, **changes)))
+        assert "Deployment/main-backup-log" not in templates(made)
+    waits = build_pipeline(of_pipeline(pipeline(MANAGED, backup=BACKUP), migrated=False))
+    assert "Deployment/main-backup-log" not in templates(waits)
+
+
+def test_the_credentials_and_the_key_are_of_two_secrets() -> None:
+    """Who takes one of them can read nothing; each pod of backups alone has both."""
+    made = templates(CASES["own-pipeline"]())
+    (volume,) = [each for each in made["CronJob/main-backup"]["spec"]["volumes"] if each["name"] == "secrets"]
+    keys = {
+        source["secret"]["name"]: {item["key"] for item in source["secret"]["items"]}
+        for source in volume["projected"]["sources"]
+    }
+    assert keys["b2"] == {"keyId", "applicationKey"}
+    assert keys["backup-key"] == {"key"}
+    for where, template in made.items():
+        has = {path.split("/")[-2] for path in mounted(template)} & {"b2", "backup-key"}
+        assert has == (
+            {"b2", "backup-key"} if where.startswith(("CronJob/main-backup", "CronJob/main-drill")) else set()
+        )
 
 
 def monitors(switch: str, *, known: bool) -> set[str]:

@@ -20,11 +20,11 @@ from feedmill_operator.reconcile.account import AccountReconciler
 from feedmill_operator.reconcile.answer import read_answer
 from feedmill_operator.reconcile.answers import Answers
 from feedmill_operator.reconcile.apply import Applier
+from feedmill_operator.reconcile.backup import RunReconciler
 from feedmill_operator.reconcile.base import Tools
 from feedmill_operator.reconcile.catalog import Catalog
 from feedmill_operator.reconcile.controller import Controller
 from feedmill_operator.reconcile.feed import FeedReconciler
-from feedmill_operator.reconcile.others import KINDS, NotYetSupported
 from feedmill_operator.reconcile.pipeline import PipelineReconciler
 from feedmill_operator.reconcile.pods import pod_facts
 from feedmill_operator.reconcile.queue import Key
@@ -118,7 +118,7 @@ class World:
             "ExchangeFeed": FeedReconciler(tools),
             "FeedPipeline": PipelineReconciler(tools),
             "ExchangeAccount": AccountReconciler(tools),
-            **{kind.kind: NotYetSupported(tools) for kind in KINDS},
+            **{kind.kind: RunReconciler(tools) for kind in kinds.RUNS},
         }
         for (kind, _, _), found in self.api.objects.items():
             self._tell(_KINDS[kind], "ADDED", found)

@@ -254,15 +254,13 @@ async def test_two_feeds_have_their_own_objects(world: World) -> None:
     assert world.configured("eth-feed-config") == ["FeedPipeline main", "ExchangeFeed eth"]
 
 
-@pytest.mark.parametrize("bucket", ["backups", "b"])
-async def test_one_who_backs_up_is_told_that_this_version_does_not(world: World, bucket: str) -> None:
-    """Also where the spec is refused, as for a bucket of too short a name."""
+async def test_backups_of_a_spec_that_is_refused_cannot_be_told(world: World) -> None:
     await world.secret()
-    destination = {"b2": {"bucket": bucket, "credentialsSecretRef": {"name": "b2"}}}
+    destination = {"b2": {"bucket": "b", "credentialsSecretRef": {"name": "b2"}}}
     await world.make(PIPELINE_TEXT, backup={"schedule": "0 3 * * *", "destination": destination})
     await world.settle()
-    assert world.conditions(PIPELINE)["BackupHealthy"] == "Unknown/NotYetSupported"
-    assert "pg_dump" in world.message(PIPELINE, "BackupHealthy")
+    assert world.conditions(PIPELINE)["Accepted"] == "False/SpecInvalid"
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "Unknown/NotAccepted"
 
 
 def image(workload: Manifest) -> str:

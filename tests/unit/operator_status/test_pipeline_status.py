@@ -70,7 +70,11 @@ CASES: list[tuple[str, PipelineFacts, dict[str, str]]] = [
         "RedisReachable": "False/ServerNotReady", "PostgresReachable": "Unknown/NobodyAnswered",
     }),
     ("managed-up", pipeline(redis=role(rollout("r", None)), postgres=role(rollout("p", None))), {}),
-    ("backup", pipeline(backup=True), {"BackupHealthy": "Unknown/NotYetSupported"}),
+    ("unreadable-backup", pipeline(unreadable=True), {"BackupHealthy": "Unknown/NotAccepted"}),
+    ("notifier-down", pipeline(notifier=role(rollout("n", None, ready=0), pods=(), answers={})), {
+        "NotifierAvailable": "False/NotReady",
+    }),
+    ("notifier-up", pipeline(notifier=role(rollout("n", None))), {"NotifierAvailable": "True/Available"}),
     ("scaled-up", after(pipeline(), generation=2, processor=role(
         rollout("p", None, wanted=3, replicas=3, updated=3, ready=1), pods=(fresh_pod("a", None),),
         answers=good(postgres=UP))), {"Ready": "False/RollingOut", "Progressing": "True/RollingOut"}),

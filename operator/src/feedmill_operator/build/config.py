@@ -54,7 +54,7 @@ _yaml = Memo(_dump, most=16_000_000)
 def feed_config_text(feed: ExchangeFeed, pipeline: FeedPipeline) -> str:
     """What the receivers and distributors of a feed mount: its pipeline (as far as they need it) and the feed."""
     spec = _spec(pipeline)
-    shared = {name: spec[name] for name in _OF_FEED_PROCESSES if name in spec}
+    shared = {name: spec[name] for name in _OF_FEED_PROCESSES if name in spec} | _traced(spec)
     documents = (_document(pipeline, shared), _document(feed, _feed_spec(feed)))
     return "---\n".join(_yaml(each) for each in documents)
 
@@ -64,11 +64,35 @@ def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) 
 
     Raises ConfigTooLarge.
     """
-    spec = {name: value for name, value in _spec(pipeline).items() if name not in _OF_CLUSTER}
+    spec = _spec(pipeline)
+    shared = {name: value for name, value in spec.items() if name not in _OF_CLUSTER} | _traced(spec)
     ordered = sorted(feeds, key=lambda each: each.key)
     parts = [
-        _yaml(_document(pipeline, spec)),
+        _yaml(_document(pipeline, shared)),
         *(_line(_document(feed, _feed_spec(feed))) + "\n" for feed in ordered),
+    ]
+    return _one_map(parts, f"pipeline {pipeline.metadata.name} with its {len(ordered)} feeds", "the feeds")
+
+
+def general_config_text(
+    pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed], accounts: Iterable[ExchangeAccount]
+) -> str:
+    """What backups and notifications mount: as :func:`pipeline_config_text`, with their own parts of the pipeline, and
+    its ExchangeAccounts.
+
+    Raises ConfigTooLarge.
+    """
+    spec = _spec(pipeline)
+    shared = {name: value for name, value in spec.items() if name not in _OF_CLUSTER} | _traced(spec)
+    if "backup" in spec:
+        shared["backup"] = {name: value for name, value in spec["backup"].items() if name not in _SHAPES_PODS}
+    if "notifications" in spec:
+        shared["notifications"] = spec["notifications"]
+    ordered = sorted(feeds, key=lambda each: each.key)
+    parts = [
+        _yaml(_document(pipeline, shared)),
+        *(_line(_document(feed, _feed_spec(feed))) + "\n" for feed in ordered),
+        *(_line(_document(each, _spec(each))) + "\n" for each in sorted(accounts, key=lambda each: each.key)),
     ]
     return _one_map(parts, f"pipeline {pipeline.metadata.name} with its {len(ordered)} feeds", "the feeds")
 
@@ -79,7 +103,7 @@ def accounts_config_text(pipeline: FeedPipeline, accounts: Iterable[ExchangeAcco
     Raises ConfigTooLarge.
     """
     spec = _spec(pipeline)
-    shared = {name: spec[name] for name in _OF_ACCOUNTS if name in spec}
+    shared = {name: spec[name] for name in _OF_ACCOUNTS if name in spec} | _traced(spec)
     pool = with_defaults(AccountPool, spec.get("accounts") or {})
     ordered = sorted(accounts, key=lambda each: each.key)
     parts = [
@@ -87,6 +111,12 @@ def accounts_config_text(pipeline: FeedPipeline, accounts: Iterable[ExchangeAcco
         *(_line(_document(account, _spec(account))) + "\n" for account in ordered),
     ]
     return _one_map(parts, f"the {len(ordered)} ExchangeAccounts of pipeline {pipeline.metadata.name}", "them")
+
+
+def _traced(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Where spans go: the only part of ``monitoring`` that is not the operator's own."""
+    tracing = spec.get("monitoring", {}).get("tracing")
+    return {"monitoring": {"tracing": tracing}} if tracing else {}
 
 
 def _one_map(parts: Iterable[str], of: str, remedy: str) -> str:
@@ -105,6 +135,13 @@ def feed_config(place: Place, feed: ExchangeFeed, pipeline: FeedPipeline) -> Man
 
 def pipeline_config(place: Place, pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) -> Manifest:
     return _config_map(place, names.pipeline_config(pipeline.metadata.name), pipeline_config_text(pipeline, feeds))
+
+
+def general_config(
+    place: Place, pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed], accounts: Iterable[ExchangeAccount]
+) -> Manifest:
+    text = general_config_text(pipeline, feeds, accounts)
+    return _config_map(place, names.general_config(pipeline.metadata.name), text)
 
 
 def accounts_config(place: Place, pipeline: FeedPipeline, accounts: Iterable[ExchangeAccount]) -> Manifest:

@@ -1,4 +1,4 @@
-"""The CronJob that keeps PostgreSQL in order."""
+"""The CronJob that keeps PostgreSQL, and what feeds that are gone left in Redis, in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCHEDULE = "*/10 * * * *"
 
 
 def maintenance(place: Place, inputs: PipelineInputs) -> Manifest:
-    servers = (names.POSTGRES,)
+    servers = (names.REDIS, names.POSTGRES)
     keys = secrets.server_keys(inputs.pipeline, servers)
     named = ["--pipeline", "/".join(inputs.pipeline.key), "--once"]
     process = pods.Process(

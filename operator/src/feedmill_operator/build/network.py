@@ -13,7 +13,7 @@ from feedmill_operator.build.objects import Head, Place, manifest
 
 _DNS = {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]}
 _ANY_TCP = {"ports": [{"protocol": "TCP", "port": 1, "endPort": 65535}]}
-"""Exchanges, and servers of the user's own, are anywhere and on any port."""
+"""Servers of the user's own are anywhere and on any port."""
 _PORTS = {names.REDIS: secrets.REDIS_PORT, names.POSTGRES: secrets.POSTGRES_PORT}
 _ASKS = {
     names.RECEIVER: (names.REDIS,),
@@ -21,18 +21,35 @@ _ASKS = {
     names.PROCESSOR: (names.REDIS, names.POSTGRES),
     names.ACCOUNTS: (names.REDIS, names.POSTGRES),
     names.MIGRATION: (names.POSTGRES,),
-    names.MAINTENANCE: (names.POSTGRES,),
+    names.MAINTENANCE: (names.REDIS, names.POSTGRES),
+    names.NOTIFY: (names.REDIS, names.POSTGRES),
+    names.BACKUP: (names.REDIS, names.POSTGRES),
+    names.BACKUP_RUN: (names.REDIS, names.POSTGRES),
 }
-_SERVES_HEALTH = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS)
-_ASKS_VENUES = (names.RECEIVER, names.ACCOUNTS)
+_SERVES_HEALTH = (
+    names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS, names.NOTIFY, names.BACKUP, names.BACKUP_RUN,
+)  # fmt: skip
+_ASKS_OTHERS = (names.RECEIVER, names.ACCOUNTS, names.NOTIFY, names.BACKUP, names.BACKUP_RUN)
+"""Who asks exchanges, Telegram, or where backups are stored: anywhere and on any port."""
 
 
 def policies(place: Place, inputs: PipelineInputs) -> list[Manifest]:
-    roles = [role for role in _ASKS if role != names.ACCOUNTS or accounts.wanted(inputs)]
+    roles = [role for role in _ASKS if _wanted(inputs, role)]
     made = [_policy(place, role, _health_ingress(inputs, role), _egress(place, inputs, role)) for role in roles]
     managed = {names.REDIS: inputs.pipeline.spec.redis.managed, names.POSTGRES: inputs.pipeline.spec.postgres.managed}
     made += [_policy(place, server, [_from_pods(place, server, roles)], []) for server in managed if managed[server]]
     return made
+
+
+def _wanted(inputs: PipelineInputs, role: str) -> bool:
+    backup = inputs.pipeline.spec.backup
+    if role == names.ACCOUNTS:
+        return accounts.wanted(inputs)
+    if role == names.NOTIFY:
+        return inputs.pipeline.spec.notifications is not None
+    if role == names.BACKUP:
+        return backup is not None and backup.continuous.enabled
+    return role != names.BACKUP_RUN or backup is not None
 
 
 def _policy(place: Place, component: str, ingress: Sequence[Any], egress: Sequence[Any]) -> Manifest:
@@ -61,7 +78,7 @@ def _egress(place: Place, inputs: PipelineInputs, role: str) -> list[Any]:
     spec = inputs.pipeline.spec
     managed = {names.REDIS: spec.redis.managed, names.POSTGRES: spec.postgres.managed}
     own = any(managed[server] is None for server in _ASKS[role])
-    if role in _ASKS_VENUES or own or spec.monitoring.tracing is not None:
+    if role in _ASKS_OTHERS or own or spec.monitoring.tracing is not None:
         return [_DNS, _ANY_TCP]
     asked = [
         {

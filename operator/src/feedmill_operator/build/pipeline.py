@@ -5,12 +5,15 @@ from __future__ import annotations
 from feedmill_operator import names
 from feedmill_operator.build import config
 from feedmill_operator.build.accounts import accounts, accounts_config
+from feedmill_operator.build.backup import backups
+from feedmill_operator.build.general import general_config
 from feedmill_operator.build.inputs import Manifest, PipelineInputs
 from feedmill_operator.build.maintenance import maintenance
 from feedmill_operator.build.managed import managed_postgres, managed_redis
 from feedmill_operator.build.migration import migration
 from feedmill_operator.build.monitoring import monitors
 from feedmill_operator.build.network import policies
+from feedmill_operator.build.notify import notify
 from feedmill_operator.build.objects import Head, Place, manifest
 from feedmill_operator.build.processor import processor
 
@@ -26,6 +29,7 @@ def build_pipeline(inputs: PipelineInputs) -> list[Manifest]:
         _account(place),
         config.pipeline_config(place, inputs.pipeline, inputs.feeds),
         *accounts_config(place, inputs),
+        *general_config(place, inputs),
         *managed_redis(place, inputs),
         *managed_postgres(place, inputs),
         *policies(place, inputs),
@@ -35,8 +39,9 @@ def build_pipeline(inputs: PipelineInputs) -> list[Manifest]:
         if inputs.migrated:
             made += processor(place, inputs)
             made += accounts(place, inputs)
+            made += notify(place, inputs)
         made.append(maintenance(place, inputs))
-    return [*made, *monitors(place, inputs)]
+    return [*made, *backups(place, inputs), *monitors(place, inputs)]
 
 
 def _account(place: Place) -> Manifest:

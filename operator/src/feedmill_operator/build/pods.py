@@ -58,6 +58,8 @@ class Process:
     volumes: Sequence[Manifest] = ()
     mounts: Sequence[Manifest] = ()
     termination_message: str = "FallbackToLogsOnError"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the pods, more than those of the place."""
 
 
 def health_probes() -> dict[str, Any]:
@@ -116,7 +118,7 @@ def pod(
     if given is not None:
         spec |= _scheduling(given)
     # Our own labels last: a selector must find the pods whatever the template says.
-    metadata: Manifest = {"labels": labels | place.labels(process.component)}
+    metadata: Manifest = {"labels": labels | place.labels(process.component) | dict(process.labels)}
     if annotations:
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": spec}

@@ -18,6 +18,7 @@ from feedmill_operator.build.objects import Head, Place, manifest
 REDIS_PORT, POSTGRES_PORT = 6379, 5432
 USER = DATABASE = "feedmill"
 URL, PASSWORD = "url", "password"
+B2_KEYS, S3_KEYS = ("keyId", "applicationKey"), ("accessKeyId", "secretAccessKey")
 VOLUME = "secrets"
 
 
@@ -76,6 +77,24 @@ def key_encryption_key(pipeline: FeedPipeline) -> Key | None:
     """Where the key-encryption keys of the credential store are; None = nobody said."""
     reference = pipeline.account_pool.key_encryption_secret_ref
     return _key(reference) if reference is not None else None
+
+
+def backup_keys(pipeline: FeedPipeline) -> list[Key]:
+    """What opens the destination of backups, and what seals them: never of one Secret."""
+    backup = pipeline.spec.backup
+    if backup is None:
+        return []
+    found = [_key(backup.encryption.key_secret_ref)]
+    for place, keys in ((backup.destination.b2, B2_KEYS), (backup.destination.s3, S3_KEYS)):
+        if place is not None:
+            found += [Key(place.credentials_secret_ref.name, key) for key in keys]
+    return found
+
+
+def notification_keys(pipeline: FeedPipeline) -> list[Key]:
+    """What the services need that notifications are sent by."""
+    telegram = pipeline.spec.notifications.telegram if pipeline.spec.notifications is not None else None
+    return [_key(telegram.bot_token_secret_ref)] if telegram is not None else []
 
 
 def volume(keys: Iterable[Key], optional: Iterable[Key] = ()) -> Manifest:

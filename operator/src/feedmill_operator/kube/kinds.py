@@ -13,6 +13,8 @@ RESTORE = Kind(_OURS, "FeedRestore", "feedrestores")
 
 CUSTOM = (FEED, PIPELINE, ACCOUNT, BACKUP, RESTORE)
 """What users write."""
+RUNS = (BACKUP, RESTORE)
+"""Of these, what is one run each."""
 
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SECRET = Kind("v1", "Secret", "secrets")

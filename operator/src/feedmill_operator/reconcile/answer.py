@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedmill_operator.reconcile.account_said import AccountSaid, Counts, read_accounts, read_counts
+from feedmill_operator.reconcile.log_said import LogSaid, read_log
 from feedmill_operator.reconcile.reading import mapping, number, words
+from feedmill_operator.reconcile.run_said import RunSaid, read_run
 
 FRESH = 60.0
 """Seconds without any data on a connection after which it is stale."""
@@ -83,6 +85,10 @@ class Answer:
     """Of the accounts that an account receiver holds; None = it is none, or did not say."""
     manifests: Mapping[str, AccountSaid] = field(default_factory=dict)
     """ExchangeAccounts that it knows of, by ``namespace/name``."""
+    run: RunSaid | None = None
+    """Of a backup, a drill or a restore under way; None = it is none, or did not say."""
+    log: LogSaid | None = None
+    """Of what uploads the database's log; likewise."""
 
 
 def read_answer(document: Mapping[str, Any]) -> Answer:
@@ -110,6 +116,8 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
         selected=_selected(mapping(document.get("selection"))),
         accounts=read_counts(document.get("accounts")),
         manifests=read_accounts(document.get("manifests")),
+        run=read_run(document.get("run")),
+        log=read_log(document.get("backup")),
     )
 
 

@@ -33,6 +33,12 @@ _ORDER = (
     kinds.STATEFUL_SET, kinds.JOB, kinds.DEPLOYMENT, kinds.CRON_JOB,
 )  # fmt: skip
 """What others need comes first."""
+_WHAT = {
+    kinds.FEED.kind: "a feed",
+    kinds.ACCOUNT.kind: "an account",
+    kinds.BACKUP.kind: "a backup",
+    kinds.RESTORE.kind: "a restore",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +83,18 @@ def short(error: ApiError) -> str:
 
 
 def pipeline_of(body: Mapping[str, Any]) -> str:
-    """Name of the FeedPipeline that a feed or an account names."""
+    """Name of the FeedPipeline that a feed, an account or a run names."""
     return str(((body.get("spec") or {}).get("pipelineRef") or {}).get("name", ""))
 
 
 def view_of(tools: Tools, key: Key, body: Mapping[str, Any]) -> PipelineView | Refusal | None:
-    """How the pipeline of a feed or an account stands; None = nobody has looked yet, somebody will now."""
+    """How the pipeline that an object names stands; None = nobody has looked yet, somebody will now."""
     name = pipeline_of(body)
     view = tools.catalog.view(key.namespace, name)
     if view is not None:
         return view
     if tools.store.get(kinds.PIPELINE, key.namespace, name) is None:
-        what = "a feed" if key.kind == kinds.FEED.kind else "an account"
+        what = _WHAT[key.kind]
         return Refusal(
             Reason.PIPELINE_NOT_FOUND,
             f'spec.pipelineRef.name: "{name}": there is no FeedPipeline of that name in namespace {key.namespace}: '
@@ -196,7 +202,7 @@ def tell(events: EventSink, body: Mapping[str, Any], status: Mapping[str, Any], 
     written = by_type(status.get("conditions") or ())
     ready = written.get(Type.READY, {})
     told: set[str] = set()
-    for kind in (Type.READY, Type.PROGRESSING, Type.DATA_FRESH, Type.KEY_SOUND):
+    for kind in (Type.READY, Type.PROGRESSING, Type.DATA_FRESH, Type.KEY_SOUND, Type.BACKUP_HEALTHY, Type.COMPLETE):
         condition = written.get(kind, {})
         reason = str(condition.get("reason", ""))
         bad = kind is Type.PROGRESSING or condition.get("status") == "False"

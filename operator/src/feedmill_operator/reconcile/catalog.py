@@ -20,6 +20,7 @@ from feedmill_operator.kube.api import Kind
 from feedmill_operator.reconcile.facts import PoolView
 from feedmill_operator.reconcile.observe import Pods
 from feedmill_operator.reconcile.queue import Key
+from feedmill_operator.reconcile.run_status import FINAL
 from feedmill_operator.reconcile.validity import Refusal, read_account, read_feed
 
 Parsed = TypeVar("Parsed")
@@ -91,12 +92,12 @@ class Catalog:
         self._pools: dict[tuple[str, str], PoolView] = {}
 
     def dependents(self, namespace: str, pipeline: str) -> list[Key]:
-        """Feeds and accounts that name a pipeline."""
+        """Feeds and accounts that name a pipeline, and runs that have not ended."""
         return [
             Key(kind.kind, live.namespace, live.name)
-            for kind in (kinds.FEED, kinds.ACCOUNT)
+            for kind in (kinds.FEED, kinds.ACCOUNT, kinds.BACKUP, kinds.RESTORE)
             for live in self._store.of_kind(kind, namespace)
-            if live.pipeline == pipeline
+            if live.pipeline == pipeline and not (kind in kinds.RUNS and live.status.get("phase") in FINAL)
         ]
 
     def view(self, namespace: str, name: str) -> PipelineView | None:

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from feedmill.resources.backup_policy import Backup
 from feedmill_operator.reconcile.account_said import AccountSaid
 from feedmill_operator.reconcile.answer import Answer
 from feedmill_operator.reconcile.conditions import Finding
+from feedmill_operator.reconcile.log_said import LogSaid
 from feedmill_operator.reconcile.pods import PodFacts
+from feedmill_operator.reconcile.run_said import RunSaid
 from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal
 
@@ -91,6 +94,74 @@ class Migration:
 
 
 @dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A Job, as far as its controller and its pods are."""
+
+    name: str
+    created: str = ""
+    """RFC 3339, as all times here."""
+    started: str = ""
+    ended: str = ""
+    succeeded: bool = False
+    failed: str = ""
+    """Why it failed, in Kubernetes' words; empty = it did not."""
+    running: bool = False
+    """A pod of it runs."""
+    unread: bool = False
+    """It ended, and what its pod said last is still to be told by the watch."""
+    said: RunSaid | None = None
+    """What its newest pod said of itself."""
+    last_words: str = ""
+    """Of that pod, where it said nothing of the kind."""
+    trouble: Trouble | None = None
+    """Why its pod does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Of a FeedBackup or FeedRestore."""
+
+    generation: int
+    before: Mapping[str, Any]
+    """The status as it stands."""
+    refusal: Refusal | None = None
+    """Why its Job is not made."""
+    job: JobFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A FeedBackup or FeedRestore, as its pipeline needs it."""
+
+    name: str
+    phase: str = ""
+    started: str = ""
+    ended: str = ""
+    content: str = ""
+    """The moment a backup is of."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFacts:
+    """Of all backups of a pipeline."""
+
+    backup: Backup
+    refusal: Refusal | None = None
+    """Why none can be made."""
+    since: str = ""
+    """When the schedule was made; empty = it is not there yet."""
+    suspended: bool = False
+    backups: Sequence[RunRecord] = ()
+    drills: Sequence[RunRecord] = ()
+    """Both in the order in which they were made."""
+    log: LogSaid | None = None
+    """What the process says that uploads the log; None = nothing."""
+    log_trouble: Trouble | None = None
+    """Why that process does not run."""
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineFacts(Common):
     """Of a FeedPipeline."""
 
@@ -105,8 +176,12 @@ class PipelineFacts(Common):
     migrated: str = ""
     """Job of the last migration that succeeded."""
     feeds: int | None = None
-    backup: bool = False
-    """spec.backup is set."""
+    notifier: Role | None = None
+    """What sends notifications; None = nobody is to be told."""
+    backups: BackupFacts | None = None
+    """None = none are configured."""
+    unreadable: bool = False
+    """Some are, but the spec cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

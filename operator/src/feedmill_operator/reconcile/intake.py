@@ -25,6 +25,8 @@ _STATUS_COUNTS = frozenset({kinds.DEPLOYMENT, kinds.STATEFUL_SET, kinds.JOB, kin
 _CUSTOM = frozenset(kinds.CUSTOM)
 _OF_PIPELINES = (kinds.FEED, kinds.ACCOUNT)
 """Kinds whose objects are carried out within a pipeline."""
+_COUNT_FOR_PIPELINES = (*_OF_PIPELINES, *kinds.RUNS)
+"""Kinds whose objects a pipeline's configuration or status is made of."""
 
 
 class Intake:
@@ -78,7 +80,7 @@ class Intake:
             ]
             for number, live in enumerate(near):
                 self._queue.add_after(Key(live.kind.kind, live.namespace, live.name), number * _SPREAD)
-        elif kind in _OF_PIPELINES:
+        elif kind in _COUNT_FOR_PIPELINES:
             for name in {live.pipeline for live in (before, after) if live is not None and live.pipeline}:
                 self._queue.add_after(Key(kinds.PIPELINE.kind, known.namespace, name), SOON)
 
@@ -92,10 +94,13 @@ class Intake:
             key = owner_key(before.namespace, before.labels)  # Somebody took our labels away.
         if key is None:
             return
+        run = run_key(known.namespace, known.labels, known.name) if kind == kinds.JOB else None
         if before is None or after is None or _content(before) != _content(after):
             self._queue.add(key)
+            if run is not None:
+                self._queue.add(run)
         elif kind in _STATUS_COUNTS and before.status_body != after.status_body:
-            self._queue.add_after(key, SOON)
+            self._queue.add_after(run or key, SOON)
 
     def _pod(self, obj: Mapping[str, Any], gone: bool) -> None:
         metadata = obj["metadata"]
@@ -103,7 +108,9 @@ class Intake:
             news = self._store.remove_pod(metadata["namespace"], metadata["name"], metadata.get("uid"))
         else:
             news = self._store.update_pod(obj)
-        key = owner_key(metadata["namespace"], metadata.get("labels") or {})
+        namespace, labels = metadata["namespace"], metadata.get("labels") or {}
+        job = str(labels.get("batch.kubernetes.io/job-name") or labels.get("job-name") or "")
+        key = run_key(namespace, labels, job) or owner_key(namespace, labels)
         if news and key is not None:
             self._queue.add_after(key, SOON)
 
@@ -142,6 +149,15 @@ def owner_key(namespace: str, labels: Mapping[str, str]) -> Key | None:
     return None
 
 
+def run_key(namespace: str, labels: Mapping[str, str], job: str) -> Key | None:
+    """The FeedBackup or FeedRestore that a Job or its pod carries out: it has the name of a schedule's Job."""
+    run = labels.get(names.RUN)
+    if not run:
+        return None
+    kind = kinds.RESTORE if run in (names.Run.VERIFY, names.Run.RESTORE) else kinds.BACKUP
+    return Key(kind.kind, namespace, labels.get(names.RUN_OF) or job)
+
+
 def spread(interval: float, source: random.Random) -> float:
     """When within a resync an object is looked at, seconds."""
     return source.uniform(0.0, interval * 0.8)
@@ -160,7 +176,7 @@ def _tells(live: Live) -> tuple[object, ...]:
         for condition in status.get("conditions") or ()
         if condition.get("type") == "Accepted"
     ]
-    return (status.get("image"), status.get("migration"), accepted)
+    return (status.get("image"), status.get("migration"), status.get("phase"), accepted)
 
 
 def _content(live: Live) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import Kind, Manifest
 from feedmill_operator.reconcile import troubles
 from feedmill_operator.reconcile.answer import Answer
-from feedmill_operator.reconcile.facts import Migration, Role, Rollout
+from feedmill_operator.reconcile.facts import JobFacts, Migration, Role, Rollout
 from feedmill_operator.reconcile.pods import PodFacts
 from feedmill_operator.reconcile.store import Live, Store
 
@@ -109,6 +109,38 @@ def migration(store: Pods, namespace: str, job: str, migrated: str) -> Migration
         said = next((str(item.get("message", "")) for item in status["conditions"] if item.get("type") == "Failed"), "")
         return Migration(job, done=False, failed=words[-1] if words else said or "it failed")
     return Migration(job, done=False, trouble=troubles.worst(troubles.of_pods(pods)))
+
+
+def job(store: Pods, namespace: str, name: str, answers: Mapping[str, Answer]) -> JobFacts | None:
+    """A Job of a run and what its newest pod says; None when it is not there."""
+    live = store.get(kinds.JOB, namespace, name)
+    if live is None:
+        return None
+    status = live.status
+    holds = {str(item.get("type")): item for item in status.get("conditions") or () if item.get("status") == "True"}
+    failed = holds.get("Failed")
+    succeeded = "Complete" in holds
+    mine = [pod for pod in store.pods(namespace, **{names.COMPONENT: names.BACKUP_RUN}) if pod.job == name]
+    pods = sorted(mine, key=lambda pod: (pod.created, pod.name))
+    newest = pods[-1] if pods else None
+    running = newest is not None and newest.running
+    said = newest.said if newest is not None else None
+    if said is None and newest is not None and newest.name in answers:
+        said = answers[newest.name].run
+    ended = str(status.get("completionTime") or (failed or {}).get("lastTransitionTime") or "")
+    return JobFacts(
+        name=name,
+        created=str(live.manifest["metadata"].get("creationTimestamp") or ""),
+        started=str(status.get("startTime") or ""),
+        ended=ended,
+        succeeded=succeeded,
+        failed=(str(failed.get("message") or failed.get("reason") or "it failed")) if failed is not None else "",
+        running=running,
+        unread=(succeeded or failed is not None) and running,
+        said=said,
+        last_words=next((each.exit_message for each in newest.containers if each.exit_message), "") if newest else "",
+        trouble=troubles.worst(troubles.of_pods(pods[-1:])),
+    )
 
 
 def selector(manifests: Iterable[Manifest], kind: Kind, component: str) -> str:

@@ -1,5 +1,5 @@
-"""Reconciles one FeedPipeline: managed servers, the migration, processors, account receivers, maintenance; and rouses
-its feeds and accounts."""
+"""Reconciles one FeedPipeline: managed servers, the migration, processors, account receivers, maintenance, backups,
+notifications; and rouses its feeds, accounts and runs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from feedmill_operator.build.pipeline import build_pipeline
 from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import ApiError, Manifest
 from feedmill_operator.reconcile import base, observe, passwords, pool, references, status
+from feedmill_operator.reconcile.backup_facts import backup_facts
 from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.catalog import PipelineView
 from feedmill_operator.reconcile.facts import Migration, PipelineFacts, PoolView, Role
@@ -27,8 +28,8 @@ from feedmill_operator.reconcile.store import Live, Ref
 from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal, read_pipeline
 
-_WRITE = (names.PROCESSOR, names.ACCOUNTS)
-"""Components that write to PostgreSQL all the time, and say how they are."""
+_WRITE = (names.PROCESSOR, names.ACCOUNTS, names.NOTIFY, names.BACKUP)
+"""Components that use PostgreSQL all the time, and say how they are."""
 
 
 class PipelineReconciler:
@@ -230,6 +231,12 @@ class PipelineReconciler:
         config = self._config(key, manifests, names.pipeline_config(key.name), applied=applied)
         accounts = self._accounts(key, body, pipeline, manifests, applied=applied)
         spec = pipeline.spec if pipeline is not None else None
+        notifier = log = None
+        if pipeline is not None and pipeline.spec.notifications is not None:
+            notifier = self._general(key, body, pipeline, manifests, names.NOTIFY, applied=applied)
+        if pipeline is not None and pipeline.spec.backup is not None and pipeline.spec.backup.continuous.enabled:
+            log = self._general(key, body, pipeline, manifests, names.BACKUP, applied=applied)
+        backups = await backup_facts(tools, key, body, pipeline, log, work)
         facts = PipelineFacts(
             generation=int(body["metadata"]["generation"]),
             before=before,
@@ -249,18 +256,45 @@ class PipelineReconciler:
             migration=migration,
             migrated=migration.name if migration.done and migration.name else str(before.get("migration") or ""),
             feeds=feeds if feeds is not None else before.get("feeds"),
-            backup=bool((body.get("spec") or {}).get("backup")),
+            notifier=notifier,
+            backups=backups,
+            unreadable=pipeline is None and bool((body.get("spec") or {}).get("backup")),
         )
-        available = status.pipeline_findings(facts).get(Type.ACCOUNTS_AVAILABLE)
+        now = base.now()
+        available = status.pipeline_findings(facts, now).get(Type.ACCOUNTS_AVAILABLE)
         generations = self._generations.get(key) if applied else None
         awaited = tools.answers.awaited(key) if accounts is not None else None
         self._tell(key, pool.view(accounts, available, key.name, generations, awaited=awaited is not None))
         if applied:
             await base.spread_config(tools, key, (processor,), config, changed=work.config_changed)
-            if accounts is not None:
-                await base.spread_config(tools, key, (accounts,), accounts.config_hash, changed=work.config_changed)
-        wait = await base.finish(tools, key, kinds.PIPELINE, body, status.pipeline_status(facts, base.now()), work)
-        return base.soonest(wait, base.recheck(refusal), awaited)
+            for role in (accounts, notifier, log):
+                if role is not None:
+                    await base.spread_config(tools, key, (role,), role.config_hash, changed=work.config_changed)
+        wait = await base.finish(tools, key, kinds.PIPELINE, body, status.pipeline_status(facts, now), work)
+        no_backup = backups.refusal if backups is not None else None
+        return base.soonest(wait, base.recheck(refusal), base.recheck(no_backup), awaited)
+
+    def _general(
+        self,
+        key: Key,
+        body: Mapping[str, Any],
+        pipeline: FeedPipeline,
+        manifests: Sequence[Manifest],
+        component: str,
+        *,
+        applied: bool,
+    ) -> Role:
+        """The notifier, or what uploads the log."""
+        suspended = pipeline.spec.suspend
+        found = self._role(key, body, manifests, component, suspended=suspended)
+        rollouts = found.rollouts
+        if not rollouts and not suspended:
+            # Not made until the database is migrated; wanted all the same.
+            name = names.notify(key.name) if component == names.NOTIFY else names.backup_log(key.name)
+            live = self._tools.store.get(kinds.DEPLOYMENT, key.namespace, name)
+            rollouts = (observe.rollout(key.namespace, name, {}, 1, live),)
+        config = self._config(key, manifests, names.general_config(key.name), applied=applied)
+        return Role(rollouts, found.pods, found.answers, config)
 
     def _accounts(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 
 from feedmill.shared.log import redact
 from feedmill_operator import names
+from feedmill_operator.reconcile.run_said import RunSaid, read_text
 
 LONGEST = 300
 """Characters of a message that are kept."""
@@ -66,6 +67,10 @@ class PodFacts:
     deleting: bool = False
     unschedulable: str = ""
     """The scheduler's message while it finds no node."""
+    run: str = ""
+    """What it does of a backup, a drill or a restore (the label of names.RUN)."""
+    said: RunSaid | None = None
+    """What such a run said of itself when it ended."""
     containers: tuple[ContainerFacts, ...] = ()
     """The init containers first."""
 
@@ -83,7 +88,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
     conditions = {str(item.get("type")): item for item in _items(status.get("conditions"))}
     scheduled = conditions.get("PodScheduled", {})
     unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
-    shard = str(labels.get(names.SHARD, ""))
+    shard, run = str(labels.get(names.SHARD, "")), str(labels.get(names.RUN, ""))
     return PodFacts(
         namespace=str(metadata.get("namespace", "")),
         name=str(metadata.get("name", "")),
@@ -104,6 +109,8 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         started=str(status.get("startTime") or ""),
         deleting=bool(metadata.get("deletionTimestamp")),
         unschedulable=_text(scheduled.get("message")) if unschedulable else "",
+        run=run,
+        said=_said(status) if run else None,
         containers=tuple(
             _container(item)
             for part in ("initContainerStatuses", "containerStatuses")
@@ -128,6 +135,14 @@ def _container(item: Mapping[str, Any]) -> ContainerFacts:
         exit_reason=str(ended.get("reason", "")),
         exit_message=_text(ended.get("message"), tail=True),
     )
+
+
+def _said(status: Mapping[str, Any]) -> RunSaid | None:
+    for item in _items(status.get("containerStatuses")):
+        ended = _map(_map(item.get("state")).get("terminated"))
+        if (found := read_text(str(ended.get("message") or ""))) is not None:
+            return found
+    return None
 
 
 def _map(value: Any) -> Mapping[str, Any]:

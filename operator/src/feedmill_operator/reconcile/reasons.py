@@ -15,12 +15,14 @@ class Type(StrEnum):
     DISTRIBUTOR_AVAILABLE = "DistributorAvailable"
     PROCESSOR_AVAILABLE = "ProcessorAvailable"
     ACCOUNTS_AVAILABLE = "AccountsAvailable"
+    NOTIFIER_AVAILABLE = "NotifierAvailable"
     REDIS_REACHABLE = "RedisReachable"
     POSTGRES_REACHABLE = "PostgresReachable"
     DATA_FRESH = "DataFresh"
     LISTENING = "Listening"
     KEY_SOUND = "KeySound"
     BACKUP_HEALTHY = "BackupHealthy"
+    COMPLETE = "Complete"
     SUSPENDED = "Suspended"
     PAUSED = "Paused"
 
@@ -34,7 +36,6 @@ class Reason(StrEnum):
     EXCHANGE_UNKNOWN = "ExchangeUnknown"
     INSTRUMENT_INVALID = "InstrumentInvalid"
     CHANNEL_UNSUPPORTED = "ChannelUnsupported"
-    NOT_YET_SUPPORTED = "NotYetSupported"
     PIPELINE_NOT_FOUND = "PipelineNotFound"
     PIPELINE_NOT_ACCEPTED = "PipelineNotAccepted"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
@@ -91,6 +92,25 @@ class Reason(StrEnum):
     NOTHING_FOUND = "NothingFound"
     KEY_WARNING = "KeyWarning"
 
+    # Runs: backups, drills, restores.
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    RUN_FAILED = "RunFailed"
+    JOB_GONE = "JobGone"
+    BACKUP_NOT_CONFIGURED = "BackupNotConfigured"
+    FOLDER_WITHOUT_CLAIM = "FolderWithoutClaim"
+    PIPELINE_AT_WORK = "PipelineAtWork"
+
+    # Backups of a pipeline, all together.
+    BACKED_UP = "BackedUp"
+    NEVER_BACKED_UP = "NeverBackedUp"
+    BACKUP_FAILED = "BackupFailed"
+    BACKUP_STALE = "BackupStale"
+    DRILL_FAILED = "DrillFailed"
+    REPLICATION_REFUSED = "ReplicationRefused"
+    LOG_NOT_UPLOADED = "LogNotUploaded"
+
     # Wanted states.
     SUSPENDED = "Suspended"
     NOT_SUSPENDED = "NotSuspended"
@@ -105,7 +125,6 @@ WARN = frozenset(
         Reason.EXCHANGE_UNKNOWN,
         Reason.INSTRUMENT_INVALID,
         Reason.CHANNEL_UNSUPPORTED,
-        Reason.NOT_YET_SUPPORTED,
         Reason.PIPELINE_NOT_FOUND,
         Reason.PIPELINE_NOT_ACCEPTED,
         Reason.SECRET_NOT_FOUND,
@@ -134,6 +153,17 @@ WARN = frozenset(
         Reason.SERVER_NOT_READY,
         Reason.EXCHANGE_UNREACHABLE,
         Reason.TOPICS_REJECTED,
+        Reason.RUN_FAILED,
+        Reason.JOB_GONE,
+        Reason.BACKUP_NOT_CONFIGURED,
+        Reason.FOLDER_WITHOUT_CLAIM,
+        Reason.PIPELINE_AT_WORK,
+        Reason.NEVER_BACKED_UP,
+        Reason.BACKUP_FAILED,
+        Reason.BACKUP_STALE,
+        Reason.DRILL_FAILED,
+        Reason.REPLICATION_REFUSED,
+        Reason.LOG_NOT_UPLOADED,
     }
 )
 """Reasons that are told by an Event of type Warning too."""

@@ -16,6 +16,7 @@ from feedmill.resources.common import SecretKeyRef
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared.config import ConfigError, resolve_urls
+from feedmill_operator.build.secrets import B2_KEYS, S3_KEYS
 from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import KubeApi
 from feedmill_operator.reconcile.reasons import Reason
@@ -61,6 +62,21 @@ def of_pipeline(pipeline: FeedPipeline) -> list[Reference]:
     wrapping = pipeline.account_pool.key_encryption_secret_ref
     if wrapping is not None:
         found.append(_reference("spec.accounts.keyEncryptionSecretRef", wrapping, Form.KEY_ENCRYPTION_KEYS))
+    return found
+
+
+def of_backups(pipeline: FeedPipeline) -> list[Reference]:
+    """What only the backups of a pipeline need: the key, and what opens the destination."""
+    backup = pipeline.spec.backup
+    if backup is None:
+        return []
+    key = backup.encryption.key_secret_ref
+    found = [_reference("spec.backup.encryption.keySecretRef", key, Form.KEY_ENCRYPTION_KEYS)]
+    places = (("b2", backup.destination.b2, B2_KEYS), ("s3", backup.destination.s3, S3_KEYS))
+    for name, place, keys in places:
+        if place is not None:
+            field = f"spec.backup.destination.{name}.credentialsSecretRef"
+            found += [Reference(field, place.credentials_secret_ref.name, each) for each in keys]
     return found
 
 

@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
-from feedmill_operator.reconcile import judge, pool
-from feedmill_operator.reconcile.conditions import Finding, by_type, conditions, no, unknown, yes
+from feedmill_operator.reconcile import backup_health, judge, pool
+from feedmill_operator.reconcile.conditions import Finding, by_type, conditions, no, yes
 from feedmill_operator.reconcile.facts import Common, FeedFacts, Migration, PipelineFacts, Role
 from feedmill_operator.reconcile.reasons import Reason, Type
 
 Findings = dict[Type, Finding]
 MOST_REJECTED = 20
-_LIVE = ("lag", "lastFill")
+_LIVE = ("lag", "lastFill", "progress", "backup")
 """Fields that follow the load and not an event."""
-_COUNTS = ("receiver", "distributor", "processor", "accounts", "config", "feeds", "rejected", "instruments", "data")
-"""Fields that a rollout moves many times on its way."""
+_COUNTS = (
+    "receiver", "distributor", "processor", "accounts", "config", "feeds", "rejected", "instruments", "data", "message",
+)  # fmt: skip
+"""Fields that a rollout or a run moves many times on its way."""
 
 
 class Change(IntEnum):
@@ -53,8 +55,8 @@ def feed_findings(facts: FeedFacts) -> Findings:
     return found | _wanted(facts, "feed")
 
 
-def pipeline_findings(facts: PipelineFacts) -> Findings:
-    """All conditions of a FeedPipeline, in the order they are shown."""
+def pipeline_findings(facts: PipelineFacts, now: str) -> Findings:
+    """All conditions of a FeedPipeline, in the order they are shown. ``now``: RFC 3339."""
     namespace = _namespace(facts.processor)
     managed = (("managed Redis", facts.redis), ("managed PostgreSQL", facts.postgres))
     listens = [(pool.WHAT, facts.accounts)] if facts.accounts is not None else []
@@ -64,6 +66,9 @@ def pipeline_findings(facts: PipelineFacts) -> Findings:
     receivers = {}
     if facts.accounts is not None:
         receivers[Type.ACCOUNTS_AVAILABLE] = _migrated(facts, facts.accounts, pool.WHAT, namespace)
+    notifier = {}
+    if facts.notifier is not None:
+        notifier[Type.NOTIFIER_AVAILABLE] = _migrated(facts, facts.notifier, "notifier", namespace)
     redis = judge.server("Redis", [role for _, role in working], facts.redis, namespace)
     postgres = judge.server("PostgreSQL", [role for _, role in working], facts.postgres, namespace)
     progress = _pipeline_progress(facts, roles)
@@ -83,9 +88,10 @@ def pipeline_findings(facts: PipelineFacts) -> Findings:
         Type.PROGRESSING: progress,
         Type.PROCESSOR_AVAILABLE: processor,
         **receivers,
+        **notifier,
         Type.REDIS_REACHABLE: redis,
         Type.POSTGRES_REACHABLE: postgres,
-        Type.BACKUP_HEALTHY: _backup(facts),
+        Type.BACKUP_HEALTHY: backup_health.backup_health(facts, now),
     }
     return found | _wanted(facts, "pipeline")
 
@@ -116,7 +122,7 @@ def pipeline_status(facts: PipelineFacts, now: str) -> dict[str, Any]:
     return _without_none(
         {
             "observedGeneration": _observed(facts),
-            "conditions": conditions(pipeline_findings(facts), _conditions(facts), facts.generation, now),
+            "conditions": conditions(pipeline_findings(facts, now), _conditions(facts), facts.generation, now),
             "image": facts.image or None,
             "migration": facts.migrated or None,
             "feeds": facts.feeds,
@@ -128,18 +134,10 @@ def pipeline_status(facts: PipelineFacts, now: str) -> dict[str, Any]:
                 "selector": facts.selector,
             },
             "accounts": _accounts(facts.accounts),
+            "backup": backup_health.summary(facts),
             "config": _config(facts, (("processor", facts.processor),)),
         }
     )
-
-
-def accepted_status(before: Mapping[str, Any], generation: int, finding: Finding, now: str) -> dict[str, Any]:
-    """The status of a kind that is only accepted or not."""
-    written = before.get("conditions") or ()
-    return {
-        "observedGeneration": generation,
-        "conditions": conditions({Type.ACCEPTED: finding}, written, generation, now),
-    }
 
 
 def change(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
@@ -290,15 +288,6 @@ def _in_force(facts: Common, progress: Finding) -> Finding | None:
     if progress.holds or progress.reason is not Reason.RECONCILED:
         return no(progress.reason, progress.message)
     return None
-
-
-def _backup(facts: PipelineFacts) -> Finding:
-    if facts.backup:
-        return unknown(
-            Reason.NOT_YET_SUPPORTED,
-            "spec.backup is kept and not carried out by this version: back up PostgreSQL by other means (pg_dump)",
-        )
-    return unknown(Reason.NOT_CONFIGURED, "no backup is configured (spec.backup)")
 
 
 def _wanted(facts: Common, what: str) -> Findings:

@@ -1,0 +1,337 @@
+"""Backups on a cluster: what users ask for, what schedules did, and what the pipeline says of all of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from flow_world import PIPELINE, PIPELINE_TEXT, World
+
+from feedmill.resources.backup_status import BackupRunStatus, RestoreRunStatus
+from feedmill_operator import names
+from feedmill_operator.kube import kinds
+from feedmill_operator.kube.api import Manifest
+from feedmill_operator.reconcile import schedules
+from feedmill_operator.reconcile.answer import read_answer
+from feedmill_operator.reconcile.base import now
+from feedmill_operator.reconcile.queue import Key
+
+BACKUP = {
+    "schedule": "0 3 * * *",
+    "destination": {"b2": {"bucket": "backups", "credentialsSecretRef": {"name": "b2"}}},
+    "encryption": {"keySecretRef": {"name": "backup-key", "key": "keys"}},
+}
+CREDENTIALS = {"keyId": "planted-id", "applicationKey": "planted-word"}
+KEYS = {"keys": "first planted-key-text"}
+NOW_TEXT = """
+apiVersion: feedmill.dev/v1alpha1
+kind: FeedBackup
+metadata: {name: now, namespace: ns}
+spec: {pipelineRef: {name: main}, kind: Logical}
+"""
+RESTORE_TEXT = """
+apiVersion: feedmill.dev/v1alpha1
+kind: FeedRestore
+metadata: {name: back, namespace: ns}
+spec: {pipelineRef: {name: main}, mode: Restore, toTime: "2026-11-25T03:00:00Z"}
+"""
+NOW, BACK = ("FeedBackup", "now"), ("FeedRestore", "back")
+SAID = {
+    "phase": "Succeeded", "progress": 100, "backupId": "20261126T030000Z-logical-3f9a1c", "destination": "b2:backups",
+    "object": "ns/main/logical/20261126T030000Z-logical-3f9a1c/data", "sizeBytes": 5_368_709_120, "sha256": "ab" * 32,
+    "rows": 1234, "contentAt": "2026-11-26T03:00:00.123456Z", "keyId": "first", "schemaVersion": "0003",
+    "message": "1,234 rows of 20 tables",
+}  # fmt: skip
+
+
+async def backed(world: World, **spec: Any) -> None:
+    """A pipeline at work, with backups and all they need."""
+    await world.secret()
+    await world.secret(CREDENTIALS, "b2")
+    await world.secret(KEYS, "backup-key")
+    await world.make(PIPELINE_TEXT, backup=BACKUP, **spec)
+    await world.settle()
+    if not spec.get("suspend"):
+        await world.migrated()
+        await world.rolled_out()
+
+
+def pod_of(world: World, job: str, state: Manifest, phase: str, **more: Any) -> None:
+    """A pod of a Job, as the API server has it."""
+    labels = world.get("Job", job)["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": job}
+    name = f"{job}-abcde"
+    version = str(int(world.controller.store.versions(kinds.POD).get(("ns", name), ("", "0"))[1]) + 1)
+    metadata = {"name": name, "namespace": "ns", "uid": name, "resourceVersion": version, "labels": labels}
+    status = {"phase": phase, "containerStatuses": [{"name": "backup-run", "state": state}], **more}
+    world.controller.intake.take(kinds.POD, "ADDED", {"metadata": metadata, "status": status})
+
+
+async def runs(world: World, job: str, said: dict[str, Any] | None = None) -> None:
+    pod_of(world, job, {"running": {}}, "Running", podIP="10.0.0.9")
+    await world.api.patch_status(kinds.JOB, "ns", job, {"status": {"active": 1, "startTime": "2026-11-26T03:00:00Z"}})
+    await world.settle()
+    if said is not None:
+        run = Key("FeedRestore" if job.startswith("frs-") else "FeedBackup", "ns", job[4:])
+        target = world.answers._targets[run][f"{job}-abcde"]
+        world.answers._take(target, read_answer({"run": said}))
+        await world.settle()
+
+
+async def ends(
+    world: World, job: str, said: dict[str, Any] | str, *, good: bool = True, at: str = "2026-11-26T03:10:00Z"
+) -> None:
+    text = said if isinstance(said, str) else json.dumps(said)
+    ended = {"terminated": {"exitCode": 0 if good else 1, "reason": "Completed" if good else "Error", "message": text}}
+    pod_of(world, job, ended, "Succeeded" if good else "Failed")
+    condition = {"type": "Complete" if good else "Failed", "status": "True", "lastTransitionTime": at}
+    if not good:
+        condition |= {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
+    status = {"startTime": "2026-11-26T03:00:00Z", "conditions": [condition]} | ({"completionTime": at} if good else {})
+    await world.api.patch_status(kinds.JOB, "ns", job, {"status": status})
+    await world.settle()
+
+
+async def due(world: World, run: names.Run, number: int) -> str:
+    """The CronJob makes a Job."""
+    cron = world.get("CronJob", names.backup_schedule("main", run))
+    name = f"{cron['metadata']['name']}-{number}"
+    template = cron["spec"]["jobTemplate"]
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": cron["metadata"]["name"],
+        "uid": "c",
+        "controller": True,
+    }
+    metadata = {
+        "name": name, "namespace": "ns", "labels": dict(template["metadata"]["labels"]), "ownerReferences": [owner],
+        "creationTimestamp": f"2026-11-26T{number % 24:02}:00:00Z",
+    }  # fmt: skip
+    manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+    await world.api.create(kinds.JOB, manifest)
+    await world.settle()
+    return name
+
+
+async def test_a_backup_is_carried_out_once_and_says_what_it_did(world: World) -> None:
+    await backed(world)
+    await world.make(NOW_TEXT)
+    await world.settle()
+    assert world.made(NOW) == ["Job fbk-now"]
+    assert world.conditions(NOW) == {"Accepted": "True/Valid", "Complete": "False/Pending"}
+    await runs(world, "fbk-now", {"phase": "Running", "progress": 43, "backupId": SAID["backupId"]})
+    status = world.status(NOW)
+    assert (status["phase"], status["progress"], status["job"]) == ("Running", 40, "fbk-now")
+    await ends(world, "fbk-now", SAID)
+    status = world.status(NOW)
+    assert {name: status[name] for name in SAID} == SAID
+    assert status["size"] == "5.0Gi"
+    assert (status["startedAt"], status["completedAt"]) == ("2026-11-26T03:00:00Z", "2026-11-26T03:10:00Z")
+    assert world.conditions(NOW) == {"Accepted": "True/Valid", "Complete": "True/Succeeded"}
+    BackupRunStatus.model_validate(status)
+    assert world.status(PIPELINE)["backup"] == {"lastSuccess": "2026-11-26T03:00:00Z"}
+    # Neither another image nor a lost Job begins it anew.
+    world.writes()
+    world.edit(PIPELINE, lambda found: found["spec"].update(image="services:2"))
+    await world.api.delete(kinds.JOB, "ns", "fbk-now")
+    await world.settle()
+    assert not [each for each in world.writes() if "now" in each and "delete" not in each]
+
+
+async def test_another_image_does_not_begin_a_run_anew(world: World) -> None:
+    await backed(world)
+    await world.make(NOW_TEXT)
+    await world.settle()
+    await runs(world, "fbk-now")
+    world.writes()
+    world.edit(PIPELINE, lambda found: found["spec"].update(image="services:2"))
+    await world.settle()
+    assert not [each for each in world.writes() if each.endswith("fbk-now")]
+
+
+async def test_a_job_that_is_deleted_under_way_is_a_failure(world: World) -> None:
+    await backed(world)
+    await world.make(NOW_TEXT)
+    await world.settle()
+    await runs(world, "fbk-now")
+    await world.api.delete(kinds.JOB, "ns", "fbk-now")
+    await world.settle()
+    assert world.status(NOW)["phase"] == "Failed"
+    assert world.conditions(NOW)["Complete"] == "False/JobGone"
+    assert world.names("Job") == [names.migration("main", f"{world.image} servers/postgres")]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"phase": "Failed", "message": "the bucket backups does not exist"}, "the bucket backups does not exist"),
+        ("Traceback: no such thing", "Traceback: no such thing"),
+        ("", "Job has reached the specified backoff limit"),
+    ],
+)
+async def test_a_failure_gives_its_last_words(world: World, said: Any, message: str) -> None:
+    await backed(world)
+    await world.make(NOW_TEXT)
+    await world.settle()
+    await ends(world, "fbk-now", said, good=False)
+    status = world.status(NOW)
+    assert (status["phase"], status["message"]) == ("Failed", message)
+    assert world.conditions(NOW)["Complete"] == "False/RunFailed"
+    assert world.told.of("RunFailed") == [message]
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "False/BackupFailed"
+    assert message in world.message(PIPELINE, "BackupHealthy")
+    # A pipeline whose backups fail is at work all the same.
+    assert world.conditions(PIPELINE)["Accepted"] == "True/Valid"
+
+
+async def test_what_cannot_begin_says_why_and_begins_when_it_can(world: World) -> None:
+    await world.make(NOW_TEXT)
+    await world.settle()
+    assert world.conditions(NOW)["Accepted"] == "False/PipelineNotFound"
+    await world.secret()
+    await world.make(PIPELINE_TEXT)
+    await world.settle()
+    assert world.conditions(NOW)["Accepted"] == "False/BackupNotConfigured"
+    folder = {**BACKUP, "destination": {"folder": {"path": "/backups"}}}
+    world.edit(PIPELINE, lambda found: found["spec"].update(backup=folder))
+    await world.settle()
+    assert world.conditions(NOW)["Accepted"] == "False/FolderWithoutClaim"
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "False/FolderWithoutClaim"
+    world.edit(PIPELINE, lambda found: found["spec"].update(backup=BACKUP))
+    await world.settle()
+    assert world.conditions(NOW)["Accepted"] == "False/SecretNotFound"
+    assert "backup-key" in world.message(NOW, "Accepted")
+    await world.secret(KEYS, "backup-key")
+    await world.secret({"keyId": "x"}, "b2")
+    await world.settle()
+    assert world.conditions(NOW)["Accepted"] == "False/SecretKeyMissing"
+    assert world.status(NOW)["phase"] == "Pending"
+    assert not world.made(NOW)
+    world.edit(("Secret", "b2"), lambda found: found["data"].update(applicationKey="eA=="))
+    await world.settle()
+    assert world.conditions(NOW)["Accepted"] == "True/Valid"
+    assert world.made(NOW) == ["Job fbk-now"]
+
+
+async def test_a_database_is_restored_only_while_nobody_works_with_it(world: World) -> None:
+    await backed(world)
+    await world.runs("main-processor-1", names.PROCESSOR)
+    await world.make(RESTORE_TEXT)
+    await world.settle()
+    assert world.conditions(BACK)["Accepted"] == "False/PipelineAtWork"
+    world.edit(PIPELINE, lambda found: found["spec"].update(suspend=True))
+    await world.settle()
+    assert world.conditions(BACK)["Accepted"] == "False/PipelineAtWork"
+    assert "main-processor-1" in world.message(BACK, "Accepted")
+    gone = {"metadata": {"name": "main-processor-1", "namespace": "ns", "uid": "main-processor-1"}}
+    world.controller.intake.take(kinds.POD, "DELETED", gone)
+    await world.settle()
+    assert world.made(BACK) == ["Job frs-back"]
+    args = world.get("Job", "frs-back")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[:4] == ["backup", "restore", "--to", "2026-11-25T03:00:00Z"]
+    said = {"phase": "Succeeded", "restoredTo": "2026-11-25T03:00:00Z", "tables": 20, "gaps": 3, "rows": 7}
+    await ends(world, "frs-back", said)
+    status = world.status(BACK)
+    assert {name: status[name] for name in said} == said
+    RestoreRunStatus.model_validate(status)
+    # It was no drill.
+    assert "lastVerified" not in world.status(PIPELINE).get("backup", {})
+
+
+async def test_what_a_schedule_did_is_seen(world: World) -> None:
+    await backed(world)
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "Unknown/NeverBackedUp"
+    job = await due(world, names.Run.LOGICAL, 1)
+    what = ("FeedBackup", job)
+    assert world.get(*what)["spec"] == {"pipelineRef": {"name": "main"}, "kind": "Logical"}
+    assert world.status(what)["job"] == job
+    assert world.made(what) == []
+    await ends(world, job, SAID)
+    assert world.status(what)["phase"] == "Succeeded"
+    drill = ("FeedRestore", await due(world, names.Run.VERIFY, 2))
+    assert world.get(*drill)["spec"] == {"pipelineRef": {"name": "main"}, "mode": "Verify"}
+    await ends(world, drill[1], {"phase": "Succeeded", "tables": 20, "rows": 1234})
+    assert world.status(drill)["tables"] == 20
+    assert world.status(PIPELINE)["backup"] == {
+        "lastSuccess": "2026-11-26T03:00:00Z", "lastVerified": "2026-11-26T03:10:00Z",
+    }  # fmt: skip
+    # Whoever deletes the object does not get it back, and the Job of the schedule is the CronJob's to delete.
+    await world.api.delete(kinds.BACKUP, "ns", job)
+    await world.settle(300)
+    assert world.names("FeedBackup") == []
+    assert job in world.names("Job")
+
+
+async def test_what_a_schedule_did_while_the_operator_was_away_is_seen_later(world: World) -> None:
+    await backed(world)
+    await world.stop()
+    job = await due_unseen(world)
+    await world.start()
+    await world.settle()
+    assert world.names("FeedBackup") == [job]
+    assert world.writes().count(f"create FeedBackup {job}") == 1
+
+
+async def due_unseen(world: World) -> str:
+    world.api.tell = lambda kind, change, obj: None
+    cron = world.get("CronJob", "main-backup")
+    labels = dict(cron["spec"]["jobTemplate"]["metadata"]["labels"])
+    metadata = {"name": "main-backup-7", "namespace": "ns", "labels": labels}
+    manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": cron["spec"]["jobTemplate"]["spec"],
+    }
+    await world.api.create(kinds.JOB, manifest)
+    return "main-backup-7"
+
+
+async def test_a_failed_drill_is_told_although_the_backups_are_good(world: World) -> None:
+    await backed(world)
+    await ends(world, await due(world, names.Run.LOGICAL, 1), fresh(SAID))
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "True/BackedUp"
+    drill = await due(world, names.Run.VERIFY, 2)
+    await ends(world, drill, {"phase": "Failed", "message": "trades: 7 rows are missing"}, good=False)
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "False/DrillFailed"
+    assert "7 rows are missing" in world.message(PIPELINE, "BackupHealthy")
+
+
+def fresh(said: dict[str, Any]) -> dict[str, Any]:
+    """Of a moment that is not long ago, whenever the test runs."""
+    return {**said, "contentAt": now()}
+
+
+async def test_old_objects_of_a_schedule_go_and_the_last_good_one_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "KEPT", 2)
+    await backed(world)
+    await world.make(NOW_TEXT)
+    jobs = [await due(world, names.Run.LOGICAL, number) for number in range(1, 6)]
+    for number, job in enumerate(jobs):
+        await ends(world, job, SAID if number == 1 else "no", good=number == 1)
+    await world.settle()
+    assert world.names("FeedBackup") == [jobs[1], jobs[3], jobs[4], "now"]
+
+
+async def test_a_paused_pipeline_takes_nothing_up(world: World) -> None:
+    await backed(world)
+    world.annotate(PIPELINE, names.PAUSE, "true")
+    await world.settle()
+    await due(world, names.Run.LOGICAL, 1)
+    assert world.names("FeedBackup") == []
+    world.annotate(PIPELINE, names.PAUSE, None)
+    await world.settle()
+    assert world.names("FeedBackup") == ["main-backup-1"]
+
+
+async def test_no_secret_comes_into_what_is_written(world: World) -> None:
+    await backed(world)
+    await world.make(NOW_TEXT)
+    await world.settle()
+    await ends(world, "fbk-now", {**SAID, "message": "b2 said https://u:planted-pass@host/x?token=planted-token"})
+    await world.settle()
+    shown = json.dumps([found for (kind, _, _), found in world.api.objects.items() if kind != "Secret"])
+    assert "planted" not in shown
