@@ -127,11 +127,8 @@ def try_out(
 
 def _hello(settings: NotifySettings) -> Message:
     """Every character that has a meaning in Telegram's markup is in it, so that the escaping is tried too."""
-    told = ", ".join(sorted(settings.kinds))
-    notice = Notice(
-        "Test", Severity.INFO, f"Feedmill, pipeline {settings.pipeline}", "Test",
-        {"this": "a test: _ * [ ] ( ) ~ ` > # + - = | { } . ! \\", "told here": told}, now_ns(),
-    )  # fmt: skip
+    body = {"text": "_ * [ ] ( ) ~ ` > # + - = | { } . ! \\", "kinds": sorted(settings.kinds)}
+    notice = Notice("Test", Severity.INFO, settings.pipeline, "Test", body, now_ns())
     return compose([Waiting(0, notice)], lambda text: text)[0]
 
 
