@@ -152,12 +152,17 @@ UPDATE gaps SET state = 'closed', repaired_by = 'reconciled:' || $3::bigint WHER
 """
 LOSSES_REPAIRED = """
 UPDATE gaps SET state = 'closed', repaired_by = 'reconciled:' || $2::bigint
-WHERE shard = $1 AND state = 'open' AND cause = 'redis_lost'
+WHERE shard = $1 AND state = 'open' AND cause IN ('redis_lost', 'restore')
   AND (detected_ns < $3::bigint OR (from_seq IS NOT NULL AND to_seq IS NULL))
 """
 """Commits that Redis forgot are told by the reconciliation that began after it was seen. Where the chain of commits
 began anew (a first one, no last one), the distributor forgot too: what it reconciles is the whole account.
 """
+
+RESTORED = "SELECT id FROM gaps WHERE shard = $1 AND cause = 'restore' AND state = 'open' AND revision = $2"
+"""Of an account whose database was restored from a backup, and whose distributor does not know it yet."""
+BEGAN_ANEW = "UPDATE gaps SET revision = revision + 1, detected_ns = $2::bigint WHERE id = ANY($1::text[])"
+"""A reconciliation from here on tells what is missing."""
 
 UNTOLD = """
 SELECT i.symbol FROM instruments i WHERE i.id = ANY($1::int[])

@@ -96,6 +96,8 @@ class AccountStore:
         self._id = 0
         self._venue = ("", "")
         self._ids: dict[str, int] = {}
+        self.restored: list[str] = []
+        """Rows of a restore of which the account's distributor does not know yet."""
         self._untold: set[str] = set()
         """Instruments of which it is not known what they are counted in, since no feed has told of them."""
 
@@ -115,7 +117,14 @@ class AccountStore:
         row = await connection.fetchrow(shared_statements.POSITION, self.shard)
         assert row is not None
         self.position = Position(row["n"], row["commit_id"], row["stream_id"])
+        rows_ = await connection.fetch(statements.RESTORED, self.shard, shared_statements.RESTORED)
+        self.restored = [row["id"] for row in rows_]
         return self.position
+
+    async def began_anew(self, connection: asyncpg.Connection) -> None:
+        """The distributor knows nothing of the account any more: what it reconciles next is all of it."""
+        await connection.execute(statements.BEGAN_ANEW, self.restored, now_ns())
+        self.restored = []
 
     async def commit(self, connection: asyncpg.Connection, batch: Batch) -> Outcome:
         """Store the events and the position, or nothing. Raises Moved when another stored meanwhile (or the answer to

@@ -31,7 +31,7 @@ from feedmill.shared.keys import account_ref
 from feedmill.shared.lease import sleep_or
 from feedmill.shared.redis.ids import id_of
 from feedmill.shared.redis.url import RedisUrl
-from feedmill.shared.redis.wire import Wire, WireError, connect
+from feedmill.shared.redis.wire import Script, Wire, WireError, connect
 from feedmill.shared.tracing import TRACES
 
 MAX_STREAMS = 256
@@ -43,6 +43,10 @@ LOOK_AGAIN = 5.0
 REST = 5.0
 """Seconds an account is left alone that the database does not know."""
 
+
+FORGET = Script("""#!lua flags=allow-oom
+return redis.call('DEL', unpack(KEYS))
+""")
 
 Stored = Callable[[AccountStore, Batch], None]
 """Called after a batch was stored. Must be quick, and raise nothing."""
@@ -173,6 +177,8 @@ class AccountWorker:
             return
         wire = await self._redis.call(self._connected)
         try:
+            for account in [account for account in ready if account.store.restored]:
+                await self._begin_anew(wire, account)
             due = [x for x in ready if not x.checked_at or (x.idle and now - x.checked_at >= LOOK_AGAIN)]
             await asyncio.gather(*(self._look(wire, account) for account in due))
             for at in range(0, len(ready), MAX_STREAMS):
@@ -194,6 +200,23 @@ class AccountWorker:
             for account in self._accounts.values():
                 account.checked_at = 0.0  # It may be another server, or one that has forgotten its end.
         return self._wire
+
+    async def _begin_anew(self, wire: Wire, account: _Account) -> None:
+        """The database was restored from a backup, and whoever distributes the account takes what came since for told:
+        it forgets, so its next reconciliation tells everything. What the events stream still has is stored."""
+        ref = account_ref(account.store.account)
+        async with asyncio.timeout(self._block_ms / 1000 + 5.0):
+            await wire.run(FORGET, [ref.raw, ref.sessions, ref.checkpoint, ref.images])
+
+        async def tell() -> None:
+            connection = await self._lend()
+            try:
+                await account.store.began_anew(connection)
+            finally:
+                self._give_back(connection)
+
+        await self._database.call(tell)
+        self._log.info("account.begins_anew", account=account.store.account, why="restored from a backup")
 
     # -- reading
 
