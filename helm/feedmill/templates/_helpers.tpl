@@ -77,6 +77,10 @@ capabilities: {drop: [ALL]}
 - apiGroups: [feedmill.dev]
   resources: [exchangefeeds/status, feedpipelines/status, exchangeaccounts/status, feedbackups/status, feedrestores/status]
   verbs: [patch]
+# Those of a pipeline's schedules are its own.
+- apiGroups: [feedmill.dev]
+  resources: [feedbackups, feedrestores]
+  verbs: [create, delete]
 - apiGroups: [""]
   resources: [configmaps, services, serviceaccounts]
   verbs: [get, list, watch, create, patch, update, delete]
