@@ -109,6 +109,8 @@ TABLE_COMMENTS = {
     "notify_state": "What each pipeline's notifier is to be told of, and what it last told of the state of things.",
 }
 
+GAP_CAUSE = "sequence, disconnected, session_lost, shed, redis_lost or book{}."
+
 COLUMN_COMMENTS = {
     "backups.id": "Begin (UTC), kind and six random digits: 20261126T030000Z-logical-3f9a1c.",
     "backups.kind": "logical = a dump of one snapshot; base = the files, from which WAL goes on.",
@@ -358,6 +360,10 @@ NO_NOTIFY = tuple(
 )
 
 
+def comment_on_cause(more: str) -> None:
+    op.execute(f"COMMENT ON COLUMN gaps.cause IS '{GAP_CAUSE.format(more)}'")
+
+
 def upgrade() -> None:
     for statement in (*TABLES, *INDEXES, *AGING, *NOTIFY):
         op.execute(statement)
@@ -366,6 +372,7 @@ def upgrade() -> None:
     for column, comment in COLUMN_COMMENTS.items():
         # op.execute takes :name for a parameter: a colon in a comment is escaped.
         op.execute("COMMENT ON COLUMN {} IS '{}'".format(column, comment.replace("'", "''").replace(":", r"\:")))
+    comment_on_cause("; restore: what a restored database lacks")
 
 
 def downgrade() -> None:
@@ -374,3 +381,4 @@ def downgrade() -> None:
     op.execute("DROP INDEX audit_log_by_time")
     for table in reversed(TABLE_COMMENTS):
         op.execute(f"DROP TABLE {table}")
+    comment_on_cause("")
