@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,94 @@ def traced() -> Iterator[Traced]:
     finally:
         TRACES.use(None, 0)
         sender.close()
+
+
+@dataclass(frozen=True)
+class SentSpan:
+    """A span as the collector got it. Ids are hexadecimal, times ns."""
+
+    service: str
+    instance: str
+    name: str
+    trace: str
+    id: str
+    parent: str
+    """Empty: it begins the trace."""
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Any]
+    events: list[tuple[str, int]]
+    error: str
+    """Empty: it did not fail."""
+
+
+class Collector:
+    """An OTLP collector over HTTP that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        bodies = self.bodies
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/v1/traces":
+                    bodies.append(body)
+                self.send_response(200 if self.path == "/v1/traces" else 404)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def stop(self) -> None:
+        """Once and for all; a second time does nothing."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+    def spans(self) -> list[SentSpan]:
+        """All it was sent until now."""
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        found: list[SentSpan] = []
+        for body in list(self.bodies):
+            for each in ExportTraceServiceRequest.FromString(body).resource_spans:
+                resource = _attributes(each.resource.attributes)
+                names = resource["service.name"], resource["service.instance.id"]
+                for span in (span for scope in each.scope_spans for span in scope.spans):
+                    ids = span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
+                    times = span.start_time_unix_nano, span.end_time_unix_nano
+                    events = [(event.name, event.time_unix_nano) for event in span.events]
+                    error = (
+                        (span.status.message or "failed") if span.status.code == span.status.STATUS_CODE_ERROR else ""
+                    )
+                    found.append(SentSpan(*names, span.name, *ids, *times, _attributes(span.attributes), events, error))
+        return found
+
+
+def _attributes(pairs: Any) -> dict[str, Any]:
+    def value(of: Any) -> Any:
+        kind = of.WhichOneof("value")
+        return [value(item) for item in of.array_value.values] if kind == "array_value" else getattr(of, kind)
+
+    return {pair.key: value(pair.value) for pair in pairs}
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    made = Collector()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +34,10 @@ KEYS = {
 }  # fmt: skip
 
 
-async def test_services_through_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_services_through_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collector: Any) -> None:
     async with bed(tmp_path, monkeypatch) as world:
         await _add_accounts(world)
-        await _start(world)
+        await _start(world, collector.url)
         await world.more_fills(EVERY)
         await _look(world)
         await _connections_end(world)
@@ -45,6 +46,8 @@ async def test_services_through_faults(tmp_path: Path, monkeypatch: pytest.Monke
         await _look(world)
         await world.stop()
         await world.look_at_redis()
+    for body in collector.bodies:
+        world.scanner.look("traces", body)
     _look_at_files(world)
     assert world.scanner.kinds == {*KEYS, "listen key", "access token", "refresh token", "signature of a query"}
     assert world.scanner.leaks == []
@@ -53,7 +56,7 @@ async def test_services_through_faults(tmp_path: Path, monkeypatch: pytest.Monke
         places += [f"/health of {name}", f"/metrics of {name}", f"arguments of {name}"]
         if os.geteuid() == 0:  # Who is not root may not look into them: see feedmill.shared.dumps.
             places.append(f"environment of {name}")
-    _looked_at(world, "keys of Redis", "values of Redis: stream", "table fills", *places)
+    _looked_at(world, "keys of Redis", "values of Redis: stream", "table fills", "traces", *places)
     assert any(place.startswith("redis/") and place.endswith(".aof") for place in world.scanner.looked)
 
 
@@ -104,8 +107,9 @@ async def _add_accounts(world: Bed) -> None:
                             given=json.dumps(world.files_of(name, kind)))  # fmt: skip
 
 
-async def _start(world: Bed) -> None:
-    manifest = PIPELINE + FEED.format(stream=world.sim.endpoints[SPOT][0], rest=world.sim.endpoints[SPOT][1])
+async def _start(world: Bed, collector: str) -> None:
+    traced = f'  monitoring: {{tracing: {{otlpEndpoint: "{collector}", samplingPercent: 100}}}}\n'
+    manifest = PIPELINE + traced + FEED.format(stream=world.sim.endpoints[SPOT][0], rest=world.sim.endpoints[SPOT][1])
     for name, (venue, _) in DECLARED.items():
         exchange, _, market = venue.partition("/")
         stream, rest = world.sim.endpoints[venue]

@@ -287,9 +287,10 @@ def manifest(
     lifetime: str = "",
     replicas: int = 1,
     grace: str = "1s",
+    monitoring: str = "",
 ) -> str:
     """A pipeline and one feed a venue."""
-    text = _PIPELINE
+    text = _PIPELINE + (monitoring and f"  monitoring: {monitoring}\n")
     for venue in venues:
         exchange, _, market = venue.partition("/")
         endpoint = simulation.endpoints[venue]
@@ -325,9 +326,11 @@ async def start_bed(
             lifetime: str = "",
             replicas: int = 1,
             grace: str = "1s",
+            monitoring: str = "",
             flowing: bool = True,
         ) -> Bed:
-            """``rate``: messages a second of each venue. ``arguments``: more of ``feedmill simulate``."""
+            """``rate``: messages a second of each venue. ``arguments``: more of ``feedmill simulate``; ``monitoring``:
+            that of the pipeline."""
             for name in ("run", "logs"):
                 (tmp_path / name).mkdir()
             asked = [part for venue in venues for part in ("--exchange", venue)]
@@ -336,7 +339,7 @@ async def start_bed(
             await simulation.start()
             stack.push_async_callback(simulation.stop)
             path = tmp_path / "feeds.yaml"
-            path.write_text(manifest(simulation, venues, channels, backoff, lifetime, replicas, grace))
+            path.write_text(manifest(simulation, venues, channels, backoff, lifetime, replicas, grace, monitoring))
             environ = {"REDIS_URL": redis_server.url, "DATABASE_URL": database_url}
 
             def make_manager() -> ServiceManager:

@@ -6,12 +6,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import structlog
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
@@ -201,36 +199,8 @@ def test_settings_are_those_of_the_pipeline() -> None:
     assert found == TracingSettings("http://otel:4318", 7)
 
 
-@pytest.fixture
-def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
-    """URL of a collector, and what it was sent."""
-    found: list[ExportTraceServiceRequest] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
-            found.append(ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def test_sampling_is_taken_up_changed_and_ended(collector: tuple[str, list[ExportTraceServiceRequest]]) -> None:
-    url, found = collector
+def test_sampling_is_taken_up_changed_and_ended(collector: Any) -> None:
+    url = collector.url
     sampling = Sampling(WHO)
     sampling.start(None)
     assert not TRACES.on
@@ -249,12 +219,9 @@ def test_sampling_is_taken_up_changed_and_ended(collector: tuple[str, list[Expor
     assert unused is not None
     unused.close()
     sampling.close()
-    ((resource,),) = [request.resource_spans for request in found]
-    told = {each.key: each.value.string_value for each in resource.resource.attributes}
-    assert told["service.name"] == "feedmill-receiver"
-    assert told["service.namespace"] == "default/main"
-    assert told["service.instance.id"] == "default/btc/0/r0"
-    assert [span.name for span in resource.scope_spans[0].spans] == ["receive"]
+    (span,) = collector.spans()
+    assert (span.service, span.instance, span.name) == ("feedmill-receiver", "default/btc/0/r0", "receive")
+    assert b"default/main" in collector.bodies[0]  # service.namespace
 
 
 def test_without_opentelemetry_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
