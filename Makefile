@@ -19,7 +19,7 @@ SEED ?=
 MINUTES ?=
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 8 ? n : 8 )))
 
-.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-fills bench-operator bench-import bench-accounts clean
+.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-fills bench-operator bench-traces bench-import bench-accounts clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ bench-operator: venv-dev ## 1,000 feeds on a real API server: time, memory, API 
 
 bench-accounts: venv-dev ## 1,000 accounts, a pool of two, one is killed: how soon all is well (ARGS="--accounts 100")
 	$(BIN)/python -m bench.accounts $(ARGS)
+
+bench-traces: venv-dev ## What tracing costs: off, 1 % and 100 % of the batches (ARGS="--rounds 1", "--before DIR")
+	$(BIN)/python -m bench.traces $(ARGS)
 
 bench-import: venv-dev ## A legacy sqlite file of 1 M rows moved in, twice (ARGS="--rows 100000", "--only trades")
 	$(BIN)/python -m bench.imports $(ARGS)

@@ -27,8 +27,8 @@ STAGES = ("raw", "events", "rows", "processor")
 events wait for it."""
 
 
-def manifest(port: int, mode: str, receiver: str = "") -> str:
-    """``receiver``: more fields of it."""
+def manifest(port: int, mode: str, receiver: str = "", monitoring: str = "") -> str:
+    """``receiver``: more fields of it; ``monitoring``: that of the pipeline."""
     age = f", maxAge: {MAX_AGE[mode]}" if mode in MAX_AGE else ""
     return f"""\
 apiVersion: feedmill.dev/v1alpha1
@@ -37,6 +37,7 @@ metadata: {{name: main, namespace: {SHARD.namespace}}}
 spec:
   redis: {{managed: {{}}}}
   postgres: {{managed: {{}}}}
+  monitoring: {monitoring or "{}"}
 ---
 apiVersion: feedmill.dev/v1alpha1
 kind: ExchangeFeed
@@ -54,20 +55,21 @@ spec:
 {receiver}"""
 
 
-def _environment(bed: Bed) -> dict[str, str]:
-    return {"REDIS_URL": bed.stores.redis_url, "DATABASE_URL": bed.stores.database_url, **bed.trust}
-
-
 class Feedmill(System):
     """The services up to ``stage`` (raw, events, rows) with the receiver in ``mode``."""
 
-    def __init__(self, stage: str, mode: str, receiver: str = "") -> None:
-        """``receiver``: more fields of its section in the manifest."""
+    def __init__(
+        self, stage: str, mode: str, receiver: str = "", *, monitoring: str = "", sources: Path | None = None
+    ) -> None:
+        """``receiver``, ``monitoring``: more fields of the manifest. ``sources``: the ``services/src`` of another
+        checkout, whose services are run instead."""
         super().__init__()
         self.name = "feedmill"
         self.stage = stage
         self.mode = mode
         self._receiver = receiver
+        self._monitoring = monitoring
+        self._sources = sources
         self.observer = stage
         self.keys = (SHARD.raw if stage == "raw" else SHARD.events,)
         self.to_postgres = stage in ("rows", "processor")
@@ -75,9 +77,13 @@ class Feedmill(System):
         self._redis: Redis | None = None
         self._postgres: asyncpg.Connection | None = None
 
+    def _environment(self, bed: Bed) -> dict[str, str]:
+        own = {} if self._sources is None else {"PYTHONPATH": str(self._sources)}
+        return {"REDIS_URL": bed.stores.redis_url, "DATABASE_URL": bed.stores.database_url, **bed.trust, **own}
+
     async def start(self, bed: Bed) -> None:
         self._redis = Redis(bed.stores.redis_url)
-        (bed.folder / "feed.yaml").write_text(manifest(bed.port, self.mode, self._receiver))
+        (bed.folder / "feed.yaml").write_text(manifest(bed.port, self.mode, self._receiver, self._monitoring))
         feed = ["--feed", f"{SHARD.namespace}/{SHARD.feed}", "--shard", "0"]
         pipeline = ["--pipeline", f"{SHARD.namespace}/main"]
         wanted: dict[str, list[str]] = {}
@@ -108,7 +114,7 @@ class Feedmill(System):
             [sys.executable, "-m", "feedmill.cli.main", "run", role, "--config", bed.folder / "feed.yaml", *arguments,
              "--port-file", port_file, "--log-level", "warning"],
             log=bed.folder / f"{role}.log",
-            env=_environment(bed),
+            env=self._environment(bed),
             cwd=bed.folder,
         )  # fmt: skip
 
@@ -122,7 +128,7 @@ class Feedmill(System):
     async def _migrate(self, bed: Bed) -> None:
         with Child(
             "migrate", [sys.executable, "-m", "feedmill.cli.main", "migrate"],
-            log=bed.folder / "migrate.log", env=_environment(bed), cwd=bed.folder,
+            log=bed.folder / "migrate.log", env=self._environment(bed), cwd=bed.folder,
         ) as child:  # fmt: skip
             code = await asyncio.to_thread(child.process.wait, READY_SECONDS)
         if code != 0:
