@@ -299,20 +299,18 @@ NOTIFY = (
     DECLARE
         was jsonb := CASE WHEN TG_OP = 'UPDATE' THEN to_jsonb(OLD) ELSE '{}' END;
         is_now jsonb := to_jsonb(NEW);
-        result text := coalesce(is_now ->> 'state', is_now ->> 'outcome');
-        what text := CASE TG_TABLE_NAME WHEN 'backups' THEN 'Backup' WHEN 'maintenance_runs' THEN 'Maintenance'
-                     ELSE CASE is_now ->> 'mode' WHEN 'verify' THEN 'Drill' ELSE 'Restore' END END;
+        result text := is_now ->> 'state';
+        what text := CASE WHEN TG_TABLE_NAME = 'backups' THEN 'Backup'
+                          WHEN is_now ->> 'mode' = 'verify' THEN 'Drill' ELSE 'Restore' END;
     BEGIN
-        IF result = coalesce(was ->> 'state', was ->> 'outcome') OR result NOT IN ('failed', 'succeeded') THEN
+        IF result IS NOT DISTINCT FROM was ->> 'state' OR result NOT IN ('failed', 'succeeded') THEN
             RETURN NULL;
         END IF;
         what := what || CASE result WHEN 'failed' THEN 'Failed' ELSE 'Done' END;
         INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body)
-        SELECT w.pipeline, w.now_ns,
-               CASE WHEN result = 'succeeded' THEN 'Info' WHEN what = 'MaintenanceFailed' THEN 'Warning'
-                    ELSE 'Critical' END,
-               what, coalesce(is_now ->> 'kind', is_now ->> 'backup_id', 'database'), what,
-               is_now - 'row_counts' - 'report' || jsonb_build_object('event_ns', is_now -> 'ended_ns')
+        SELECT w.pipeline, w.now_ns, CASE WHEN result = 'succeeded' THEN 'Info' ELSE 'Critical' END, what,
+               coalesce(is_now ->> 'kind', is_now ->> 'backup_id'), what,
+               is_now - 'row_counts' || jsonb_build_object('event_ns', is_now -> 'ended_ns')
         FROM notify_wanted(what) w;
         RETURN NULL;
     END $$
@@ -343,8 +341,6 @@ NOTIFY = (
     """,
     "CREATE TRIGGER notify_of_backups AFTER INSERT OR UPDATE ON backups FOR EACH ROW EXECUTE FUNCTION notify_of_work()",
     "CREATE TRIGGER notify_of_restores AFTER INSERT OR UPDATE ON restores "
-    "FOR EACH ROW EXECUTE FUNCTION notify_of_work()",
-    "CREATE TRIGGER notify_of_runs AFTER INSERT OR UPDATE ON maintenance_runs "
     "FOR EACH ROW EXECUTE FUNCTION notify_of_work()",
 )
 """What happens is put into the outbox in its own transaction: nothing is lost, whoever stops when. Where nobody asked

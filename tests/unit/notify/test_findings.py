@@ -299,3 +299,15 @@ def test_a_pipeline_that_tells_nobody() -> None:
     quiet = pipeline.model_copy(update={"spec": pipeline.spec.model_copy(update={"notifications": None})})
     with pytest.raises(ConfigError, match=r"spec\.notifications\.telegram"):
         notify_settings(resources, quiet)
+
+
+def test_maintenance_that_failed_and_what_it_found() -> None:
+    found = [
+        {"kind": "unused_index", "subject": "trades_x", "text": "never used", "remedy": "drop it"},
+        {"kind": "wraparound", "subject": "trades", "text": "1.9 billion", "remedy": "vacuum it"},
+    ]
+    report = {"outcome": "partly", "errors": {"retention": "a lock"}, "findings": found}
+    findings = {finding.key: finding for finding in of(Tables(maintenance=report)).findings}
+    assert set(findings) == {"MaintenanceFailed", "DatabaseTrouble/wraparound/trades"}
+    assert findings["MaintenanceFailed"].body == {"errors": {"retention": "a lock"}}
+    assert of(Tables(maintenance={"outcome": "succeeded", "errors": None, "findings": None})).findings == ()

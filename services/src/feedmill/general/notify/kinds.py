@@ -38,11 +38,14 @@ KINDS: dict[str, Kind] = {
     "AccountProblem": Kind(_WARNING, 30.0, "an account is not listened to: refused by the exchange, or no valid key"),
     "KeyExpires": Kind(_WARNING, 0.0, "an exchange key expires within seven days"),
     "BackupStale": Kind(_CRITICAL, 0.0, "no backup succeeded although two were due, or none ever did"),
+    "MaintenanceFailed": Kind(_WARNING, 0.0, "the last run of maintenance, or a part of it, failed"),
+    "DatabaseTrouble": Kind(
+        _WARNING, 0.0, "maintenance found what must not stay: autovacuum off, WAL kept, wraparound"
+    ),
     "MaintenanceStale": Kind(_WARNING, 0.0, "maintenance has not run for a day"),
     "BackupFailed": Kind(_CRITICAL, None, "a backup failed"),
     "RestoreFailed": Kind(_CRITICAL, None, "a restore failed"),
     "DrillFailed": Kind(_CRITICAL, None, "a drill (backup verify) failed: the backup may not be of use"),
-    "MaintenanceFailed": Kind(_WARNING, None, "a run of maintenance failed"),
     "DeadLetters": Kind(_WARNING, None, "frames or events could not be handled; they are kept"),
     "DataLost": Kind(_INFO, None, "a gap of what exchanges do not repeat (quotes, books, candles) has ended"),
     "BackupDone": Kind(_INFO, None, "a backup succeeded"),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from feedmill.general.maintenance import kinds
 from feedmill.general.notify.notices import Finding, Look
 from feedmill.resources.cron import parse_cron, zone_of
 from feedmill.shared.clock import SECOND
@@ -16,8 +17,10 @@ MAINTENANCE = 86_400 * SECOND
 """Maintenance that has not succeeded for so long is overdue."""
 GRACE = 3600 * SECOND
 """A backup may take so long after the time of its schedule."""
-KINDS = ("GapOpen/", "KeyExpires/", "BackupStale", "MaintenanceStale")
+KINDS = ("GapOpen/", "KeyExpires/", "BackupStale", "Maintenance", "DatabaseTrouble/")
 """What is judged here, for a look that could not read the tables."""
+URGENT = (kinds.AUTOVACUUM_OFF, kinds.HELD_BACK, kinds.INVALID_INDEX, kinds.WAL_KEPT, kinds.WRAPAROUND)
+"""Findings of maintenance that are told; the others are in its report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Tables:
     """Since when backups are expected at the earliest."""
     maintained_ns: int | None = None
     """End of the last good run of maintenance."""
+    maintenance: Mapping[str, Any] = field(default_factory=dict)
+    """Report of the last run that ended, and its outcome."""
     accounts: Collection[str] = field(default=(), repr=False)
     """namespace/name of each, for masking."""
 
@@ -63,10 +68,23 @@ def judge(pipeline: str, feeds: Collection[str], schedule: tuple[str, str] | Non
     if schedule is not None and _overdue(schedule, tables, now):
         body: dict[str, Any] = {"last_ns": tables.backup_ns, "error": tables.backup_error}
         findings.append(Finding("BackupStale", pipeline, "BackupStale", body))
+    findings += _maintenance(pipeline, tables.maintenance)
     if tables.maintained_ns is not None and now - tables.maintained_ns > MAINTENANCE:
         body = {"last_ns": tables.maintained_ns}
         findings.append(Finding("MaintenanceStale", pipeline, "MaintenanceStale", body))
     return Look(tuple(findings))
+
+
+def _maintenance(pipeline: str, last: Mapping[str, Any]) -> list[Finding]:
+    found = []
+    if last.get("outcome") in ("failed", "partly"):
+        found.append(Finding("MaintenanceFailed", pipeline, "MaintenanceFailed", {"errors": last.get("errors") or {}}))
+    for each in last.get("findings") or ():
+        if each.get("kind") in URGENT:
+            key = f"DatabaseTrouble/{each['kind']}/{each.get('subject')}"
+            body = {"text": each.get("text"), "remedy": each.get("remedy")}
+            found.append(Finding("DatabaseTrouble", str(each.get("subject")), key, body))
+    return found
 
 
 def _gaps(feeds: Collection[str], rows: Sequence[OpenGaps]) -> list[Finding]:

@@ -185,6 +185,7 @@ class Outbox:
                 backup_error=runs["error"] or "",
                 first_ns=runs["first_ns"],
                 maintained_ns=runs["maintained_ns"],
+                maintenance=_body(runs["maintenance"]),
                 accounts=[row["name"] for row in accounts],
             )  # fmt: skip
 

@@ -63,7 +63,9 @@ SELECT (SELECT max(started_ns) FROM backups WHERE kind = 'logical' AND state = '
        (SELECT CASE WHEN state = 'failed' THEN error ELSE '' END FROM backups
         WHERE kind = 'logical' AND state <> 'running' ORDER BY started_ns DESC LIMIT 1) AS error,
        (SELECT (state ->> 'since_ns')::bigint FROM notify_state WHERE name = $1) AS first_ns,
-       (SELECT max(ended_ns) FROM maintenance_runs WHERE outcome IN ('succeeded', 'partly')) AS maintained_ns
+       (SELECT max(ended_ns) FROM maintenance_runs WHERE outcome IN ('succeeded', 'partly')) AS maintained_ns,
+       (SELECT jsonb_build_object('outcome', outcome, 'errors', report -> 'errors', 'findings', report -> 'findings')
+        FROM maintenance_runs WHERE ended_ns IS NOT NULL ORDER BY started_ns DESC LIMIT 1) AS maintenance
 """
 ACCOUNTS = "SELECT DISTINCT namespace || '/' || name AS name FROM accounts"
 LISTED = """

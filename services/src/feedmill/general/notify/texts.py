@@ -173,6 +173,17 @@ def _maintenance_stale(subject: str, body: Body) -> tuple[str, list[str]]:
     return f"{subject}: maintenance does not run", _given(f"the last good run ended at {moment(body.get('last_ns'))}")
 
 
+def _maintenance_failed(subject: str, body: Body) -> tuple[str, list[str]]:
+    return f"{subject}: maintenance failed", _given(
+        *(f"{part}: {error}" for part, error in (body.get("errors") or {}).items()),
+        "feedmill maintain report shows the run",
+    )
+
+
+def _database_trouble(subject: str, body: Body) -> tuple[str, list[str]]:
+    return f"Database: {subject}", _given(body.get("text"), body.get("remedy"))
+
+
 _STATES: dict[str, Callable[[str, Body], tuple[str, list[str]]]] = {
     "FeedStale": _feed_stale,
     "ProcessDown": _process_down,
@@ -187,6 +198,8 @@ _STATES: dict[str, Callable[[str, Body], tuple[str, list[str]]]] = {
     "AccountProblem": _account_problem,
     "KeyExpires": _key_expires,
     "BackupStale": _backup_stale,
+    "MaintenanceFailed": _maintenance_failed,
+    "DatabaseTrouble": _database_trouble,
     "MaintenanceStale": _maintenance_stale,
 }
 
@@ -283,7 +296,7 @@ def _cause(body: Body) -> str:
     return str(body.get("cause", "")).replace("unknown:balanceUpdate", "deposit, withdrawal or transfer")
 
 
-_WORK = {"Backup": "Backup", "Restore": "Restore", "Drill": "Drill of the backup", "Maintenance": "Maintenance"}
+_WORK = {"Backup": "Backup", "Restore": "Restore", "Drill": "Drill of the backup"}
 
 
 def _work(notices: Sequence[Notice]) -> tuple[str, list[str]]:
@@ -313,7 +326,6 @@ _EVENTS: dict[str, Callable[[Sequence[Notice]], tuple[str, list[str]]]] = {
     "Order": _orders,
     "Transfer": _transfers,
     **{f"{what}{end}": _work for what in ("Backup", "Restore", "Drill") for end in ("Failed", "Done")},
-    "MaintenanceFailed": _work,
     "Test": _test,
 }
 
