@@ -20,7 +20,7 @@ FEED = f"{GROUP}/feed"
 """Name of the ExchangeFeed an object belongs to; absent on a pipeline's objects."""
 SHARD = f"{GROUP}/shard"
 RUN = f"{GROUP}/run"
-"""On Jobs and pods that make, drill or restore a backup: which of these (see :class:`Run`)."""
+"""On Jobs and pods that make, drill, restore or delete backups: which of these (see :class:`Run`)."""
 RUN_OF = f"{GROUP}/run-of"
 """On those of a FeedBackup or FeedRestore that somebody made: its name. Those of a schedule have none: the object has
 the Job's own."""
@@ -58,7 +58,8 @@ HEALTH_PORT = 8080
 RECEIVER, DISTRIBUTOR, PROCESSOR, ACCOUNTS = "receiver", "distributor", "processor", "accounts"
 MIGRATION, MAINTENANCE, NOTIFY = "migration", "maintenance", "notify"
 BACKUP, BACKUP_RUN = "backup", "backup-run"
-"""What uploads the database's log all the time, and the Jobs that make, drill or restore one backup."""
+"""What uploads the database's log all the time, and the Jobs that make, drill or restore one backup or delete old
+ones."""
 REDIS, POSTGRES = "redis", "postgres"
 
 
@@ -69,6 +70,7 @@ class Run(StrEnum):
     BASE = "base"
     VERIFY = "verify"
     RESTORE = "restore"
+    PRUNE = "prune"
 
 
 def short_hash(text: str, length: int = 8) -> str:
@@ -115,8 +117,9 @@ def maintenance(pipeline: str) -> str:
 
 
 def backup_schedule(pipeline: str, run: Run) -> str:
-    """CronJob of the backups or of the drills; its Jobs have its name and the time."""
-    return f"{pipeline}-drill" if run is Run.VERIFY else f"{pipeline}-backup"
+    """CronJob of the backups, of the drills, or of what deletes old ones; its Jobs have its name and the time."""
+    words = {Run.LOGICAL: "backup", Run.VERIFY: "drill", Run.PRUNE: "prune"}
+    return f"{pipeline}-{words[run]}"
 
 
 def backup_log(pipeline: str) -> str:

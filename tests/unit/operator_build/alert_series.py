@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-HOUR, REST = 60, 240
+HOUR, REST = 60, 80
 CHOSEN = 'namespace="feeds", feedmill_dev_pipeline="main"'
-OPERATORS = 'namespace="feedmill-system", pod=~"feedmill-operator-[^-]+-[^-]+"'
 
 
 def of(component: str, more: str = "", pod: str = "") -> str:
@@ -32,7 +31,7 @@ def operator(number: int, more: str = "") -> str:
     return f"{{{pod}, {more}}}" if more else f"{{{pod}}}"
 
 
-def hour(value: float | str, after: float | str = 0) -> str:
+def hour(value: float, after: float = 0) -> str:
     """A value for an hour, then another."""
     return f"{value}x{HOUR} {after}x{REST}"
 
@@ -44,6 +43,7 @@ def rising(by: int = 1) -> str:
 
 BORN = f"_x50 1x{HOUR - 50 + REST}"
 """A series that begins with its first event, 50 minutes after the beginning."""
+UNKNOWN = " ".join(["NaN"] * (HOUR + REST))
 HEALTHY = {
     "up" + RECEIVER: UP,
     "up" + DISTRIBUTOR: UP,
@@ -61,7 +61,7 @@ HEALTHY = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``series``: beside, or instead of, those of HEALTHY. ``firing``: after 55 minutes; none does after five hours."""
+    """``series``: beside, or instead of, those of HEALTHY. ``firing``: after 55 minutes; none does 80 minutes later."""
 
     name: str
     series: dict[str, str] = field(default_factory=dict)
@@ -168,7 +168,7 @@ CASES = (
     ),
     Case(
         "how far behind is not known",
-        {_counter("feedmill_processor_lag_seconds", PROCESSOR, 'shard="a.b.0"'): hour("NaN")},
+        {_counter("feedmill_processor_lag_seconds", PROCESSOR, 'shard="a.b.0"'): UNKNOWN},
     ),
     Case(
         "a server is away",
@@ -182,7 +182,7 @@ CASES = (
     ),
     *(
         Case(
-            f"dead letters of {pod[:12]}",
+            f"dead letters of {service}",
             {_counter(f"feedmill_{service}_dead_letters_total", pod, labels): values},
             ("FeedmillDeadLetters",),
         )
@@ -209,7 +209,7 @@ CASES = (
     Case(
         "the log is not received", {"feedmill_backup_wal_streaming" + BACKUP: hour(0, 1)}, ("FeedmillBackupLogStopped",)
     ),
-    Case("no log is to be received", {"feedmill_backup_wal_streaming" + BACKUP: hour("NaN", "NaN")}),
+    Case("no log is to be received", {"feedmill_backup_wal_streaming" + BACKUP: UNKNOWN}),
     Case(
         "the log waits",
         {

@@ -75,7 +75,8 @@ def test_the_command_lines_take_the_arguments(name: str) -> None:
             role, *rest = rest
             command = load(head)
             given = command.commands[role].make_context(where, rest).params
-            assert (given["health_host"], given["health_port"]) == ("0.0.0.0", names.HEALTH_PORT)
+            if role != names.Run.PRUNE:
+                assert (given["health_host"], given["health_port"]) == ("0.0.0.0", names.HEALTH_PORT)
             assert given["config"] == [Path(f"{names.CONFIG_DIR}/resources.yaml")]
             assert given["secrets_dir"] == Path(names.SECRETS_DIR)
             assert found["name"] == (names.BACKUP_RUN if head == "backup" else role)
@@ -95,7 +96,7 @@ def test_pods_have_the_secrets_they_need_and_no_others(name: str) -> None:
         names.REDIS: {"servers/redis", "servers/ca.crt"} if own else {"main-redis/url"},
         names.POSTGRES: {"database-app/uri", "database-ca/ca.crt"} if own else {"main-postgres/url"},
     }
-    for template in templates(CASES[name]()).values():
+    for where, template in templates(CASES[name]()).items():
         (found,) = template["spec"]["containers"]
         role = found["name"]
         wanted = {path for server in asks.get(role, ()) for path in files[server]}
@@ -107,6 +108,8 @@ def test_pods_have_the_secrets_they_need_and_no_others(name: str) -> None:
             secrets = {"fund-key", "servers"} if own else {"fund-key"}
             wanted |= {f"{secret}/{key}" for secret in secrets for key in ("apiKey", "apiSecret", "privateKey")}
             wanted |= {"wrapping/keys"} if own else set()
+        if where.endswith("-prune"):
+            wanted = set()
         if role == names.NOTIFY:
             wanted.add("telegram/token")
         if role in (names.BACKUP, names.BACKUP_RUN):
@@ -360,9 +363,15 @@ def test_distributors_reach_redis_and_names_only() -> None:
         assert len(matching) == 1
 
 
+SCHEDULES = ("main-backup", "main-drill", "main-prune")
+
+
 def test_backups_are_made_and_drilled_by_schedule() -> None:
     made = CASES["backups-pipeline"]()
-    for name, run, schedule in (("main-backup", "logical", "0 3 * * *"), ("main-drill", "verify", "0 5 * * 0")):
+    for name, run, schedule in (
+        ("main-backup", "logical", "0 3 * * *"), ("main-drill", "verify", "0 5 * * 0"),
+        ("main-prune", "prune", "0 3 * * *"),
+    ):  # fmt: skip
         spec = find(made, "CronJob", name)["spec"]
         assert (spec["schedule"], spec["timeZone"], spec["suspend"]) == (schedule, "Europe/Berlin", False)
         assert spec["concurrencyPolicy"] == "Forbid"
@@ -374,7 +383,9 @@ def test_backups_are_made_and_drilled_by_schedule() -> None:
     for suspended in ({"suspend": True}, {"backup": {**BACKUP, "suspend": True}}):
         spec = {"backup": BACKUP} | suspended
         stopped = build_pipeline(of_pipeline(pipeline(MANAGED, **spec)))
-        assert all(find(stopped, "CronJob", name)["spec"]["suspend"] for name in ("main-backup", "main-drill"))
+        assert all(
+            find(stopped, "CronJob", name)["spec"]["suspend"] for name in ("main-backup", "main-drill", "main-prune")
+        )
     drills_only = build_pipeline(of_pipeline(pipeline(MANAGED, backup={**BACKUP, "verify": {"suspend": True}})))
     assert not find(drills_only, "CronJob", "main-backup")["spec"]["suspend"]
     assert find(drills_only, "CronJob", "main-drill")["spec"]["suspend"]

@@ -168,6 +168,8 @@ async def test_a_job_that_is_deleted_under_way_is_a_failure(world: World) -> Non
         ({"phase": "Failed", "message": "the bucket backups does not exist"}, "the bucket backups does not exist"),
         ("Traceback: no such thing", "Traceback: no such thing"),
         ("", "Job has reached the specified backoff limit"),
+        # Killed: the last it wrote was how far it is.
+        ({"phase": "Running", "progress": 60}, "it was ended under way (Error)"),
     ],
 )
 async def test_a_failure_gives_its_last_words(world: World, said: Any, message: str) -> None:
@@ -301,6 +303,18 @@ async def test_a_failed_drill_is_told_although_the_backups_are_good(world: World
 def fresh(said: dict[str, Any]) -> dict[str, Any]:
     """Of a moment that is not long ago, whenever the test runs."""
     return {**said, "contentAt": now()}
+
+
+async def test_what_deletes_old_backups_is_no_backup_and_its_failure_is_told(world: World) -> None:
+    await backed(world)
+    await ends(world, await due(world, names.Run.LOGICAL, 1), fresh(SAID))
+    job = await due(world, names.Run.PRUNE, 2)
+    await ends(world, job, {"phase": "Failed", "message": "the key may not delete"}, good=False)
+    assert world.names("FeedBackup") == ["main-backup-1"]
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "False/PruneFailed"
+    assert "the key may not delete" in world.message(PIPELINE, "BackupHealthy")
+    await ends(world, await due(world, names.Run.PRUNE, 3), {"phase": "Succeeded"}, at="2026-11-26T04:00:00Z")
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "True/BackedUp"
 
 
 async def test_old_objects_of_a_schedule_go_and_the_last_good_one_stays(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from status_facts import after, pipeline, shown
 
 from feedmill.resources.backup_policy import Backup
-from feedmill_operator.reconcile.facts import BackupFacts, PipelineFacts, RunRecord
+from feedmill_operator.reconcile.facts import BackupFacts, JobFacts, PipelineFacts, RunRecord
 from feedmill_operator.reconcile.log_said import LogSaid, read_log
 from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.run_status import size_text
@@ -39,6 +40,7 @@ def bad(day: int, message: str = "the disk is full") -> RunRecord:
     return RunRecord(f"b-{day}", "Failed", f"{at}:00:00Z", f"{at}:10:00Z", "", message)
 
 
+PRUNED = JobFacts("main-prune-1", ended="2026-11-26T03:00:00Z", succeeded=True)
 RUNS = RunRecord("b-26", "Running", "2026-11-26T02:00:00Z")
 
 
@@ -78,6 +80,9 @@ def told(of: PipelineFacts) -> tuple[str, str]:
         (facts(good(26), backup=CONTINUOUS, log=LogSaid(False, "no line")), "False/ReplicationRefused", "no line"),
         (facts(good(26), backup=CONTINUOUS, log=LogSaid(True, "B2 is away")), "False/LogNotUploaded", "B2 is away"),
         (facts(good(26), backup=CONTINUOUS, log=LogSaid(True)), "True/BackedUp", ""),
+        (facts(good(26), prune=PRUNED), "True/BackedUp", ""),
+        (facts(good(26), prune=replace(PRUNED, failed="x", last_words="no right to delete")), "False/PruneFailed",
+         "no right to delete"),
         (facts(good(26), backup=CONTINUOUS, log=None), "True/BackedUp", ""),
         (facts(good(26), backup=CONTINUOUS, log_trouble=NOWHERE), "False/Unschedulable", "no node"),
         (facts(backup=Backup.model_validate(SPEC | {"schedule": "0 0 30 2 *"})), "Unknown/NeverBackedUp", "never due"),

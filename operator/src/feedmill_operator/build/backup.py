@@ -1,4 +1,4 @@
-"""Backups: CronJobs that make and drill them, the Jobs of FeedBackup and FeedRestore, and what uploads the log.
+"""Backups: CronJobs that make, drill and delete them, the Jobs of FeedBackup and FeedRestore, and what uploads the log.
 
 A schedule's Job does the work itself, so that backups go on while the operator is away, and no pod needs a right on the
 API server. The operator takes each such Job up as a FeedBackup or FeedRestore of the same name.
@@ -27,7 +27,7 @@ STATUS_FILE = "/dev/termination-log"
 """What a run says of itself stands in its pod's status."""
 DEADLINE = 86_400
 """Seconds; one that hangs would keep the next ones from beginning."""
-_TRIES_MORE = {Run.LOGICAL: 2, Run.BASE: 2, Run.VERIFY: 1, Run.RESTORE: 0}
+_TRIES_MORE = {Run.LOGICAL: 2, Run.BASE: 2, Run.VERIFY: 1, Run.RESTORE: 0, Run.PRUNE: 1}
 """A restore that failed is for a person to look at."""
 _BAD_CONFIGURATION = 2
 """Exit code: trying again does not help."""
@@ -52,7 +52,8 @@ def backups(place: Place, inputs: PipelineInputs) -> list[Manifest]:
     spec = inputs.pipeline.spec.backup
     if spec is None or homeless(spec):
         return []
-    schedules = {Run.LOGICAL: spec.schedule, Run.VERIFY: spec.verify.schedule}
+    # What is too old or too many goes when the next one is made.
+    schedules = {Run.LOGICAL: spec.schedule, Run.VERIFY: spec.verify.schedule, Run.PRUNE: spec.schedule}
     made = [_schedule(place, inputs, spec, run, schedule) for run, schedule in schedules.items()]
     if spec.continuous.enabled and inputs.migrated and not inputs.pipeline.spec.suspend:
         made.append(_log(place, inputs, spec))
@@ -98,9 +99,10 @@ def _job(
 ) -> Manifest:
     spec = pipeline.spec.backup
     assert spec is not None  # Who builds a run has looked.
-    keys = [*secrets.server_keys(pipeline, SERVERS), *secrets.backup_keys(pipeline)]
+    servers = () if run is Run.PRUNE else SERVERS
+    keys = [*secrets.server_keys(pipeline, servers), *secrets.backup_keys(pipeline)]
     scratch = run in (Run.VERIFY, Run.RESTORE)
-    env = secrets.url_files(pipeline, SERVERS)
+    env = secrets.url_files(pipeline, servers)
     volumes, mounts = _destination(spec)
     if scratch:
         volumes.append({"name": "scratch", "emptyDir": {"sizeLimit": str(spec.scratch.size)}})
@@ -115,7 +117,7 @@ def _job(
         env=env,
         defaults=SCRATCH_DEFAULTS if scratch else RUN_DEFAULTS,
         resources=spec.resources,
-        ports=[pods.health_port()],
+        ports=[] if run is Run.PRUNE else [pods.health_port()],
         volumes=volumes,
         mounts=mounts,
         labels=labels,
@@ -145,13 +147,16 @@ def run_args(pipeline: FeedPipeline, run: Run, options: Sequence[str]) -> list[s
         Run.BASE: ["run", "--kind", "base"],
         Run.VERIFY: ["verify"],
         Run.RESTORE: ["restore"],
+        Run.PRUNE: ["prune"],
     }[run]
-    return [
+    args = [
         "backup", *command, *options, "--pipeline", "/".join(pipeline.key),
         "--config", f"{names.CONFIG_DIR}/resources.yaml", "--secrets-dir", names.SECRETS_DIR,
         "--status-file", STATUS_FILE,
-        "--health-host", "0.0.0.0", "--health-port", str(names.HEALTH_PORT),  # noqa: S104 - a pod's own
     ]  # fmt: skip
+    if run is Run.PRUNE:
+        return args
+    return [*args, "--health-host", "0.0.0.0", "--health-port", str(names.HEALTH_PORT)]  # noqa: S104 - a pod's own
 
 
 def _log(place: Place, inputs: PipelineInputs, backup: Backup) -> Manifest:

@@ -9,7 +9,7 @@ from feedmill.resources.pipeline import FeedPipeline
 from feedmill_operator import names
 from feedmill_operator.kube import kinds
 from feedmill_operator.kube.api import ApiError
-from feedmill_operator.reconcile import base, schedules, troubles
+from feedmill_operator.reconcile import base, observe, schedules, troubles
 from feedmill_operator.reconcile.backup import backups_refusal
 from feedmill_operator.reconcile.base import Tools, Work
 from feedmill_operator.reconcile.facts import BackupFacts, Role
@@ -45,6 +45,7 @@ async def backup_facts(
         suspended=pipeline.spec.backup.suspend or pipeline.spec.suspend,
         backups=schedules.records(tools, kinds.BACKUP, key.namespace, key.name),
         drills=schedules.records(tools, kinds.RESTORE, key.namespace, key.name),
+        prune=observe.newest_ended(tools.store, key.namespace, key.name, names.Run.PRUNE),
         log=next((each for each in said if each is not None), None),
         log_trouble=troubles.worst(troubles.of_pods(log.pods, list(log.answers))) if log is not None else None,
     )

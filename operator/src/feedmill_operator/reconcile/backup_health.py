@@ -9,7 +9,7 @@ from typing import Any
 from feedmill_operator.reconcile.conditions import Finding, no, unknown, yes
 from feedmill_operator.reconcile.facts import BackupFacts, PipelineFacts, RunRecord
 from feedmill_operator.reconcile.reasons import Reason
-from feedmill_operator.reconcile.run_status import FINAL
+from feedmill_operator.reconcile.run_status import FINAL, failure
 
 _NS = 1_000_000_000
 
@@ -39,7 +39,12 @@ def backup_health(facts: PipelineFacts, now: str) -> Finding:
             "was due twice since: see its CronJob and Jobs (`kubectl get cronjob,job`)"
         )
         return no(Reason.BACKUP_STALE, message)
-    return _drilled(found) or _continuous(found) or yes(Reason.BACKED_UP, f"the last good backup is of {good}")
+    return (
+        _drilled(found)
+        or _continuous(found)
+        or _pruned(found)
+        or yes(Reason.BACKED_UP, f"the last good backup is of {good}")
+    )
 
 
 def summary(facts: PipelineFacts) -> dict[str, Any] | None:
@@ -101,6 +106,13 @@ def _drilled(found: BackupFacts) -> Finding | None:
     if last is None or last.phase != "Failed":
         return None
     return no(Reason.DRILL_FAILED, f"a backup could not be restored in the last drill ({last.name}): {last.message}")
+
+
+def _pruned(found: BackupFacts) -> Finding | None:
+    job = found.prune
+    if job is None or not job.failed:
+        return None
+    return no(Reason.PRUNE_FAILED, f"old backups were not deleted, so they become more: {failure(job)}")
 
 
 def _continuous(found: BackupFacts) -> Finding | None:

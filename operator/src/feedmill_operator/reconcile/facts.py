@@ -155,6 +155,8 @@ class BackupFacts:
     backups: Sequence[RunRecord] = ()
     drills: Sequence[RunRecord] = ()
     """Both in the order in which they were made."""
+    prune: JobFacts | None = None
+    """The newest Job that deleted old ones, once it has ended."""
     log: LogSaid | None = None
     """What the process says that uploads the log; None = nothing."""
     log_trouble: Trouble | None = None

@@ -152,7 +152,7 @@ def owner_key(namespace: str, labels: Mapping[str, str]) -> Key | None:
 def run_key(namespace: str, labels: Mapping[str, str], job: str) -> Key | None:
     """The FeedBackup or FeedRestore that a Job or its pod carries out: it has the name of a schedule's Job."""
     run = labels.get(names.RUN)
-    if not run:
+    if not run or run == names.Run.PRUNE:
         return None
     kind = kinds.RESTORE if run in (names.Run.VERIFY, names.Run.RESTORE) else kinds.BACKUP
     return Key(kind.kind, namespace, labels.get(names.RUN_OF) or job)

@@ -138,9 +138,30 @@ def job(store: Pods, namespace: str, name: str, answers: Mapping[str, Answer]) -
         running=running,
         unread=(succeeded or failed is not None) and running,
         said=said,
-        last_words=next((each.exit_message for each in newest.containers if each.exit_message), "") if newest else "",
+        last_words=_last_words(newest),
         trouble=troubles.worst(troubles.of_pods(pods[-1:])),
     )
+
+
+def _last_words(pod: PodFacts | None) -> str:
+    """Of a pod that ended. One that was killed under way has left only how far it was."""
+    for each in pod.containers if pod is not None else ():
+        if pod is not None and pod.said is not None:
+            return f"it was ended under way ({each.exit_reason})" if each.exit_reason else ""
+        if each.exit_message:
+            return each.exit_message
+    return ""
+
+
+def newest_ended(store: Pods, namespace: str, pipeline: str, run: names.Run) -> JobFacts | None:
+    """The newest Job of a schedule that has ended."""
+    jobs = [
+        live
+        for live in store.of_kind(kinds.JOB, namespace)
+        if live.labels.get(names.PIPELINE) == pipeline and live.labels.get(names.RUN) == run
+    ]
+    found = [done for live in jobs if (done := job(store, namespace, live.name, {})) is not None and done.ended]
+    return max(found, key=lambda each: (each.ended, each.name), default=None)
 
 
 def selector(manifests: Iterable[Manifest], kind: Kind, component: str) -> str:

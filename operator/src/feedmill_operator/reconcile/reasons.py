@@ -108,6 +108,7 @@ class Reason(StrEnum):
     BACKUP_FAILED = "BackupFailed"
     BACKUP_STALE = "BackupStale"
     DRILL_FAILED = "DrillFailed"
+    PRUNE_FAILED = "PruneFailed"
     REPLICATION_REFUSED = "ReplicationRefused"
     LOG_NOT_UPLOADED = "LogNotUploaded"
 
@@ -162,6 +163,7 @@ WARN = frozenset(
         Reason.BACKUP_FAILED,
         Reason.BACKUP_STALE,
         Reason.DRILL_FAILED,
+        Reason.PRUNE_FAILED,
         Reason.REPLICATION_REFUSED,
         Reason.LOG_NOT_UPLOADED,
     }

@@ -61,12 +61,17 @@ def _complete(facts: RunFacts) -> tuple[Finding, str]:
     if job.succeeded:
         return yes(Reason.SUCCEEDED, words), "Succeeded"
     if job.failed:
-        return no(Reason.RUN_FAILED, words or job.last_words or job.failed), "Failed"
+        return no(Reason.RUN_FAILED, failure(job)), "Failed"
     if job.running:
         return no(Reason.RUNNING, words), "Running"
     if job.trouble is not None:
         return no(job.trouble.reason, job.trouble.message), "Pending"
     return no(Reason.PENDING, "its pod is starting"), "Pending"
+
+
+def failure(job: JobFacts) -> str:
+    """Why a Job failed, by whoever knows it best."""
+    return (job.said.message if job.said is not None else "") or job.last_words or job.failed
 
 
 def _progress(job: JobFacts | None, phase: str, facts: RunFacts) -> int | None:
