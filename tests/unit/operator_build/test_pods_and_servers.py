@@ -383,9 +383,7 @@ def test_backups_are_made_and_drilled_by_schedule() -> None:
     for suspended in ({"suspend": True}, {"backup": {**BACKUP, "suspend": True}}):
         spec = {"backup": BACKUP} | suspended
         stopped = build_pipeline(of_pipeline(pipeline(MANAGED, **spec)))
-        assert all(
-            find(stopped, "CronJob", name)["spec"]["suspend"] for name in ("main-backup", "main-drill", "main-prune")
-        )
+        assert all(find(stopped, "CronJob", name)["spec"]["suspend"] for name in SCHEDULES)
     drills_only = build_pipeline(of_pipeline(pipeline(MANAGED, backup={**BACKUP, "verify": {"suspend": True}})))
     assert not find(drills_only, "CronJob", "main-backup")["spec"]["suspend"]
     assert find(drills_only, "CronJob", "main-drill")["spec"]["suspend"]
@@ -441,9 +439,8 @@ def test_the_credentials_and_the_key_are_of_two_secrets() -> None:
     assert keys["backup-key"] == {"key"}
     for where, template in made.items():
         has = {path.split("/")[-2] for path in mounted(template)} & {"b2", "backup-key"}
-        assert has == (
-            {"b2", "backup-key"} if where.startswith(("CronJob/main-backup", "CronJob/main-drill")) else set()
-        )
+        backups = where in {f"CronJob/{name}" for name in SCHEDULES}
+        assert has == ({"b2", "backup-key"} if backups else set())
 
 
 def monitors(switch: str, *, known: bool) -> set[str]:
