@@ -128,9 +128,12 @@ def test_backups_and_notifications_read_what_only_they_need() -> None:
     assert read.backup.model_dump(exclude=PODS_ONLY) == of.spec.backup.model_dump(exclude=PODS_ONLY)
     assert read.backup.pod_template is None
     assert read.notifications == of.spec.notifications
-    # Another schedule reloads nothing of those that write.
-    plain = config.pipeline_config_text(pipeline(MANAGED), [feed(FEED)])
-    assert config.pipeline_config_text(of, [feed(FEED)]) == plain
+    # Processors tell of backups that are due and not there; who else is told reloads nothing of them.
+    (stored,) = load_texts({"r.yaml": config.pipeline_config_text(of, [feed(FEED)])}).pipelines.values()
+    assert stored.spec.backup == read.backup
+    assert stored.spec.notifications is None
+    silent = config.pipeline_config_text(pipeline(MANAGED, backup=BACKUP), [feed(FEED)])
+    assert config.pipeline_config_text(of, [feed(FEED)]) == silent
 
 
 def test_a_thousand_feeds_fit_and_too_many_are_refused_with_a_remedy() -> None:

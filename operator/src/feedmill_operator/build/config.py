@@ -65,7 +65,7 @@ def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) 
     Raises ConfigTooLarge.
     """
     spec = _spec(pipeline)
-    shared = {name: value for name, value in spec.items() if name not in _OF_CLUSTER} | _traced(spec)
+    shared = _shared(spec)
     ordered = sorted(feeds, key=lambda each: each.key)
     parts = [
         _yaml(_document(pipeline, shared)),
@@ -74,18 +74,25 @@ def pipeline_config_text(pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed]) 
     return _one_map(parts, f"pipeline {pipeline.metadata.name} with its {len(ordered)} feeds", "the feeds")
 
 
+def _shared(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a pipeline's spec, what its processes read: of backups too, since processors tell of those that are due and
+    not there."""
+    shared = {name: value for name, value in spec.items() if name not in _OF_CLUSTER} | _traced(spec)
+    if "backup" in spec:
+        shared["backup"] = {name: value for name, value in spec["backup"].items() if name not in _SHAPES_PODS}
+    return shared
+
+
 def general_config_text(
     pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed], accounts: Iterable[ExchangeAccount]
 ) -> str:
-    """What backups and notifications mount: as :func:`pipeline_config_text`, with their own parts of the pipeline, and
-    its ExchangeAccounts.
+    """What backups and notifications mount: as :func:`pipeline_config_text`, with whom is told, and the pipeline's
+    ExchangeAccounts.
 
     Raises ConfigTooLarge.
     """
     spec = _spec(pipeline)
-    shared = {name: value for name, value in spec.items() if name not in _OF_CLUSTER} | _traced(spec)
-    if "backup" in spec:
-        shared["backup"] = {name: value for name, value in spec["backup"].items() if name not in _SHAPES_PODS}
+    shared = _shared(spec)
     if "notifications" in spec:
         shared["notifications"] = spec["notifications"]
     ordered = sorted(feeds, key=lambda each: each.key)

@@ -8,7 +8,7 @@ from enum import Enum
 
 from feedmill.resources.types import Switch
 from feedmill_operator import names
-from feedmill_operator.build import accounts, pods
+from feedmill_operator.build import accounts, backup, pods
 from feedmill_operator.build.inputs import Manifest, PipelineInputs
 from feedmill_operator.build.objects import Head, Place, manifest
 
@@ -28,6 +28,10 @@ class Tells(Enum):
     """Likewise, while the pipeline is to run."""
     ACCOUNTS = "accounts"
     """Likewise, while it is to run and listens to accounts."""
+    NOTIFIER = "notifier"
+    """Likewise, while it is to run and people are to be told."""
+    BACKUP_LOG = "backup log"
+    """Likewise, while it is to run and its database's log is to be uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,17 @@ def _alone(component: str, without: str) -> str:
     return f"group by ({shard}) ({_up(component)}) unless on ({shard}) ({_up(without)} == 1)"
 
 
+def _newest(metric: str, labels: str, chosen: str = "") -> str:
+    """What processors say of the database: every replica says the same."""
+    return f"max by (namespace, feedmill_dev_pipeline{labels}) (feedmill_database_{metric}{{{{{{pods}}{chosen}}}}})"
+
+
+def _sent(outcome: str) -> str:
+    """That messages came to this outcome lately."""
+    return _rose("feedmill_notify_messages_total", 10, f', outcome="{outcome}"')
+
+
+_NO_DRILL, _DRILL = ', kind!="drill"', ', kind="drill"'
 _NO_FEED = 'absent(up{{{pods}, app_kubernetes_io_component=~"receiver|distributor"}})'
 _SHARD = 'of feed {{ or $labels.feedmill_dev_feed "(any)" }}, shard {{ or $labels.feedmill_dev_shard "(any)" }}'
 
@@ -233,6 +248,86 @@ ALERTS = (
         "{{ $labels.pod }} put frames or events aside that it could not handle.",
     ),
     Alert(
+        "FeedmillBackupFailed",
+        f"{_newest('backup_failed', ', kind', _NO_DRILL)} > 0",
+        "1m",
+        "warning",
+        "The newest {{ $labels.kind }} backup of {{ $labels.feedmill_dev_pipeline }} failed.",
+    ),
+    Alert(
+        "FeedmillBackupOverdue",
+        f"{_newest('backup_overdue_seconds', ', kind', _NO_DRILL)} > 0",
+        "60m",
+        "critical",
+        "The {{ $labels.kind }} backup of {{ $labels.feedmill_dev_pipeline }} that its schedule asks for is not there.",
+    ),
+    Alert(
+        "FeedmillDrillFailed",
+        f"{_newest('backup_failed', ', kind', _DRILL)} > 0",
+        "1m",
+        "critical",
+        "The newest backup of {{ $labels.feedmill_dev_pipeline }} could not be restored when that was tried.",
+    ),
+    Alert(
+        "FeedmillDrillOverdue",
+        f"{_newest('backup_overdue_seconds', ', kind', _DRILL)} > 0",
+        "60m",
+        "warning",
+        "The restore drill of {{ $labels.feedmill_dev_pipeline }} that its schedule asks for was not made.",
+    ),
+    Alert(
+        "FeedmillBackupLogAbsent",
+        f"absent({_up(names.BACKUP)} == 1)",
+        "5m",
+        "critical",
+        "Nothing uploads the database's log of {{ $labels.feedmill_dev_pipeline }}: the server keeps it meanwhile.",
+        Tells.BACKUP_LOG,
+    ),
+    Alert(
+        "FeedmillBackupLogStopped",
+        "feedmill_backup_wal_streaming{{{pods}}} == 0",
+        "5m",
+        "critical",
+        "{{ $labels.pod }} does not receive the database's log: the server keeps it, or it is lost for restores.",
+    ),
+    Alert(
+        "FeedmillBackupLogWaits",
+        f"feedmill_backup_wal_spool_bytes{_PODS} / feedmill_backup_wal_spool_limit_bytes{_PODS} > 0.7",
+        "5m",
+        "warning",
+        "More than 70 % of the room for the log that waits for its upload in {{ $labels.pod }} is used.",
+    ),
+    Alert(
+        "FeedmillBackupStoreAway",
+        "feedmill_backup_store_up{{{pods}}} == 0",
+        "10m",
+        "warning",
+        "The destination of backups takes nothing from {{ $labels.pod }}.",
+    ),
+    Alert(
+        "FeedmillNotifierAbsent",
+        f"absent({_up(names.NOTIFY)} == 1)",
+        "5m",
+        "warning",
+        "The notifier of {{ $labels.feedmill_dev_pipeline }} does not answer: people are told when it is back.",
+        Tells.NOTIFIER,
+    ),
+    Alert(
+        "FeedmillNotifyFailing",
+        f"feedmill_notify_blocked{_PODS} > 0 or ({_sent('away')}) unless ignoring (outcome) ({_sent('sent')})",
+        "5m",
+        "warning",
+        "{{ $labels.pod }} cannot send: the chat or its server refuses, or does not answer.",
+    ),
+    Alert(
+        "FeedmillMaintenanceFailing",
+        "max by (namespace, feedmill_dev_pipeline)"
+        f" (changes(feedmill_database_maintained_timestamp_seconds{_PODS}[30m])) == 0",
+        "30m",
+        "warning",
+        "Maintenance of the database of {{ $labels.feedmill_dev_pipeline }} has not succeeded for 30 minutes.",
+    ),
+    Alert(
         "FeedmillConfigRefused",
         _rose("feedmill_config_reloads_total", 10, ', outcome=~"refused|failed"'),
         "1m",
@@ -286,7 +381,16 @@ def _wanted(alert: Alert, inputs: PipelineInputs) -> bool:
         runs = any(not feed.spec.suspend for feed in inputs.feeds)
     if alert.tells is Tells.ACCOUNTS:
         runs = runs and accounts.wanted(inputs)
+    if alert.tells is Tells.NOTIFIER:
+        runs = runs and inputs.pipeline.spec.notifications is not None
+    if alert.tells is Tells.BACKUP_LOG:
+        runs = runs and _uploads_log(inputs)
     return runs and scraped(inputs)
+
+
+def _uploads_log(inputs: PipelineInputs) -> bool:
+    spec = inputs.pipeline.spec.backup
+    return spec is not None and spec.continuous.enabled and not spec.suspend and not backup.homeless(spec)
 
 
 def _alert(alert: Alert, chosen: str) -> Mapping[str, object]:
