@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import asyncpg
 import pytest
 from aiohttp import web
@@ -69,7 +73,7 @@ class FakeTelegram:
     requests: list[tuple[float, str]] = field(default_factory=list)
     """(time, method) of each, whatever came of it."""
     fails: list[str] = field(default_factory=list)
-    """error | limit:SECONDS | lose (taken, and the answer is not sent) | blocked | moved:ID | hang | html."""
+    """error | limit:SECONDS | lose (taken, and the answer is not sent) | bad | blocked | moved:ID | hang | html."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
     broken: list[str] = field(default_factory=list)
@@ -125,6 +129,8 @@ class FakeTelegram:
             return _error(500, "Internal Server Error")
         if name == "html":
             return web.Response(status=200, text="<html>a captive portal</html>", content_type="text/html")
+        if name == "bad":
+            return _error(400, "Bad Request: message text is empty")
         if name == "blocked":
             return _error(403, "Forbidden: bot was blocked by the user")
         if name == "hang":
@@ -289,3 +295,64 @@ class Desk:
 async def desk(database_url: str, tmp_path: Path) -> Desk:
     await asyncio.to_thread(migrate_sync, database_url)
     return Desk(database_url, tmp_path)
+
+
+class Process:
+    """The notifier. ``.log``: what it wrote."""
+
+    def __init__(self, desk: Desk, *more: str) -> None:
+        self.desk = desk
+        self.more = more
+        self.log = b""
+        self.process: asyncio.subprocess.Process | None = None
+        self.reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        command = (
+            *(sys.executable, "-m", "feedmill.cli.main", "run", "notify", "-c", str(self.desk.manifest)),
+            *("--pipeline", "default/main", "--secrets-dir", str(self.desk.secrets), "--log-level", "debug"),
+            *("--port-file", str(self.desk.folder / "notify.port"), *self.more),
+        )
+        self.process = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, "DATABASE_URL": self.desk.database_url}, stderr=asyncio.subprocess.PIPE
+        )
+        self.reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        while chunk := await self.process.stderr.read(65536):
+            self.log += chunk
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        assert self.reader is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        code = await asyncio.wait_for(self.process.wait(), 30)
+        await self.reader
+        return code
+
+    async def health(self) -> dict[str, Any]:
+        port = int((self.desk.folder / "notify.port").read_text())
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/health") as answer:
+            return dict(await answer.json())
+
+    async def until_state(self, *states: str) -> dict[str, Any]:
+        """Wait until sending is in one of these states."""
+        async with asyncio.timeout(60.0):
+            while True:
+                with contextlib.suppress(OSError, ValueError, aiohttp.ClientError):
+                    section = (await self.health())["notify"]
+                    if section.get("state") in states:
+                        return dict(section)
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def notifier(desk: Desk, telegram: FakeTelegram) -> AsyncIterator[Process]:
+    desk.write(telegram)
+    made = Process(desk)
+    yield made
+    if made.process is not None and made.process.returncode is None:
+        await made.end(signal.SIGKILL)

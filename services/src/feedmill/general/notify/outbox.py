@@ -150,6 +150,10 @@ class Outbox:
     async def postpone(self, ids: Sequence[int], not_before_ns: int) -> None:
         await self._ask(lambda c: c.execute(sql.POSTPONE, list(ids), not_before_ns))
 
+    async def hurry(self) -> None:
+        """What was postponed is to be looked at again."""
+        await self._ask(lambda c: c.execute(sql.HURRY, self._pipeline))
+
     async def tried(self, ids: Sequence[int]) -> None:
         await self._ask(lambda c: c.execute(sql.TRIED, list(ids)))
 

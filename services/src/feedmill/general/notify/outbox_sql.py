@@ -39,6 +39,9 @@ SENT = """
 UPDATE notifications SET outcome = 'sent', sent_ns = $2, attempts = attempts + 1 WHERE id = ANY($1::bigint[])
 """
 POSTPONE = "UPDATE notifications SET not_before_ns = $2 WHERE id = ANY($1::bigint[])"
+HURRY = """
+UPDATE notifications SET not_before_ns = 0 WHERE pipeline = $1 AND outcome = 'waiting' AND not_before_ns > 0
+"""
 TRIED = "UPDATE notifications SET attempts = attempts + 1 WHERE id = ANY($1::bigint[])"
 REFUSED = "UPDATE notifications SET outcome = $2, attempts = attempts + 1 WHERE id = ANY($1::bigint[])"
 SENT_SINCE = "SELECT DISTINCT sent_ns FROM notifications WHERE sent_ns > $1 AND at_ns > $2"

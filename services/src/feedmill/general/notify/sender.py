@@ -70,6 +70,8 @@ class Sender:
         self._turn = asyncio.Lock()
         """One message at a time: those of the outbox, and those that cannot wait for it."""
         self._unmarked: list[tuple[tuple[int, ...], int]] = []
+        self._other_hours = True
+        """Quiet hours may be others than when rows were postponed."""
         self._rest = _Rest()
         self._backoff = Backoff(1.0, 60.0, floor=0.5)
         self._blocked = Backoff(10.0, BLOCKED, floor=5.0)
@@ -79,6 +81,7 @@ class Sender:
 
     def reconfigure(self, telegram: Telegram, per_minute: int, hide: Hide, quiet: QuietTimes | None) -> None:
         """Work by these from the next message on. What was refused is tried again."""
+        self._other_hours = self._other_hours or quiet != self._quiet
         self._telegram, self._hide, self._quiet = telegram, hide, quiet
         self._window.per_minute = per_minute
         if self._rest.blocked:
@@ -126,6 +129,9 @@ class Sender:
     async def _once(self) -> float:
         """Send one message's worth; answers the seconds until there may be more to do."""
         await self._mark()
+        if self._other_hours:
+            await self._outbox.hurry()
+            self._other_hours = False
         now = now_ns()
         rows = await self._outbox.waiting(now)
         self.sending.waiting, self.sending.oldest_ns = await self._outbox.count()

@@ -20,7 +20,7 @@ from feedmill.general.notify.sender import Sender
 from feedmill.general.notify.settings import NotifySettings
 from feedmill.general.notify.states import States, step
 from feedmill.resources.types import Severity
-from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.clock import SECOND, monotonic, now_ns
 from feedmill.shared.lease import sleep_or
 
 EVERY = 5.0
@@ -86,7 +86,7 @@ class Watcher:
             metrics.looked_at.set(len(documents))
             look += of_processes.judge(settings.pipeline, settings.expected, documents)
         if away and self._since() >= PATIENCE:
-            look = _own(look, settings.pipeline, away)
+            look = _own(look, settings.pipeline, away, now - int(self._since() * SECOND))
         elif away:
             look += Look(blind=("ServerAway/postgres",))
         wanted = tuple(finding for finding in look.findings if finding.kind in settings.kinds)
@@ -154,9 +154,9 @@ class Watcher:
             metrics.states.labels(kind).set(number)
 
 
-def _own(look: Look, pipeline: str, error: str) -> Look:
+def _own(look: Look, pipeline: str, error: str, since_ns: int) -> Look:
     """The notifier itself cannot reach PostgreSQL; what other processes say of it is better, if they say it."""
     key = "ServerAway/postgres"
     if any(finding.key == key for finding in look.findings):
         return look
-    return look + Look((Finding("ServerAway", f"PostgreSQL of {pipeline}", key, {"error": error}),))
+    return look + Look((Finding("ServerAway", f"PostgreSQL of {pipeline}", key, {"error": error}, since_ns),))
