@@ -119,8 +119,9 @@ def test_the_hash_is_that_of_the_text(name: str) -> None:
 
 
 def test_backups_and_notifications_read_what_only_they_need() -> None:
-    of = pipeline(MANAGED, backup=BACKUP, notifications=NOTIFICATIONS)
-    made = load_texts({"r.yaml": config.general_config_text(of, [feed(FEED)], [account(ACCOUNT)])})
+    of = pipeline(MANAGED, backup=BACKUP, notifications=NOTIFICATIONS, processor={"replicas": 3})
+    many = feed(FEED, receiver={"replicas": 2}, suspend=True)
+    made = load_texts({"r.yaml": config.general_config_text(of, [many], [account(ACCOUNT)])})
     assert (list(made.feeds), list(made.accounts)) == ([("feeds", "btc")], [("feeds", "fund")])
     read = made.pipelines["feeds", "main"].spec
     assert of.spec.backup is not None
@@ -128,6 +129,9 @@ def test_backups_and_notifications_read_what_only_they_need() -> None:
     assert read.backup.model_dump(exclude=PODS_ONLY) == of.spec.backup.model_dump(exclude=PODS_ONLY)
     assert read.backup.pod_template is None
     assert read.notifications == of.spec.notifications
+    # Which processes there should be.
+    assert read.processor.replicas == 3
+    assert (made.feeds["feeds", "btc"].spec.receiver.replicas, made.feeds["feeds", "btc"].spec.suspend) == (2, True)
     # Processors tell of backups that are due and not there; who else is told reloads nothing of them.
     (stored,) = load_texts({"r.yaml": config.pipeline_config_text(of, [feed(FEED)])}).pipelines.values()
     assert stored.spec.backup == read.backup

@@ -87,8 +87,8 @@ def test_pods_have_the_secrets_they_need_and_no_others(name: str) -> None:
     asks = {
         names.RECEIVER: {names.REDIS}, names.DISTRIBUTOR: {names.REDIS}, names.PROCESSOR: {names.REDIS, names.POSTGRES},
         names.MIGRATION: {names.POSTGRES}, names.MAINTENANCE: {names.REDIS, names.POSTGRES},
-        names.ACCOUNTS: {names.REDIS, names.POSTGRES}, names.NOTIFY: {names.REDIS, names.POSTGRES},
-        names.BACKUP: {names.REDIS, names.POSTGRES}, names.BACKUP_RUN: {names.REDIS, names.POSTGRES},
+        names.ACCOUNTS: {names.REDIS, names.POSTGRES}, names.NOTIFY: {names.POSTGRES},
+        names.BACKUP: {names.POSTGRES}, names.BACKUP_RUN: {names.POSTGRES},
     }  # fmt: skip
     of = INPUTS[name].pipeline
     own = of.spec.redis.url_secret_ref is not None
@@ -361,6 +361,24 @@ def test_distributors_reach_redis_and_names_only() -> None:
     for template in pods:
         matching = [each for each in selectors if each.items() <= template["metadata"]["labels"].items()]
         assert len(matching) == 1
+
+
+def test_what_notifies_finds_every_pod_and_may_ask_it() -> None:
+    made = CASES["backups-pipeline"]()
+    service = find(made, "Service", "main-health")["spec"]
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    feed_pods = build_feed(of_feed(feed(FEED), INPUTS["backups-pipeline"].pipeline))
+    for template in [*templates(made).values(), *templates(feed_pods).values()]:
+        assert service["selector"].items() <= template["metadata"]["labels"].items()
+    args = container(made, "Deployment/main-notify")["args"]
+    assert args[args.index("--processes") + 1] == "main-health.feeds.svc:8080"
+    notifier = {"podSelector": {"matchLabels": {names.COMPONENT: names.NOTIFY, names.PIPELINE: "main"}}}
+    for role in (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS):
+        (rule,) = policy(made, f"main-{role}")["ingress"]
+        assert notifier in rule["from"]
+    assert not any(
+        each["kind"] == "Service" and "health" in each["metadata"]["name"] for each in CASES["managed-pipeline"]()
+    )
 
 
 SCHEDULES = ("main-backup", "main-drill", "main-prune")

@@ -22,7 +22,7 @@ RUN_DEFAULTS = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memo
 SCRATCH_DEFAULTS = {"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
 """Of a run with a scratch server beside it."""
 LOG_DEFAULTS = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
-SERVERS = (names.REDIS, names.POSTGRES)
+SERVERS = (names.POSTGRES,)
 STATUS_FILE = "/dev/termination-log"
 """What a run says of itself stands in its pod's status."""
 DEADLINE = 86_400

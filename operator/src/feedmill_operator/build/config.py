@@ -38,6 +38,9 @@ _OF_ACCOUNTS = (*_OF_FEED_PROCESSES, "logLevel")
 """What account receivers read of it, beside ``accounts.permissions``."""
 _OF_CLUSTER = {"image", "processor", "accounts", "api", "backup", "notifications", "monitoring", "suspend"}
 
+_OF_PODS = ("image", "api", "monitoring")
+"""What also backups and notifications have no use for."""
+
 
 class ConfigTooLarge(ValueError):
     """The configuration does not fit into one ConfigMap; the message says what to do."""
@@ -86,22 +89,29 @@ def _shared(spec: Mapping[str, Any]) -> dict[str, Any]:
 def general_config_text(
     pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed], accounts: Iterable[ExchangeAccount]
 ) -> str:
-    """What backups and notifications mount: as :func:`pipeline_config_text`, with whom is told, and the pipeline's
-    ExchangeAccounts.
+    """What backups and notifications mount: pipeline, feeds and accounts, with all that says which processes should run.
 
     Raises ConfigTooLarge.
     """
     spec = _spec(pipeline)
-    shared = _shared(spec)
-    if "notifications" in spec:
-        shared["notifications"] = spec["notifications"]
+    shared = {name: value for name, value in spec.items() if name not in _OF_PODS} | _traced(spec)
     ordered = sorted(feeds, key=lambda each: each.key)
     parts = [
-        _yaml(_document(pipeline, shared)),
-        *(_line(_document(feed, _feed_spec(feed))) + "\n" for feed in ordered),
+        _yaml(_document(pipeline, _without_pods(shared))),
+        *(_line(_document(feed, _without_pods(_spec(feed)))) + "\n" for feed in ordered),
         *(_line(_document(each, _spec(each))) + "\n" for each in sorted(accounts, key=lambda each: each.key)),
     ]
     return _one_map(parts, f"pipeline {pipeline.metadata.name} with its {len(ordered)} feeds", "the feeds")
+
+
+def _without_pods(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Without how the pods of each part are made; how many there are stays."""
+    return {
+        name: {key: item for key, item in value.items() if key not in ("resources", "podTemplate")}
+        if isinstance(value, dict)
+        else value
+        for name, value in spec.items()
+    }
 
 
 def accounts_config_text(pipeline: FeedPipeline, accounts: Iterable[ExchangeAccount]) -> str:

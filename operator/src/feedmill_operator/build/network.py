@@ -22,9 +22,9 @@ _ASKS = {
     names.ACCOUNTS: (names.REDIS, names.POSTGRES),
     names.MIGRATION: (names.POSTGRES,),
     names.MAINTENANCE: (names.REDIS, names.POSTGRES),
-    names.NOTIFY: (names.REDIS, names.POSTGRES),
-    names.BACKUP: (names.REDIS, names.POSTGRES),
-    names.BACKUP_RUN: (names.REDIS, names.POSTGRES),
+    names.NOTIFY: (names.POSTGRES,),
+    names.BACKUP: (names.POSTGRES,),
+    names.BACKUP_RUN: (names.POSTGRES,),
 }
 _SERVES_HEALTH = (
     names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS, names.NOTIFY, names.BACKUP, names.BACKUP_RUN,
@@ -35,7 +35,7 @@ _ASKS_OTHERS = (names.RECEIVER, names.ACCOUNTS, names.NOTIFY, names.BACKUP, name
 
 def policies(place: Place, inputs: PipelineInputs) -> list[Manifest]:
     roles = [role for role in _ASKS if _wanted(inputs, role)]
-    made = [_policy(place, role, _health_ingress(inputs, role), _egress(place, inputs, role)) for role in roles]
+    made = [_policy(place, role, _health_ingress(place, inputs, role), _egress(place, inputs, role)) for role in roles]
     managed = {names.REDIS: inputs.pipeline.spec.redis.managed, names.POSTGRES: inputs.pipeline.spec.postgres.managed}
     made += [_policy(place, server, [_from_pods(place, server, roles)], []) for server in managed if managed[server]]
     return made
@@ -63,7 +63,7 @@ def _policy(place: Place, component: str, ingress: Sequence[Any], egress: Sequen
     return manifest(place, head, component, spec=spec)
 
 
-def _health_ingress(inputs: PipelineInputs, role: str) -> list[Any]:
+def _health_ingress(place: Place, inputs: PipelineInputs, role: str) -> list[Any]:
     if role not in _SERVES_HEALTH:
         return []
     port = [{"protocol": "TCP", "port": names.HEALTH_PORT}]
@@ -71,7 +71,10 @@ def _health_ingress(inputs: PipelineInputs, role: str) -> list[Any]:
     if scraped(inputs):
         # Prometheus is in a namespace nobody told; what the port serves holds no secret.
         return [{"from": [{"namespaceSelector": {}}], "ports": port}]
-    return [{"from": [operator], "ports": port}]
+    asking = [operator]
+    if inputs.pipeline.spec.notifications is not None:
+        asking.append({"podSelector": {"matchLabels": place.selector(names.NOTIFY)}})
+    return [{"from": asking, "ports": port}]
 
 
 def _egress(place: Place, inputs: PipelineInputs, role: str) -> list[Any]:

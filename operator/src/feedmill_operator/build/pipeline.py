@@ -13,7 +13,7 @@ from feedmill_operator.build.managed import managed_postgres, managed_redis
 from feedmill_operator.build.migration import migration
 from feedmill_operator.build.monitoring import monitors
 from feedmill_operator.build.network import policies
-from feedmill_operator.build.notify import notify
+from feedmill_operator.build.notify import health_service, notify
 from feedmill_operator.build.objects import Head, Place, manifest
 from feedmill_operator.build.processor import processor
 
@@ -32,6 +32,7 @@ def build_pipeline(inputs: PipelineInputs) -> list[Manifest]:
         *general_config(place, inputs),
         *managed_redis(place, inputs),
         *managed_postgres(place, inputs),
+        *health_service(place, inputs),
         *policies(place, inputs),
     ]
     if not inputs.pipeline.spec.suspend:
