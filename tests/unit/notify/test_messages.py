@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,3 +171,14 @@ def test_account_events_are_told_only_where_they_are_asked_for() -> None:
 def test_the_texts_are_json_safe() -> None:
     [message] = compose([row(1, "DeadLetters", letters=1, detail='{"a": "\\ud800"}')], lambda text: text)
     json.dumps({"text": message.marked}).encode()
+
+
+def test_the_page_names_every_kind_as_it_is() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "notifications.md").read_text()
+    for name, kind in KINDS.items():
+        if kind.hold is None:
+            line = f"| `{name}` | {kind.severity.value} | {kind.about} |"
+        else:
+            told = f"after {kind.hold:g} s" if kind.hold else "at once"
+            line = f"| `{name}` | {kind.severity.value} | {told} | {kind.about} |"
+        assert line in page
