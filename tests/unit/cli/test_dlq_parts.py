@@ -94,9 +94,10 @@ def test_what_a_letter_holds_is_told_by_its_first_bytes() -> None:
     assert ([trade.id for trade in found.trades], len(found.frames)) == ([5], 1)
 
     body = b'[{"id":4,"price":"1","qty":"2","time":1750000000000,"isBuyerMaker":true}]'
-    answer = control.encode(control.RestAnswer("c", "trades", "BTC-USDT", "BTCUSDT", 200, 1, body))
-    found = read(letter(answer, "internal_error"), reader)
-    assert ([trade.id for trade in found.trades], found.frames) == ([4], [])
+    for trace in ("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"):
+        answer = control.encode(control.RestAnswer("c", "trades", "BTC-USDT", "BTCUSDT", 200, 1, body, trace))
+        found = read(letter(answer, "internal_error"), reader)
+        assert ([trade.id for trade in found.trades], found.frames) == ([4], [])
 
     record = control.encode(control.SessionEnd())
     assert read(letter(record, "internal_error"), reader).controls == 1

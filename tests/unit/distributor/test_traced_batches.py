@@ -67,7 +67,7 @@ def test_an_answer_goes_on_with_the_trace_of_its_request(kit: Any, shard: Any) -
     body = kit.frame(*(["t", kit.SYMBOL, n, kit.T0 - 5] for n in (2, 3)))
     batch = decode_batch(feeder.answer(host.now, body, command=command.id, kind="trades"))
     answer = msgspec.msgpack.decode(batch.runs[0].frames[0])
-    batch.runs[0].frames[0] = msgspec.msgpack.encode([*answer[:-1], PARENT])
+    batch.runs[0].frames[0] = msgspec.msgpack.encode([*answer, PARENT])
     host.feed(encode_batch(batch))
     (found,) = host.engine.out.traces
     assert (found.origin.parent, found.origin.command) == (PARENT, command.id)

@@ -31,6 +31,8 @@ class BatchBefore(msgspec.Struct, array_like=True):
 def test_what_is_not_traced_is_written_as_before_there_were_traces() -> None:
     assert frames.encode_batch(RawBatch(1, "s", 7, [RUN])) == msgspec.msgpack.encode([1, "s", 7, [RUN]])
     assert events.encode(EventBlock(trades=[TRADE])) == msgspec.msgpack.encode([1, [TRADE], *[[]] * 6])
+    answer = RestAnswer("c", "trades", "A-B", "AB", 200, 5, b"[]")
+    assert encode(answer) == msgspec.msgpack.encode(["c", "trades", "A-B", "AB", 200, 5, b"[]"])
     assert account_events.encode_account(AccountBlock(account="a/b")) == msgspec.msgpack.encode([1, "a/b", *[[]] * 8])
 
 
@@ -89,3 +91,8 @@ def test_anything_else_is_no_traceparent(text: str) -> None:
 @given(st.text(max_size=60))
 def test_no_text_is_an_error(text: str) -> None:
     assert traceparent.split(text) is None
+
+
+def test_people_look_for_the_trace_id() -> None:
+    assert traceparent.trace_id(PARENT) == "0af7651916cd43dd8448eb211c80319c"
+    assert traceparent.trace_id("something else") == ""

@@ -59,6 +59,8 @@ _SERVERS = {
     "notify": frozenset(("postgres",)),
 }
 """Whose URLs a service needs: it is given no other."""
+_TRACED = frozenset(("receiver", "distributor", "processor", "accounts"))
+"""Services that make spans."""
 _REPLICA = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 Named = TypeVar("Named", ExchangeFeed, FeedPipeline)
 
@@ -187,11 +189,13 @@ def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: Exch
         found = resources.feeds[key] if isinstance(worked_for, ExchangeFeed) else resources.pipelines[key]
         return found.spec.log_level.value.lower()
 
-    tracing = Sampling(Identity(role, "/".join(pipeline.key), "/".join(map(str, (*key, *which)))))
-    try:
-        tracing.start(TracingSettings.of(pipeline))
-    except TracingUnavailable as error:
-        _refuse(str(error))
+    tracing = None
+    if role in _TRACED:
+        tracing = Sampling(Identity(role, "/".join(pipeline.key), "/".join(map(str, (*key, *which)))))
+        try:
+            tracing.start(TracingSettings.of(pipeline))
+        except TracingUnavailable as error:
+            _refuse(str(error))
 
     from feedmill.shared.reload import Origin, same_pipeline
 

@@ -248,13 +248,15 @@ class Dispatcher:
             self._in_flight = None
             self._id = new
             self._figures.committed(taken, monotonic() - answer.sent)
+            named: dict[str, Any] = {"commit": taken.en}
             if self._spans is not None:
+                named["trace_ids"] = self._spans.trace_ids
                 for seconds, span in self._spans.committed():
                     metrics.receive_to_commit.observe(seconds, span.exemplar)
                 self._spans = None
             for gap in taken.given_up:
                 self._log.warning(
-                    "gap.not_offered", gap=gap.gap, trades=gap.trades, effect="the gap stays open",
+                    "gap.not_offered", gap=gap.gap, trades=gap.trades, **named, effect="the gap stays open",
                     remedy="the venue no longer gives these trades: load them from an archive, or accept the gap",
                 )  # fmt: skip
             if self._waits_for_commit:

@@ -23,8 +23,8 @@ _EVENTS: dict[str, type[Storable]] = {
     kind.__name__.lower(): kind for kind in (Trade, Ticker, Candle, Instrument, BookSnapshot, Gap)
 }
 _DETAIL = 300
-_ANSWER = 0x97
-"""First byte of a packed REST answer: an array of seven."""
+_ANSWER = (b"\x97", b"\x98")
+"""First byte of a packed REST answer: an array of seven, or of eight where it is traced."""
 
 
 class Unreadable(ValueError):
@@ -86,7 +86,7 @@ def _read(letter: Letter, mapper: Mapper, found: Contents) -> None:
         _batch(decode_batch(payload), mapper, found)
     elif letter.reason == "undecodable_run":
         raise Unreadable(letter.reason, letter.detail)  # Its times are lost: nothing can be made of it.
-    elif payload[:1] == bytes([_ANSWER]):
+    elif payload[:1] in _ANSWER:
         _answer(payload, letter.receive_ns, mapper, found)
     elif payload[:1] and 0x80 <= payload[0] <= 0x8F:
         found.controls += 1

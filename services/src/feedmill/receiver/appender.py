@@ -153,7 +153,7 @@ class Appender:
             wire.post(self._reply, how, script, 2, *self._keys, self._lane.id, kept.n, kept.payload)
         except WireClosed as error:
             self._in_flight = None
-            self._fail(error)
+            self._fail(error, kept)
 
     def _answered(self, reply: _Reply, answer: Any, error: BaseException | None) -> None:
         wire, kept = self._wire, self._in_flight
@@ -164,7 +164,7 @@ class Appender:
             if isinstance(error, WireError) and error.code == "NOSCRIPT":
                 self._send(wire, kept, "EVAL", APPEND.source)
                 return
-            self._fail(error)
+            self._fail(error, kept)
             return
         self._sample += 1
         if not self._sample & 15 and kept.trace is None:
@@ -172,7 +172,7 @@ class Appender:
         try:
             code, last = answer
         except (TypeError, ValueError):
-            self._fail(WireClosed("the append script's answer has not the form [code, last]"))
+            self._fail(WireClosed("the append script's answer has not the form [code, last]"), kept)
             return
         lane = self._lane
         if kept.trace is not None and code >= 0:
@@ -205,7 +205,8 @@ class Appender:
         else:
             producer.replace()
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, kept: Kept | None = None) -> None:
+        """``kept``: the batch under way."""
         code = error.code if isinstance(error, WireError) else type(error).__name__
         metrics.append_failures.labels(code).inc()
         ticket, self._ticket = self._ticket, None
@@ -214,7 +215,7 @@ class Appender:
                 ticket = self._breaker.admit()
         if ticket is not None:
             ticket.failure(error)
-        self._set_state("away", f"{code}: {error}"[:200])
+        self._set_state("away", f"{code}: {error}"[:200], kept)
         self._failed.set()
 
     def report(self) -> None:
@@ -295,7 +296,7 @@ class Appender:
                 async with asyncio.timeout(self._deadline / 4):
                     await self._failed.wait()
             if self._in_flight is not None and monotonic() - self._sent_at > self._deadline:
-                self._fail(AppendTimeout(f"no answer to an append within {self._deadline:g} s"))
+                self._fail(AppendTimeout(f"no answer to an append within {self._deadline:g} s"), self._in_flight)
             if self.appended > appended:
                 backoff.reset()
 
@@ -326,17 +327,26 @@ class Appender:
             # Not a failure (that says so before it comes here): the receiver stops.
             self._set_state("stopped", "")
 
-    def _set_state(self, state: str, problem: str) -> None:
+    def _set_state(self, state: str, problem: str, kept: Kept | None = None) -> None:
         if state == "up" and self._told != "up":
             self._told = "up"
             self._log.info("redis.up", server=str(self.url), run_id=self.run_id)
         if state == "away" and self._told != problem:
             self._told = problem
-            self._log.warning("redis.away", server=str(self.url), cause=problem, breaker=self._breaker.state)
+            self._log.warning(
+                "redis.away", server=str(self.url), cause=problem, breaker=self._breaker.state, **self._named(kept)
+            )
         if state != self.state:
             self.since = monotonic()
         self.state, self.problem = state, problem
         self._look_blocked()
+
+    def _named(self, kept: Kept | None) -> dict[str, Any]:
+        """What a line of the log says of a batch: by what to look for it elsewhere."""
+        if kept is None:
+            return {}
+        traced = {} if kept.trace is None else {"trace_id": kept.trace.trace_id}
+        return {"session": self._lane.id, "batch": kept.n, **traced}
 
     def _look_blocked(self) -> None:
         if self.state == "up" and not self.held:

@@ -27,6 +27,7 @@ from feedmill.shared.backoff import Backoff
 from feedmill.shared.budget import Budget, TokenBucket
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.fleet import Fleet
+from feedmill.shared.traceparent import trace_id
 from feedmill.shared.tracing import TRACES, Span
 
 QUEUE = 1000
@@ -220,7 +221,9 @@ class RestDesk:
                 status, headers = answer.status, answer.headers
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.problem = f"{host_of(request.url)}: {type(error).__name__}"
-            self._log.warning("rest.failed", host=host_of(request.url), kind=request.kind, error=type(error).__name__)
+            self._log.warning(
+                "rest.failed", host=host_of(request.url), kind=request.kind, error=type(error).__name__, **_named(job)
+            )
             metrics.rest_requests.labels(request.kind, "unreachable").inc()
             return False, f"{type(error).__name__} from {host_of(request.url)}", 0
         at = now_ns()
@@ -243,7 +246,7 @@ class RestDesk:
             return True, "", status
         reason = f"HTTP {status} from {host_of(request.url)}: {body[:120].decode('utf-8', 'replace')}"
         self.problem = reason
-        self._log.warning("rest.refused", host=host_of(request.url), kind=request.kind, status=status)
+        self._log.warning("rest.refused", host=host_of(request.url), kind=request.kind, status=status, **_named(job))
         if status in (418, 429) or limits.retry_after is not None:
             wait = limits.retry_after if limits.retry_after is not None else 60.0
             for each in self._buckets.values():
@@ -259,12 +262,20 @@ class RestDesk:
 
     def _give_up(self, job: Job, reason: str, status: int = 0) -> None:
         metrics.rest_requests.labels(job.request.kind, "given_up").inc()
-        self._log.warning("rest.given_up", kind=job.request.kind, symbol=job.request.symbol, reason=reason[:200])
+        self._log.warning(
+            "rest.given_up", kind=job.request.kind, symbol=job.request.symbol, reason=reason[:200], **_named(job)
+        )
         if job.taken is not None:
             if not job.taken.done():
                 job.taken.set_exception(RestUnanswered(reason[:200]))
             return
         self._producer.record(control.RestFailed(job.command, job.request.symbol, reason[:200], status))
+
+
+def _named(job: Job) -> dict[str, str]:
+    """Whose request it is, for the log."""
+    named = {"command": job.command} if job.command else {}
+    return named | {"trace_id": trace_id(job.trace)} if job.trace else named
 
 
 def _span(job: Job) -> Span:

@@ -160,7 +160,7 @@ class RestAnswer(msgspec.Struct, array_like=True):
     sent_ns: int
     body: bytes
     trace: str = ""
-    """``traceparent`` of the request, where it is traced."""
+    """``traceparent`` of the request, where it is traced. Others are written without this field."""
 
 
 class Command(msgspec.Struct):
@@ -192,6 +192,8 @@ _command = msgspec.msgpack.Decoder(Command)
 
 
 def encode(record: Control | RestAnswer | Command) -> bytes:
+    if isinstance(record, RestAnswer) and not record.trace:
+        return _encoder.encode(msgspec.structs.astuple(record)[:-1])
     return _encoder.encode(record)
 
 

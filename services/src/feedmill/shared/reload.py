@@ -332,7 +332,7 @@ class Reloader:
         pipeline = origin.pipeline_of(resources)
         assert context.reconfigure is not None
         traced = TracingSettings.of(pipeline)
-        if traced is not None:
+        if self._tracing is not None and traced is not None:
             await asyncio.to_thread(load_tracing)
         await context.reconfigure(resources)
         if self._tracing is not None:
