@@ -69,8 +69,8 @@ async def _administer(world: World, statement: str) -> list[Any]:
 
 async def _taken_up(world: World, server: str, times: int) -> None:
     """Until each service that uses the server has taken up ``times`` new URLs."""
-    roles = {"redis": ("receiver", "distributor", "processor"), "postgres": ("processor", "maintenance")}[server]
-    ports = [service.port for role in roles for service in world.services(role)]
+    users = {"redis": ("receiver", "distributor", "processor", "maintenance"), "postgres": ("processor", "maintenance")}
+    ports = [service.port for role in users[server] for service in world.services(role)]
 
     async def all_have() -> bool:
         documents = await world.manager.prober.health([port for port in ports if port is not None])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from feedmill.shared import log
+from feedmill.shared import log, log_repeats
 from feedmill.shared.log import REDACTED, redact, register_secret
 
 SOURCES = Path(__file__).parents[3] / "services" / "src"
@@ -227,11 +228,11 @@ def test_levels(lines: Callable[[], list[dict[str, Any]]]) -> None:
 def test_lines_are_written_before_the_process_ends() -> None:
     script = """
         import asyncio, logging
-        from feedmill.shared import log
-        log.configure("test", json=True)
+        from feedmill.shared import log, log_repeats
+        log.configure("test", json=True, level="debug")
         log.register_secret("s3cr3t-value")
         for number in range(500):
-            log.get_logger().info("line", number=number)
+            log.get_logger().debug("line", number=number)
         async def lost():
             raise RuntimeError("s3cr3t-value")
         async def main():
@@ -256,19 +257,20 @@ def test_a_reader_that_stops_holds_neither_the_loop_nor_the_end() -> None:
     script = """
         import asyncio
         from prometheus_client import generate_latest
-        from feedmill.shared import log
+        from feedmill.shared import log, log_repeats
         from feedmill.shared.redis.url import RedisUrl
         from feedmill.shared.service import run_service
         async def main(context):
             for number in range(3 * log.QUEUE):
-                context.log.info("line", number=number, pad="x" * 200)
+                context.log.debug("line", number=number, pad="x" * 200)
                 if number % 1000 == 0:
                     await asyncio.sleep(0)
             (told,) = [line for line in generate_latest().splitlines()
                        if line.startswith(b"feedmill_process_dropped_log_lines_total ")]
             print(told.decode(), flush=True)
             await context.stop.wait()
-        raise SystemExit(run_service("test", main, redis_url=RedisUrl.parse("redis://127.0.0.1"), database_url=""))
+        raise SystemExit(run_service("test", main, redis_url=RedisUrl.parse("redis://127.0.0.1"), database_url="",
+                                     log_level="debug"))
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(
@@ -287,3 +289,61 @@ def test_a_reader_that_stops_holds_neither_the_loop_nor_the_end() -> None:
         finally:
             process.kill()
     assert [json.loads(line)["number"] for line in written[:10]] == list(range(10))
+
+
+def test_what_repeats_is_written_a_few_times_and_then_with_how_often_it_was(
+    lines: Callable[[], list[dict[str, Any]]],
+) -> None:
+    logger = log.get_logger()
+    before = log.repeated_lines
+    for number in range(100):
+        try:
+            raise ConnectionError(f"no {number} {SECRET}")
+        except ConnectionError:
+            logger.exception("down", server="redis", number=number)
+        logger.warning("down", server="postgres", number=number)
+        logging.getLogger("some.library").warning("attempt %d failed", number)
+    logger.info("else")
+    register_secret(SECRET)
+    assert log.repeated_lines - before == 3 * 95
+    found = lines()
+    for of in ({"server": "redis"}, {"server": "postgres"}, {"logger": "some.library"}):
+        alike = [line for line in found if of.items() <= line.items()]
+        assert [line.get("number", line["event"]) for line in alike[:5]] == (
+            [f"attempt {n} failed" for n in range(5)] if "logger" in of else list(range(5))
+        )
+        # The end tells of those that were left out, by the last of them.
+        assert [line.get("repeated") for line in alike] == [None] * 5 + [94]
+        assert alike[-1].get("number", 99) == 99
+    [last] = [line for line in found if line.get("server") == "redis" and "repeated" in line]
+    assert last["exception"] == f"ConnectionError: no 99 {REDACTED}"
+    assert [line["event"] for line in found].count("else") == 1
+
+
+def test_lines_that_were_left_out_have_their_turn_without_anything_else_being_written(
+    lines: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_repeats, "ALIKE_EVERY", 0.05)
+    monkeypatch.setattr(log, "LOOK_AFTER", 0.01)
+    told = threading.Event()
+    enqueue = log._enqueue
+
+    def seen(queue: Any, record: logging.LogRecord) -> None:
+        enqueue(queue, record)
+        if "repeated" in str(record.msg):
+            told.set()
+
+    monkeypatch.setattr(log, "_enqueue", seen)
+    for number in range(20):
+        log.get_logger().info("again", number=number)
+    assert told.wait(30)
+    found = lines()
+    assert sum(1 + line.get("repeated", 0) for line in found) == 20
+    assert found[-1]["number"] == 19
+
+
+def test_debug_lines_are_all_written(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    log.set_level("debug")
+    for number in range(50):
+        log.get_logger().debug("step", number=number)
+    assert len(lines()) == 50

@@ -177,7 +177,7 @@ class _Options:
 
 def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: ExchangeFeed | FeedPipeline,
          pipeline: FeedPipeline, *which: object) -> NoReturn:  # fmt: skip
-    """``worked_for``: whose log level counts; ``which``: one of its processes this is, for traces."""
+    """``worked_for``: whose log level counts; ``which``: one of its processes this is, for traces and log."""
     servers = _SERVERS[role]
     try:
         redis_url, database_url = resolve_urls(pipeline, os.environ, options.secrets_dir, servers)
@@ -190,8 +190,9 @@ def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: Exch
         return found.spec.log_level.value.lower()
 
     tracing = None
+    instance = "/".join(map(str, (*key, *which)))
     if role in _TRACED:
-        tracing = Sampling(Identity(role, "/".join(pipeline.key), "/".join(map(str, (*key, *which)))))
+        tracing = Sampling(Identity(role, "/".join(pipeline.key), instance))
         try:
             tracing.start(TracingSettings.of(pipeline))
         except TracingUnavailable as error:
@@ -210,7 +211,7 @@ def _run(role: str, main: Main, options: _Options, read: Texts, worked_for: Exch
         servers=servers,
         follow=options.reload,
     )
-    names: dict[str, object] = {"pipeline": "/".join(pipeline.key)}
+    names: dict[str, object] = {"pipeline": "/".join(pipeline.key), "instance": instance}
     if isinstance(worked_for, ExchangeFeed):
         names |= {"feed": "/".join(key), "shard": which[0]}
     code = run_service(

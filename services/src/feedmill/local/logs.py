@@ -15,7 +15,7 @@ from feedmill.shared.log import redact
 MAX_BYTES = 8 << 20
 """Of one log file; one older file is kept beside it (``.log.1``)."""
 _ERRORS = frozenset({"error", "critical", "exception"})
-_HIDDEN = frozenset({"service", "timestamp", "level", "event", "exception"})
+_HIDDEN = frozenset({"service", "instance", "timestamp", "level", "event", "exception"})
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 

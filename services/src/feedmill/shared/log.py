@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import functools
 import io
@@ -13,6 +14,7 @@ import queue
 import re
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable, MutableMapping
 from json import dumps as json_text
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from feedmill.shared.lean import import_without
+from feedmill.shared.log_repeats import Repeats
 
 if TYPE_CHECKING:
     import structlog
@@ -135,8 +138,11 @@ def redact_processor(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
     return event
 
 
-def configure(service: str, *, level: str = "info", json: bool | None = None, stream: Any = None) -> Callable[[], None]:
-    """Set up structlog for this process. ``json`` defaults to: not on a terminal.
+def configure(
+    service: str, *, level: str = "info", json: bool | None = None, stream: Any = None, instance: str = ""
+) -> Callable[[], None]:
+    """Set up structlog for this process. ``json`` defaults to: not on a terminal. ``instance``: which one of its
+    service it is, named in each line, and by its traces too.
 
     Returns what writes out the queued lines and ends the writing; it is called at the process's exit anyway.
     """
@@ -149,20 +155,25 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
     handler.setFormatter(logging.Formatter("%(message)s"))
     # A bounded queue and its own thread: a slow terminal or disk never holds the event loop.
     lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE)
-    listener = _Listener(lines, handler)
-    listener.start()
-    finish = functools.cache(listener.stop)  # once: a second stop() fails on Python 3.11
-    atexit.register(finish)
-    root = logging.getLogger()
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    rendering: list[Any] = [
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         redact_processor,
         renderer,
     ]
+    limiter = _Limiter(lines, rendering)
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        limiter,
+        *rendering,
+    ]
+    listener = _Listener(lines, handler, limiter)
+    listener.start()
+    finish = functools.cache(listener.stop)  # once: a second stop() fails on Python 3.11
+    atexit.register(finish)
+    root = logging.getLogger()
     root.handlers = [_DroppingQueueHandler(lines, processors)]
     set_level(level)
     for noisy in ("asyncio", "aiohttp.access", "alembic.runtime.plugins"):
@@ -175,7 +186,7 @@ def configure(service: str, *, level: str = "info", json: bool | None = None, st
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(service=service)
+    structlog.contextvars.bind_contextvars(service=service, **({"instance": instance} if instance else {}))
     return finish
 
 
@@ -222,10 +233,89 @@ class _Descriptor(logging.Handler):
             pass  # The reader is gone: there is nobody to tell.
 
 
+_WAKE = logging.makeLogRecord({})
+"""Tells the writing thread that there is something to be looked after in a while."""
+LOOK_AFTER = 1.0
+"""Seconds between two looks for lines that were left out and have their turn."""
+
+
+class _Limiter:
+    """Leaves out lines that repeat what others just said (:mod:`feedmill.shared.log_repeats`): a step before rendering
+    them."""
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord], rendering: list[Any]) -> None:
+        self._repeats = Repeats()
+        self._lock = threading.Lock()
+        self._lines = lines
+        self._rendering = rendering
+
+    def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        global repeated_lines
+        level = str(event.get("level", ""))
+        if level == "debug":
+            return event
+        line = dict(event)
+        error = _raised(line.pop("exc_info", None))
+        if error is not None:
+            # Without the frames: a line may be kept for a while.
+            line["exception"] = f"{type(error).__name__}: {error}"
+        with self._lock:
+            waited = self._repeats.waiting
+            before = self._repeats.admit(level, line, time.monotonic())
+        if before is None:
+            repeated_lines += 1
+            if not waited:
+                with contextlib.suppress(queue.Full):  # Then the thread is awake.
+                    self._lines.put_nowait(_WAKE)
+            raise structlog.DropEvent
+        if before:
+            event["repeated"] = before
+        return event
+
+    @property
+    def waiting(self) -> bool:
+        return self._repeats.waiting
+
+    def tell(self, *, everything: bool = False) -> None:
+        """Put lines that have their turn into the queue."""
+        with self._lock:
+            due: list[Any] = list(self._repeats.due(time.monotonic(), everything=everything))
+        for event in due:
+            for process in self._rendering:
+                event = process(None, str(event["level"]) if isinstance(event, dict) else "", event)
+            _enqueue(self._lines, logging.makeLogRecord({"name": _OURS, "msg": event}))
+
+
+def _raised(exc_info: object) -> object:
+    """The error that ``exc_info`` of a line stands for."""
+    if not exc_info or isinstance(exc_info, BaseException):
+        return exc_info or None
+    return exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
+
+
 class _Listener(logging.handlers.QueueListener):
     """Ends within ``FINISH`` seconds, also when nobody reads what it writes."""
 
+    def __init__(self, lines: queue.Queue[logging.LogRecord], handler: logging.Handler, limiter: _Limiter) -> None:
+        super().__init__(lines, handler)
+        self._lines = lines
+        self._limiter = limiter
+        self._looked = 0.0
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        while True:
+            if self._limiter.waiting and time.monotonic() - self._looked >= LOOK_AFTER:
+                self._looked = time.monotonic()
+                self._limiter.tell()
+            try:
+                record = self._lines.get(block, LOOK_AFTER if self._limiter.waiting else None)
+            except queue.Empty:
+                continue
+            if record is not _WAKE:
+                return record
+
     def stop(self) -> None:
+        self._limiter.tell(everything=True)
         thread, self._thread = self._thread, None
         until = time.monotonic() + FINISH
         while thread is not None:
@@ -241,18 +331,36 @@ class _Listener(logging.handlers.QueueListener):
 
 
 dropped_lines = 0
-"""Since the process began."""
+"""Since the process began: nobody read the ones before."""
+repeated_lines = 0
+"""The same: they were left out, since they repeated what others just said."""
+
+
+def _enqueue(lines: queue.Queue[logging.LogRecord], record: logging.LogRecord) -> None:
+    """Never blocks the loop: a full queue (``QUEUE``) drops the line."""
+    global dropped_lines
+    try:
+        lines.put_nowait(record)
+    except queue.Full:
+        dropped_lines += 1
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Never blocks the loop: a full queue (``QUEUE``) drops the line.
-
-    What libraries log (asyncio's "exception was never retrieved", aiohttp) takes the same form, and is redacted alike.
-    """
+    """What libraries log (asyncio's "exception was never retrieved", aiohttp) takes the same form, and is redacted and
+    limited alike."""
 
     def __init__(self, lines: queue.Queue[logging.LogRecord], processors: list[Any]) -> None:
         super().__init__(lines)
+        self._lines = lines
         self._processors = processors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.enqueue(self.prepare(record))
+        except structlog.DropEvent:
+            pass
+        except Exception:
+            self.handleError(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         text: Any = record.getMessage()
@@ -268,11 +376,7 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
         return done
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        global dropped_lines
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            dropped_lines += 1
+        _enqueue(self._lines, record)
 
 
 def get_logger(**bind: Any) -> Any:

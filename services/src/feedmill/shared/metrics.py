@@ -40,7 +40,7 @@ class Gauge(prometheus_client.Gauge):
             return math.nan
 
 
-class _DroppedLines(Collector):
+class _LogLines(Collector):
     """The log counts them itself: what counts here must not be what the log stands on."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
@@ -49,10 +49,14 @@ class _DroppedLines(Collector):
             "Log lines dropped since nobody read the ones before.",
             value=log.dropped_lines,
         )
+        yield CounterMetricFamily(
+            "feedmill_process_repeated_log_lines",
+            "Log lines left out since they repeated what others just said.",
+            value=log.repeated_lines,
+        )
 
 
-dropped_lines = _DroppedLines()
-REGISTRY.register(dropped_lines)
+REGISTRY.register(_LogLines())
 loop_lag = Histogram(
     "feedmill_process_loop_lag_seconds",
     "How late a timer of the event loop fired.",

@@ -154,10 +154,10 @@ def run_service(
 
     0 = it returned, 1 = it raised, or did not return within ``grace`` seconds of a signal, 2 = the health server cannot
     listen there. ``origin``: where the settings came from, to follow their changes; ``tracing`` follows them too.
-    ``names``: whose process this is (pipeline, feed, shard), for ``/health``.
+    ``names``: whose process this is (pipeline, feed, shard, instance), for ``/health``, and the last for the log.
     """
     forbid_dumps()
-    finish_log = log.configure(service, level=log_level)
+    finish_log = log.configure(service, level=log_level, instance=str((names or {}).get("instance", "")))
     settle()
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
