@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tools.dashboards.panels import (
     BYTES,
+    BYTES_PER_SECOND,
     COUNT,
     NAMESPACE,
     PIPELINE,
@@ -11,8 +12,12 @@ from tools.dashboards.panels import (
     SECONDS,
     Board,
     Row,
+    by,
     graph,
+    rare,
+    rose,
     stat,
+    within_hour,
 )
 
 _WHOSE = "namespace, feedmill_dev_pipeline"
@@ -101,6 +106,82 @@ BOARD = Board(
                     (_newest("backup_took_seconds", ", kind"), _EACH),
                 ),
                 graph("Database", "Its size.", BYTES, (_newest("size_bytes"), _NAMED)),
+            ),
+        ),
+        Row(
+            "The database's log (where spec.backup.continuous is enabled)",
+            (
+                rare("Received", "1 while it is.", COUNT, (f"feedmill_backup_wal_streaming{{{PIPELINE}}}", "{{pod}}")),
+                graph(
+                    "Files stored",
+                    "At the destination, within an hour.",
+                    COUNT,
+                    (within_hour("pod", "feedmill_backup_wal_files_total", PIPELINE), "{{pod}}"),
+                ),
+                graph(
+                    "Stored",
+                    "Bytes a second, by kind.",
+                    BYTES_PER_SECOND,
+                    (by("kind", "feedmill_backup_stored_bytes_total", PIPELINE), "{{kind}}"),
+                ),
+                graph(
+                    "Waiting",
+                    "Bytes that wait for their upload, and how many may.",
+                    BYTES,
+                    (f"feedmill_backup_wal_spool_bytes{{{PIPELINE}}}", "{{pod}}"),
+                    (f"feedmill_backup_wal_spool_limit_bytes{{{PIPELINE}}}", "{{pod}}, at most"),
+                ),
+                graph(
+                    "Oldest that waits",
+                    "Age of the oldest finished file that is not stored: so much a restore would miss.",
+                    SECONDS,
+                    (f"feedmill_backup_wal_oldest_seconds{{{PIPELINE}}}", "{{pod}}"),
+                ),
+                graph(
+                    "Kept by the server",
+                    "Bytes of its log that it keeps until they are uploaded.",
+                    BYTES,
+                    (f"feedmill_backup_wal_kept_bytes{{{PIPELINE}}}", "{{pod}}"),
+                ),
+            ),
+        ),
+        Row(
+            "Upkeep and telling people",
+            (
+                rare("Found", "By maintenance, to be mended.", COUNT, (_newest("findings", ", kind"), _EACH)),
+                graph(
+                    "Messages",
+                    "Within an hour, by what became of them.",
+                    COUNT,
+                    (rose("outcome", "feedmill_notify_messages_total", PIPELINE), "{{outcome}}"),
+                ),
+                graph(
+                    "Notices that wait",
+                    "In the outbox; in quiet hours they do.",
+                    COUNT,
+                    (
+                        f"max by (namespace, feedmill_dev_pipeline) (feedmill_notify_waiting_notices{{{PIPELINE}}})",
+                        _NAMED,
+                    ),
+                ),
+                graph(
+                    "Oldest notice that waits",
+                    "Its age, quiet hours among it.",
+                    SECONDS,
+                    (f"max by ({_WHOSE}) (feedmill_notify_oldest_waiting_seconds{{{PIPELINE}}})", _NAMED),
+                ),
+                rare(
+                    "Wrong now",
+                    "What the notifier told and is still so, by kind.",
+                    COUNT,
+                    (f"sum by (kind) (feedmill_notify_active_states{{{PIPELINE}}}) > 0", "{{kind}}"),
+                ),
+                graph(
+                    "Refused",
+                    "1 while the token or the chat is.",
+                    COUNT,
+                    (f"max by (pod) (feedmill_notify_blocked{{{PIPELINE}}})", "{{pod}}"),
+                ),
             ),
         ),
     ),

@@ -25,6 +25,8 @@ def labels(load: Workload) -> dict[str, str]:
     found = {
         "namespace": namespace,
         "pod": load.name,
+        # Its address is another one after each restart; its series go on.
+        "instance": load.name,
         "app_kubernetes_io_component": load.role,
         "feedmill_dev_pipeline": pipeline,
     }

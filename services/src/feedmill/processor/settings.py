@@ -112,7 +112,7 @@ class ProcessorSettings:
     """Seconds between two runs of the finisher."""
     repair_every: float = 10.0
     """Seconds between two looks for trades of lost commits."""
-    records_every: float = 60.0
+    records_every: float = 15.0
     """Seconds between two looks at what the database tells of backups, maintenance and gaps."""
     due: Plan = field(default_factory=Plan)
     """When backups are due."""
