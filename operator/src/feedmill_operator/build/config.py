@@ -89,7 +89,7 @@ def _shared(spec: Mapping[str, Any]) -> dict[str, Any]:
 def general_config_text(
     pipeline: FeedPipeline, feeds: Iterable[ExchangeFeed], accounts: Iterable[ExchangeAccount]
 ) -> str:
-    """What backups and notifications mount: pipeline, feeds and accounts, with all that says which processes should run.
+    """What backups and notifications mount: pipeline, feeds and accounts, with which processes there should be.
 
     Raises ConfigTooLarge.
     """
