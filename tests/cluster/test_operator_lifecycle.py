@@ -326,20 +326,6 @@ def test_a_wrong_change_leaves_what_runs_alone(world: World) -> None:
     assert len(world.pods("receiver")) == 1
 
 
-def test_kinds_to_come_are_answered(world: World) -> None:
-    world.pipeline()
-    for kind, short, plural in (
-        ("FeedBackup", "fbk", "feedbackups"),
-        ("FeedRestore", "frs", "feedrestores"),
-    ):
-        document = samples.full(kind)
-        document["metadata"]["namespace"] = world.namespace
-        world.cluster.api.create(plural, document)
-        said = world.wait(f"{short}/{document['metadata']['name']}", "Accepted", "False")
-        assert said["reason"] == "NotYetSupported"
-        assert said["message"]
-
-
 def test_events_come_once(world: World) -> None:
     world.feed()
     world.wait("xf/spot", "Accepted", "False")

@@ -27,8 +27,19 @@ ALIKE = {"get", "create", "patch", "update", "delete", "list", "watch"}
 (it is no longer wanted) or read (a conflict) is chance: each of these verbs must be used on one of them."""
 SEEN = {"create", "patch", "list", "watch"}
 """Of these, what every kind must see in a full run."""
-UNUSED: dict[Right, str] = {}
+UNUSED: dict[Right, str] = {
+    ("feedmill.dev", "feedbackups", "delete"): "of those that schedules made, the 51st and older",
+    ("feedmill.dev", "feedrestores", "delete"): "likewise",
+}
 """Granted, not seen in this run, and why it is granted all the same."""
+
+
+EVERY_MINUTE = {
+    "schedule": "* * * * *",
+    "verify": {"schedule": "* * * * *"},
+    "destination": {"s3": {"bucket": "backups", "credentialsSecretRef": {"name": "s3"}}},
+    "encryption": {"keySecretRef": {"name": "backup-key", "key": "keys"}},
+}
 
 
 def rules(objects: list[Object]) -> set[Right]:
@@ -124,7 +135,7 @@ def full_run(world: World) -> None:
     world.pipeline("own", redis={"managed": {}}, postgres={"managed": {}})
     world.feed("other", pipelineRef={"name": "own"}, instruments={"symbols": ["BTC-USDT", "ETH-USDT", "SOL-USDT"]})
     world.ready("fpl/main", "fpl/own", "xf/spot", "xf/other")
-    # An account whose Secret comes late, and kinds to come.
+    # An account whose Secret comes late, and runs that cannot begin yet.
     world.account()
     world.wait("xa/fund", "Accepted", "False")
     world.secret("fund-key", apiKey="planted-key", apiSecret="planted-secret")
@@ -136,6 +147,14 @@ def full_run(world: World) -> None:
         cluster.api.create(plural, document)
     world.wait("frs/drill", "Accepted", "False")
     world.wait("fbk/now", "Accepted", "False")
+    # Backups: one that somebody made begins, and what the schedules do each minute is taken up.
+    world.secret("s3", accessKeyId="id", secretAccessKey="key")
+    world.secret("backup-key", keys="first key")
+    world.patch("fpl/main", {"spec": {"backup": EVERY_MINUTE}})
+    world.wait("fbk/now", "Complete")
+    for plural in ("feedbackups", "feedrestores"):
+        until(lambda p=plural: cluster.api.list(p, namespace, "feedmill.dev/scheduled=true"), 100, what=plural)
+    world.patch("fpl/main", {"spec": {"backup": None}})
     # Changes, hot and rolling; a field that a stranger added (a replace); a deletion of each kind.
     world.patch("xf/spot", {"spec": {"instruments": {"symbols": ["BTC-USDT"]}}})
     world.patch("fpl/main", {"spec": {"image": "registry.example.com/feedmill/services:2"}})
