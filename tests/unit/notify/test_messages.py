@@ -16,6 +16,7 @@ from feedmill.general.notify.kinds import ASKED_FOR, KINDS, wanted
 from feedmill.general.notify.markdown import MOST, Block
 from feedmill.general.notify.masks import Masker, mask
 from feedmill.general.notify.notices import Notice, Waiting
+from feedmill.general.notify.service import hiding
 from feedmill.resources.types import AccountEvent, Severity
 
 SPECIAL = "_*[]()~`>#+-=|{}.!\\"
@@ -37,6 +38,10 @@ def unescaped(marked: str) -> str:
                 shown.append(char)
         at += 1
     return "".join(shown)
+
+
+def as_it_is(text: str, _: frozenset[str]) -> str:
+    return text
 
 
 def row(number: int, kind: str = "Fill", key: str = "k", severity: Severity = Severity.INFO, **body: Any) -> Waiting:
@@ -71,14 +76,14 @@ def test_what_turns_text_around_or_moves_a_terminal_is_taken_out() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["Fill", "DeadLetters"])), max_size=80))
 def test_every_row_is_told_once_and_in_order(keys: list[tuple[str, str]]) -> None:
     rows = [row(number, kind, key, letters=1, symbol="X" * 50) for number, (key, kind) in enumerate(keys)]
-    messages = compose(rows, lambda text: text)
+    messages = compose(rows, as_it_is)
     assert [number for message in messages for number in message.ids] == list(range(len(rows)))
     assert all(markdown.units(message.marked) <= MOST for message in messages)
     assert all(message.plain.count("\n\n") < BLOCKS for message in messages)
 
 
 def test_rows_of_one_key_are_one_paragraph() -> None:
-    messages = compose([fill(1), fill(2, side=2, size="0.30"), fill(3, key="other")], lambda text: text)
+    messages = compose([fill(1), fill(2, side=2, size="0.30"), fill(3, key="other")], as_it_is)
     assert len(messages) == 1
     assert messages[0].plain == (
         "🔵 default/main: 2 fills of BTC-USDT (binance/Spot)\n"
@@ -92,7 +97,7 @@ def test_rows_of_one_key_are_one_paragraph() -> None:
 
 def test_a_flood_of_fills_is_told_by_its_exact_sums() -> None:
     rows = [fill(number, size="0.1", side=1 + number % 2) for number in range(301)]
-    [message] = compose(rows, lambda text: text)
+    [message] = compose(rows, as_it_is)
     assert message.plain.endswith("301 fills of BTC-USDT (binance/Spot)\nbought 15.1, sold 15.0")
     assert len(message.ids) == 301
 
@@ -105,7 +110,7 @@ def test_letters_and_losses_are_summed() -> None:
         row(3, "DataLost", channel="Ticker", cause="disconnected", gaps=2, symbols=["A", None], from_ns=AT, to_ns=AT),
         row(4, "DataLost", channel="Ticker", cause="disconnected", gaps=1, symbols=["B", "A"], from_ns=AT + 10**9),
     ]
-    [message] = compose([*letters, *lost], lambda text: text)
+    [message] = compose([*letters, *lost], as_it_is)
     assert "default/main: 3 dead letters\nshard default.spot.0, reason bad_json\nline 1" in message.plain
     assert "default/main: 3 gaps of Ticker" in message.plain
     assert message.plain.endswith("A, B")
@@ -115,14 +120,14 @@ def test_a_state_is_told_as_begun_and_as_over() -> None:
     body = {"shard": 0, "why": ["cannot reach host: refused"], "since_ns": AT}
     begun = row(1, "FeedStale", "FeedStale/a", Severity.CRITICAL, **body)
     over = row(2, "FeedStale", "FeedStale/a", Severity.CRITICAL, **body, over=True, lasted_ns=150 * 10**9)
-    [message] = compose([begun, over], lambda text: text)
+    [message] = compose([begun, over], as_it_is)
     assert message.plain == (
         "🔴 default/main: no data from the exchange\nshard 0\ncannot reach host: refused\n"
         "since 2026-09-21 14:13:20 UTC\n"
         "\n✅ default/main: no data from the exchange: over\nafter 2 min"
     )
     assert not message.silent
-    assert compose([over], lambda text: text)[0].silent
+    assert compose([over], as_it_is)[0].silent
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -134,7 +139,7 @@ def test_every_kind_has_a_text_and_survives_an_empty_body(kind: str) -> None:
 
 
 def test_what_another_version_wrote_is_told_and_holds_up_nothing() -> None:
-    [message] = compose([row(1, "Unheard", what="x"), fill(2), row(3, "Fill", side=[1], size={})], lambda text: text)
+    [message] = compose([row(1, "Unheard", what="x"), fill(2), row(3, "Fill", side=[1], size={})], as_it_is)
     assert message.ids == (1, 2, 3)
     assert "Unheard default/main\nwhat: x" in message.plain
 
@@ -143,7 +148,7 @@ def test_work_is_told_with_size_duration_and_error() -> None:
     body = {"id": "20261126T030000Z-logical-3f9a1c", "kind": "logical", "size_bytes": 1_234_567, "started_ns": AT,
             "ended_ns": AT + 75 * 10**9, "destination": "b2 bucket", "error": "the store is full"}  # fmt: skip
     notice = Notice("BackupFailed", Severity.CRITICAL, "logical", "BackupFailed", body, AT)
-    [message] = compose([Waiting(1, notice)], lambda text: text)
+    [message] = compose([Waiting(1, notice)], as_it_is)
     assert message.plain == (
         "🔴 Backup failed\n20261126T030000Z-logical-3f9a1c, 1,234,567 bytes, after 75 s\nb2 bucket\nthe store is full"
     )
@@ -160,6 +165,37 @@ def test_accounts_are_masked_wherever_they_are_named() -> None:
     assert Masker([])("default/main") == "default/main"
 
 
+def test_who_a_text_is_about_is_masked_though_nobody_knew_of_it() -> None:
+    hide = hiding(masked=True, known=[])
+    letters = Notice("DeadLetters", Severity.WARNING, "default/@main", "k", {"shard": "default.@main.0"}, AT)
+    [message] = compose([fill(1), Waiting(2, letters)], hide)
+    assert mask("default/main") in message.plain
+    assert "/main" not in message.plain
+    assert "@main" not in message.plain
+    assert compose([fill(1)], hiding(masked=False, known=["default/main"]))[0].plain.startswith("🔵 default/main")
+
+
+def test_in_a_flood_events_of_one_key_are_put_together_and_states_keep_their_places() -> None:
+    state = {"since_ns": AT, "shard": 0}
+    rows = [
+        row(0, "FeedStale", "s", Severity.CRITICAL, **state),
+        *(fill(number, key=f"k{number % 2}") for number in range(1, 301)),
+        row(301, "FeedStale", "s", Severity.CRITICAL, **state, over=True),
+        row(302, "FeedStale", "s", Severity.CRITICAL, **state),
+    ]
+    messages = compose(rows, as_it_is)
+    assert len(messages) == 1
+    told = [block.split("\n")[0] for block in messages[0].plain.split("\n\n")]
+    assert told == [
+        "🔴 default/main: no data from the exchange",
+        "🔵 default/main: 150 fills of BTC-USDT (binance/Spot)",
+        "🔵 default/main: 150 fills of BTC-USDT (binance/Spot)",
+        "✅ default/main: no data from the exchange: over",
+        "🔴 default/main: no data from the exchange",
+    ]
+    assert sorted(messages[0].ids) == list(range(303))
+
+
 def test_account_events_are_told_only_where_they_are_asked_for() -> None:
     for least in Severity:
         assert not wanted(least, frozenset()) & set(ASKED_FOR.values())
@@ -169,7 +205,7 @@ def test_account_events_are_told_only_where_they_are_asked_for() -> None:
 
 
 def test_the_texts_are_json_safe() -> None:
-    [message] = compose([row(1, "DeadLetters", letters=1, detail='{"a": "\\ud800"}')], lambda text: text)
+    [message] = compose([row(1, "DeadLetters", letters=1, detail='{"a": "\\ud800"}')], as_it_is)
     json.dumps({"text": message.marked}).encode()
 
 

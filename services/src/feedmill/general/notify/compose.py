@@ -1,8 +1,11 @@
-"""Rows of the outbox become messages: in their order, as many in one as fit, those of one key as one. Pure."""
+"""Rows of the outbox become messages: in their order, as many in one as fit, those of one key as one. Pure.
+
+Where many wait, events of one key are put together whatever stands between: a flood is told by its sums, not for hours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,8 +16,13 @@ from feedmill.resources.types import Severity
 
 BLOCKS = 20
 """Most paragraphs of one message."""
-Hide = Callable[[str], str]
-"""Takes out of a text what must not be shown: secrets, and accounts' names where they are masked."""
+FLOOD = 200
+"""So many rows are a flood."""
+Hide = Callable[[str, frozenset[str]], str]
+"""Takes out of a text what must not be shown: secrets and, where they are masked, the names of accounts (given: those
+that the text is about)."""
+OF_ACCOUNTS = frozenset(("Fill", "Order", "Transfer", "AccountProblem", "KeyExpires"))
+"""Kinds whose subject is an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +42,9 @@ def compose(rows: Sequence[Waiting], hide: Hide) -> list[Message]:
     A row whose text goes over several messages is told by the last of them.
     """
     parts: list[tuple[Block, tuple[int, ...], bool]] = []
-    for _, group in groupby(rows, key=lambda row: (row.notice.kind, row.notice.key, bool(row.notice.body.get("over")))):
-        told = list(group)
-        pieces = markdown.fitted(_hidden(_block(told), hide))
-        silent = all(row.notice.severity is Severity.INFO or row.notice.body.get("over") for row in told)
+    for told in _groups(rows):
+        pieces = markdown.fitted(_hidden(_block(told), hide, frozenset(_accounts(told))))
+        silent = all(row.notice.severity is Severity.INFO or _over(row) for row in told)
         parts += [(piece, (), silent) for piece in pieces[:-1]]
         parts.append((pieces[-1], tuple(row.id for row in told), silent))
     messages: list[Message] = []
@@ -53,6 +60,33 @@ def compose(rows: Sequence[Waiting], hide: Hide) -> list[Message]:
     return [*messages, _message(held)] if held else messages
 
 
+def _groups(rows: Sequence[Waiting]) -> list[list[Waiting]]:
+    """Rows that are told as one paragraph each."""
+    together = [
+        list(group) for _, group in groupby(rows, key=lambda row: (row.notice.kind, row.notice.key, _over(row)))
+    ]
+    if len(rows) < FLOOD:
+        return together
+    merged: dict[tuple[str, str] | int, list[Waiting]] = {}
+    for at, group in enumerate(together):
+        notice = group[0].notice
+        # A state and its end must not change places.
+        merged.setdefault((notice.kind, notice.key) if notice.kind in texts.EVENTS else at, []).extend(group)
+    return list(merged.values())
+
+
+def _over(row: Waiting) -> bool:
+    return bool(row.notice.body.get("over"))
+
+
+def _accounts(rows: Sequence[Waiting]) -> Iterator[str]:
+    for notice in (row.notice for row in rows):
+        if notice.kind in OF_ACCOUNTS:
+            yield notice.subject
+        elif "/@" in notice.subject:
+            yield notice.subject.replace("/@", "/")
+
+
 def _block(rows: Sequence[Waiting]) -> Block:
     try:
         return texts.block_of([row.notice for row in rows])
@@ -61,8 +95,8 @@ def _block(rows: Sequence[Waiting]) -> Block:
         return texts.refused(rows[-1].notice)
 
 
-def _hidden(block: Block, hide: Hide) -> Block:
-    return Block(block.icon, hide(block.title), tuple(hide(line) for line in block.lines))
+def _hidden(block: Block, hide: Hide, accounts: frozenset[str]) -> Block:
+    return Block(block.icon, hide(block.title, accounts), tuple(hide(line, accounts) for line in block.lines))
 
 
 def _message(parts: Sequence[tuple[Block, tuple[int, ...], bool]]) -> Message:

@@ -171,12 +171,13 @@ class Outbox:
 
     # -- looking
 
-    async def tables(self) -> Tables:
-        """What a look at the tables finds."""
+    async def tables(self, *, names: bool) -> Tables:
+        """What a look at the tables finds. ``names``: those of the accounts too."""
 
         async def work(c: asyncpg.Connection) -> Tables:
             gaps, keys = await c.fetch(sql.GAPS), await c.fetch(sql.KEYS, KEY_DAYS)
-            runs, accounts = await c.fetchrow(sql.BACKUPS, self._pipeline), await c.fetch(sql.ACCOUNTS)
+            runs = await c.fetchrow(sql.BACKUPS, self._pipeline)
+            accounts = await c.fetch(sql.ACCOUNTS) if names else []
             assert runs is not None
             return Tables(
                 gaps=[

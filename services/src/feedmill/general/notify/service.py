@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ TOKEN_EVERY = 2.0
 """Seconds between two looks at the file with the token."""
 
 
-def hiding(mask: bool, accounts: Tables | None) -> Hide:
-    """Takes secrets out of a text, and the names of accounts where they are masked."""
-    if not mask or accounts is None:
-        return redact
-    masker = Masker(accounts.accounts)
-    return lambda text: masker(redact(text))
+def hiding(*, masked: bool, known: Collection[str]) -> Hide:
+    """Takes secrets out of a text, and the names of accounts where they are masked; ``known``: those of all."""
+    if not masked:
+        return lambda text, _: redact(text)
+    everyone = Masker(known)
+    # One that was added a moment ago is not among those known, but the text is about it.
+    return lambda text, accounts: everyone(Masker(accounts)(redact(text)))
 
 
 class Notifier:
@@ -55,7 +56,7 @@ class Notifier:
         self._place = place
         self._log = log
         self._outbox = Outbox(database_url, settings.pipeline)
-        self._tables: Tables | None = None
+        self._accounts: frozenset[str] = frozenset()
         self._sender: Sender | None = None
         self._watcher: Watcher | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -114,11 +115,11 @@ class Notifier:
         return Telegram(self._http, self.settings.base_url, self._token, self.settings.chat)
 
     def _hide(self) -> Hide:
-        return hiding(self.settings.mask_accounts, self._tables)
+        return hiding(masked=self.settings.mask_accounts, known=self._accounts)
 
     def _seen(self, tables: Tables) -> None:
-        if self._sender is not None and (self._tables is None or set(tables.accounts) != set(self._tables.accounts)):
-            self._tables = tables
+        if self._sender is not None and (accounts := frozenset(tables.accounts)) != self._accounts:
+            self._accounts = accounts
             self._sender.hide_by(self._hide())
 
     async def _follow(self, stop: asyncio.Event) -> None:

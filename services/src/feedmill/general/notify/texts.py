@@ -28,8 +28,8 @@ Body = Mapping[str, Any]
 def block_of(notices: Sequence[Notice]) -> Block:
     """Of notices with one key, in order."""
     first = notices[0]
-    if first.kind in _EVENTS:
-        title, lines = _EVENTS[first.kind](notices)
+    if first.kind in EVENTS:
+        title, lines = EVENTS[first.kind](notices)
         return Block(ICONS[first.severity], title, tuple(lines))
     last = notices[-1]
     title, lines = _STATES[last.kind](last.subject, last.body)
@@ -319,7 +319,7 @@ def _test(notices: Sequence[Notice]) -> tuple[str, list[str]]:
     return f"A test by Feedmill, pipeline {notices[0].subject}", _given(body.get("text"), f"told here: {told}")
 
 
-_EVENTS: dict[str, Callable[[Sequence[Notice]], tuple[str, list[str]]]] = {
+EVENTS: dict[str, Callable[[Sequence[Notice]], tuple[str, list[str]]]] = {
     "DeadLetters": _letters,
     "DataLost": _lost,
     "Fill": _fills,

@@ -53,7 +53,6 @@ class Watcher:
         """With the time each was sent past the outbox; 0 = it was not."""
         self._loaded = False
         self._registered: tuple[float, NotifySettings] | None = None
-        self._aged = 0.0
         self.states: States = {}
         self._saved: States = {}
         self.answering: int | None = None
@@ -72,7 +71,7 @@ class Watcher:
         look, away = Look(), ""
         try:
             await self._prepare(settings)
-            tables = await self._outbox.tables()
+            tables = await self._outbox.tables(names=settings.mask_accounts)
             self._seen(tables)
             look += of_tables.judge(settings.pipeline, settings.feeds, settings.backup_schedule, tables, now)
         except OutboxAway as error:
