@@ -19,7 +19,7 @@ SEED ?=
 MINUTES ?=
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 8 ? n : 8 )))
 
-.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-fills bench-operator bench-traces bench-import bench-accounts clean
+.PHONY: help venv venv-dev demo up test test-fast test-cluster e2e soak faults lint format types docs images chart chart-reference bench bench-fills bench-operator bench-traces bench-import bench-accounts bench-backup clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -117,6 +117,9 @@ bench-traces: venv-dev ## What tracing costs: off, 1 % and 100 % of the batches 
 
 bench-import: venv-dev ## A legacy sqlite file of 1 M rows moved in, twice (ARGS="--rows 100000", "--only trades")
 	$(BIN)/python -m bench.imports $(ARGS)
+
+bench-backup: venv-dev ## A database of 5 GB backed up, drilled and restored (ARGS="--gigabytes 1", "--no-verify")
+	$(BIN)/python -m bench.backup $(ARGS)
 
 clean: ## Remove venvs, caches and build output (not your data in .feedmill)
 	rm -rf $(VENV) .venv-cryptofeed build dist bench/out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -95,13 +95,13 @@ async def tally(connection: asyncpg.Connection, schema: str, *, hashes: bool = T
     """
     rows: dict[str, int] = {}
     sums: dict[str, str] = {}
-    each = "sum(hashtextextended(t::text, 0))" if hashes else "0"
+    each = "sum(hashtextextended(whole_row_::text, 0))" if hashes else "0"
     for record in await connection.fetch(_TABLES, quoted(schema)):
         table = record["relname"]
         if table == postgres.RESTORING:
             continue
         found = await connection.fetchrow(
-            f"SELECT count(*) AS rows, {each} AS hash FROM {quoted(schema)}.{quoted(table)} t",  # noqa: S608
+            f"SELECT count(*) AS rows, {each} AS hash FROM {quoted(schema)}.{quoted(table)} AS whole_row_",  # noqa: S608
             timeout=None,
         )
         assert found is not None

@@ -25,8 +25,8 @@ async def load(content: Content, database_url: str, server_major: int) -> None:
         running = await Running.start(command, environment | {"PGAPPNAME": "feedmill restore"}, reads=True)
         try:
             async with contextlib.aclosing(content.read()) as pieces:
-                with contextlib.suppress(ConnectionError):  # It ended early: why, it says itself.
-                    await _feed(running, pieces)
+                await _feed(running, pieces)
+            running.stdin.close()
             await running.succeed()
         finally:
             await running.stop()
@@ -37,10 +37,19 @@ async def _feed(running: Running, pieces: AsyncIterable[bytes]) -> None:
     of the last table, which is in it."""
     held = b""
     async for piece in pieces:
-        if held:
-            running.stdin.write(held)
-            await running.stdin.drain()
+        if held and not await _write(running, held):
+            return
         held = piece
-    running.stdin.write(held)
-    await running.stdin.drain()
-    running.stdin.close()
+    await _write(running, held)
+
+
+async def _write(running: Running, piece: bytes) -> bool:
+    """False when the program has ended early: why, it says itself."""
+    if running.stdin.is_closing():
+        return False
+    running.stdin.write(piece)
+    try:
+        await running.stdin.drain()
+    except ConnectionError:
+        return False
+    return True

@@ -80,8 +80,9 @@ async def _make(
         snapshot = held.snapshot
         sealer = Sealer(names.data(backup_id), ring)
         plain = _Counting()
-        content = plain.of(counted(dump(database_url, snapshot), progress, "dump", expected))
-        tally, stored = await _both(held.tally(), store.put(names.data(backup_id), seal(content, sealer)))
+        async with contextlib.aclosing(dump(database_url, snapshot)) as pieces:
+            content = plain.of(counted(pieces, progress, "dump", expected))
+            tally, stored = await _both(held.tally(), store.put(names.data(backup_id), seal(content, sealer)))
         await held.still()
     manifest = Manifest(
         id=backup_id,
