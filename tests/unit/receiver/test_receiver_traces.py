@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import REGISTRY
 
@@ -129,7 +130,10 @@ async def test_a_lost_answer_is_an_append_that_failed(world: World, traced: Any)
     world.producer.frames(1, [1], [b"{}"])
     wire = await world.posted()
     first = decode_batch(wire.posted[0][2])
-    wire.posted[0][0].set_exception(ConnectionResetError("gone"))
+    with structlog.testing.capture_logs() as lines:
+        wire.posted[0][0].set_exception(ConnectionResetError("gone"))
+    (line,) = [line for line in lines if line["event"] == "redis.away"]
+    assert (line["session"], line["batch"], line["trace_id"]) == (first.session, first.n, first.trace[3:35])
     again = await world.posted(2)
     assert decode_batch(again.posted[0][2]) == first
     again.answer(0)  # The server has it already.
