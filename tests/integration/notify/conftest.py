@@ -73,7 +73,7 @@ class FakeTelegram:
     requests: list[tuple[float, str]] = field(default_factory=list)
     """(time, method) of each, whatever came of it."""
     fails: list[str] = field(default_factory=list)
-    """error | limit:SECONDS | lose (taken, and the answer is not sent) | bad | blocked | moved:ID | hang | html."""
+    """error | limit:SECONDS | lose (taken, and the answer is not sent) | bad | echo:STATUS | blocked | moved:ID | hang | html."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
     broken: list[str] = field(default_factory=list)
@@ -131,6 +131,8 @@ class FakeTelegram:
             return web.Response(status=200, text="<html>a captive portal</html>", content_type="text/html")
         if name == "bad":
             return _error(400, "Bad Request: message text is empty")
+        if name == "echo":
+            return _error(int(detail), f"Bad Gateway: POST {request.url} was refused")
         if name == "blocked":
             return _error(403, "Forbidden: bot was blocked by the user")
         if name == "hang":
@@ -333,10 +335,13 @@ class Process:
         await self.reader
         return code
 
-    async def health(self) -> dict[str, Any]:
+    async def page(self, name: str) -> str:
         port = int((self.desk.folder / "notify.port").read_text())
-        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/health") as answer:
-            return dict(await answer.json())
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/{name}") as answer:
+            return await answer.text()
+
+    async def health(self) -> dict[str, Any]:
+        return dict(json.loads(await self.page("health")))
 
     async def until_state(self, *states: str) -> dict[str, Any]:
         """Wait until sending is in one of these states."""

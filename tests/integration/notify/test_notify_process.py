@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,24 @@ async def test_a_wrong_configuration_is_told_with_its_remedy(desk: Any, telegram
     await notifier.reader
     assert b"botTokenSecretRef" in notifier.log
     assert b"add it, or check the reference's key" in notifier.log
+
+
+async def test_the_token_gets_nowhere(desk: Any, telegram: Any, notifier: Any) -> None:
+    """Also where what is between repeats the address in its errors: log, health, metrics, tables, arguments."""
+    telegram.fails = ["echo:502", "echo:429", "echo:403", "echo:400"]
+    await notifier.start()
+    await desk.until(REGISTERED, 1)
+    await desk.letters(1)
+    section = await notifier.until_state("blocked")
+    assert "[redacted]" in section["lastError"]
+    seen = [json.dumps(await notifier.health()), await notifier.page("metrics")]
+    (desk.secrets / "telegram" / "token").write_text(f" {telegram.token}\n")
+    await desk.until("SELECT count(*) FROM notifications WHERE outcome LIKE 'refused%[redacted]%'", 1)
+    seen += [str(row) for row in await desk.rows()]
+    assert notifier.process is not None
+    seen.append(Path(f"/proc/{notifier.process.pid}/cmdline").read_text())
+    await notifier.end()
+    seen.append(notifier.log.decode())
+    secret = telegram.token.partition(":")[2]
+    assert all(secret not in text for text in seen)
+    assert secret in (desk.secrets / "telegram" / "token").read_text()

@@ -17,6 +17,7 @@ from feedmill.resources.cron import zone_of
 from feedmill.resources.notifications import QuietHours
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.shared.config import ConfigError, SecretsDir
+from feedmill.shared.log import register_secret
 
 ROLES = ("receiver", "distributor", "processor", "accounts")
 """Whose processes run all the time, and are missed."""
@@ -95,4 +96,5 @@ def read_token(settings: NotifySettings, secrets_dir: Path | None) -> SecretStr:
             f"{where}: Secret {reference.name!r}, key {reference.key!r} holds no bot token: write it as @BotFather "
             "gave it, digits, a colon and letters"
         )
+    register_secret(text)
     return SecretStr(text)

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import SecretStr
 
 from feedmill.general.notify.compose import Message
+from feedmill.shared.log import redact
 
 TIMEOUT = 20.0
 """Seconds for one request."""
@@ -154,7 +155,8 @@ def _read(status: int, body: bytes) -> Answer:
     return Answer(
         status,
         ok=document.get("ok") is True and status < 400,
-        description=str(document.get("description") or "")[:300],
+        # A proxy in between may repeat the address it was asked for.
+        description=redact(str(document.get("description") or ""))[:300],
         parameters=parameters if isinstance(parameters, dict) else None,
         result=document.get("result"),
     )
