@@ -185,7 +185,7 @@ async def test_a_wrong_configuration_is_told_with_its_remedy(desk: Any, telegram
 
 async def test_the_token_gets_nowhere(desk: Any, telegram: Any, notifier: Any) -> None:
     """Also where what is between repeats the address in its errors: log, health, metrics, tables, arguments."""
-    telegram.fails = ["echo:502", "echo:429", "echo:403", "echo:400"]
+    telegram.fails = ["echo:502", "echo:403", "echo:400"]
     await notifier.start()
     await desk.until(REGISTERED, 1)
     await desk.letters(1)
