@@ -73,7 +73,7 @@ class FakeTelegram:
     requests: list[tuple[float, str]] = field(default_factory=list)
     """(time, method) of each, whatever came of it."""
     fails: list[str] = field(default_factory=list)
-    """error | limit:SECONDS | lose (taken, the answer not sent) | bad | echo:STATUS | blocked | moved:ID | hang | html."""
+    """error | limit:SECONDS | lose (taken, not answered) | bad | echo:STATUS | blocked | moved:ID | hang | html."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
     broken: list[str] = field(default_factory=list)
