@@ -97,7 +97,8 @@ async def test_a_batch_is_a_trace_and_carries_it(world: World, traced: Any) -> N
         "feedmill.session": world.producer.id,
         "feedmill.batch": batch.n,
         "feedmill.frames": 2,
-        "feedmill.frame_bytes": 5,
+        "feedmill.answers": 0,
+        "feedmill.bytes": 5,
         "feedmill.connections": (3,),
         "feedmill.append.attempts": 1,
     }
@@ -105,6 +106,14 @@ async def test_a_batch_is_a_trace_and_carries_it(world: World, traced: Any) -> N
     assert (append.name, append.parent.span_id) == ("append", receive.context.span_id)
     assert receive.start_time < receive.events[0].timestamp <= append.start_time <= append.end_time <= receive.end_time
     assert REGISTRY.get_sample_value("feedmill_receiver_append_seconds_count") == observed + 1
+
+
+async def test_an_answer_of_the_venue_is_followed_too(world: World, traced: Any) -> None:
+    world.producer.answer(control.RestAnswer("c", "trades", "A-B", "AB", 200, 5, b"[]"), 7)
+    (await world.posted()).answer()
+    _, receive = traced.spans()
+    assert receive.start_time == 7
+    assert (receive.attributes["feedmill.frames"], receive.attributes["feedmill.answers"]) == (0, 1)
 
 
 async def test_what_has_no_frames_is_no_trace(world: World, traced: Any) -> None:

@@ -58,3 +58,6 @@ class Meter:
             age = max(0, now - event.receive_ns)
             recent.add(age)
             histogram.observe(age / 1e9)
+        for each in batch.took:
+            if each.receive is not None:
+                histogram.observe(max(0.0, each.receive), each.span.exemplar)

@@ -59,17 +59,18 @@ class BatchTrace:
 
 
 def begin(shard: str, session: str, n: int, contents: Contents) -> BatchTrace | None:
-    """The trace of a batch that is being sealed; None = it is not sampled, or has no frames."""
-    if not contents.frames or not TRACES.sampled():
+    """The trace of a batch that is being sealed; None = it is not sampled, or nothing in it came from the venue."""
+    if not (contents.frames or contents.rest) or not TRACES.sampled():
         return None
-    runs = [run for run in contents.runs if run.kind == RunKind.FRAMES]
+    runs = [run for run in contents.runs if run.kind != RunKind.CONTROL]
     attributes = {
         "feedmill.shard": shard,
         "feedmill.session": session,
         "feedmill.batch": n,
         "feedmill.frames": contents.frames,
-        "feedmill.frame_bytes": sum(len(frame) for run in runs for frame in run.frames),
-        "feedmill.connections": sorted({run.conn for run in runs}),
+        "feedmill.answers": contents.rest,
+        "feedmill.bytes": sum(len(frame) for run in runs for frame in run.frames),
+        "feedmill.connections": sorted({run.conn for run in runs if run.kind == RunKind.FRAMES}),
     }
     span = TRACES.begin("receive", runs[0].times[0], "producer", attributes)
     span.event("sealed", now_ns())

@@ -18,7 +18,7 @@ from feedmill.processor.accounts.results import Touched
 from feedmill.processor.accounts.rows import Unit, units_of
 from feedmill.processor.chain import Loss
 from feedmill.processor.rows import Letter, Rows, event_session
-from feedmill.processor.spans import Traced
+from feedmill.processor.spans import Took, Traced
 from feedmill.processor.store import Moved, Position
 from feedmill.processor.writer import Move, Stored
 from feedmill.shared import account_events as events
@@ -59,6 +59,8 @@ class Batch:
     loss: Loss | None = None
     """Commits that are gone before the first."""
     traces: list[Traced] = field(default_factory=list)
+    took: list[Took] = field(default_factory=list)
+    """Of the traced ones, once it is stored."""
     n: int = 0
     commit_id: str = ""
     stream_id: str = ""

@@ -354,10 +354,12 @@ class AccountWorker:
                     spans.failed("position moved")
             else:
                 if spans is not None:
-                    spans.stored(len(batch.blocks), {"fills": outcome.fills})
+                    batch.took = spans.stored(len(batch.blocks), {"fills": outcome.fills})
                 self.figures.commits += 1
                 self.figures.fills += outcome.fills
                 self.figures.refused += outcome.refused
+                if outcome.refused:
+                    self._log.warning("events.refused", account=account.store.account, events=outcome.refused)
                 self._stored(account.store, batch)
             finally:
                 self._give_back(connection)
