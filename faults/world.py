@@ -108,6 +108,12 @@ class Setup:
     """Seconds that a service which ended waits at most until it is started again."""
     proxied: bool = False
     """Services reach Redis, PostgreSQL and the exchanges through proxies."""
+    more: Callable[[World], str] | None = None
+    """More lines of the pipeline's spec, and resources after it; the simulator runs by then."""
+    extra: tuple[str, ...] = ()
+    """More arguments of every service."""
+    history: int = HISTORY
+    """Trades of an instrument that its REST API still has."""
     environ: Callable[[World], Awaitable[dict[str, str]]] | None = None
     """What tells the services where Redis and PostgreSQL are, when it is not their own URLs."""
 
@@ -349,6 +355,7 @@ class World:
         setup = self.setup
         accounts = _ACCOUNTS.format(members=setup.members) if setup.accounts else ""
         text = _PIPELINE.format(processors=setup.processors, accounts=accounts)
+        text += setup.more(self) if setup.more is not None else ""
         for at, venue in enumerate(setup.venues):
             exchange, _, market = venue.partition("/")
             endpoint = self.simulation.endpoints[venue]
@@ -374,7 +381,7 @@ def _is_error(line: str) -> bool:
 def _arguments(setup: Setup, folder: Path) -> Sequence[str]:
     asked = [part for venue in setup.venues for part in ("--exchange", venue)]
     asked += ["--ledger", str(folder / "ledger"), "--rate", f"{setup.rate / len(setup.venues):g}"]
-    asked += ["--seed", str(setup.seed), "--history", str(HISTORY)]
+    asked += ["--seed", str(setup.seed), "--history", str(setup.history)]
     if setup.accounts:
         asked += ["--accounts", str(setup.accounts), "--account-rate", f"{setup.account_rate:g}"]
         # A token that ended before its time is noticed when it is renewed.
@@ -424,6 +431,7 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
             data_dir=folder,
             servers=LocalServers(folder, environ),
             restart_cap=setup.restart_cap,
+            extra_args=setup.extra,
             kek_file=world.accounts.kek_file if setup.accounts else None,
         )
         stack.push_async_callback(world.manager.close)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -367,8 +366,7 @@ def _pod_monitor(place: Place) -> Manifest:
 
 
 def _rule(place: Place, inputs: PipelineInputs) -> Manifest:
-    chosen = f'namespace="{place.namespace}", feedmill_dev_pipeline="{place.pipeline}"'
-    rules = [_alert(alert, chosen) for alert in ALERTS if _wanted(alert, inputs)]
+    rules = [rule(alert, place.namespace, place.pipeline) for alert in ALERTS if _wanted(alert, inputs)]
     spec = {"groups": [{"name": f"feedmill.{place.namespace}.{place.pipeline}", "rules": rules}]}
     return manifest(place, Head(API, "PrometheusRule", f"{place.pipeline}-feedmill"), COMPONENT, spec=spec)
 
@@ -393,10 +391,11 @@ def _uploads_log(inputs: PipelineInputs) -> bool:
     return spec is not None and spec.continuous.enabled and not spec.suspend and not backup.homeless(spec)
 
 
-def _alert(alert: Alert, chosen: str) -> Mapping[str, object]:
+def rule(alert: Alert, namespace: str, pipeline: str) -> dict[str, object]:
+    """As Prometheus reads it, for the pods of one pipeline."""
     return {
         "alert": alert.name,
-        "expr": alert.expression.format(pods=chosen),
+        "expr": alert.expression.format(pods=f'namespace="{namespace}", feedmill_dev_pipeline="{pipeline}"'),
         "for": alert.lasts,
         "labels": {"severity": alert.severity},
         "annotations": {"summary": alert.summary, "runbook": f"docs/runbooks/{alert.name}.md"},
