@@ -31,6 +31,8 @@ INSERT INTO gaps (id, shard, instrument_id, channel, cause, state, from_seq, to_
 VALUES ($1, $2, NULL, 'events', '{CAUSE}', $3, $4::bigint, NULL, $5::bigint, $6::bigint, $7::int, $8::bigint)
 ON CONFLICT DO NOTHING
 """  # noqa: S608
+_FORMER = f"DELETE FROM gaps WHERE shard = $1 AND channel = 'events' AND cause = '{CAUSE}' AND state = 'open'"  # noqa: S608
+"""Of a restore after which no commit came before the backup was made: the new row says the same."""
 _TAKE_OVER = """
 UPDATE gaps SET revision = greatest(revision + 1, $2::int)
 WHERE shard = $1 AND state = 'open' AND instrument_id IS NOT NULL AND from_seq IS NOT NULL
@@ -64,6 +66,7 @@ async def open_rows(
         await connection.execute(_SHARD, row, name, "closed", None, content_ns, now_ns, RESTORED, now_ns)
         return 1
     await store.load_ids()
+    await connection.execute(_FORMER, name)
     begin = max(1, id_of(position.stream_id)[0] * MS - MARGIN_NS)
     await connection.execute(_SHARD, row, name, "open", position.n + 1, begin, None, RESTORED, now_ns)
     await connection.execute(_TAKE_OVER, name, RESTORED)
