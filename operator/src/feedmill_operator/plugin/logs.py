@@ -21,8 +21,8 @@ from feedmill_operator.plugin.status import pod_state
 from feedmill_operator.plugin.target import Target, find, labels_of, pods
 
 ROLES = (
-    names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS, names.MIGRATION, names.MAINTENANCE, names.REDIS,
-    names.POSTGRES,
+    names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS, names.MIGRATION, names.MAINTENANCE,
+    names.NOTIFY, names.BACKUP, names.BACKUP_RUN, names.REDIS, names.POSTGRES,
 )  # fmt: skip
 LOOK = 2.0
 """Seconds between two looks for new pods while following."""

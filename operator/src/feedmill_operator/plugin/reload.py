@@ -21,7 +21,7 @@ from feedmill_operator.plugin.errors import PluginError
 from feedmill_operator.plugin.target import Target, find, labels_of, pods
 
 CONFIG_FILE = "resources.yaml"
-_HOT = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS)
+_HOT = (names.RECEIVER, names.DISTRIBUTOR, names.PROCESSOR, names.ACCOUNTS, names.NOTIFY, names.BACKUP)
 """Roles that take a change while they run; a Job reads it when it starts."""
 
 
@@ -122,6 +122,8 @@ def _wanted(cluster: Cluster, target: Target) -> dict[str, str]:
     wanted = dict.fromkeys(_HOT, found)
     if not target.is_feed:
         wanted[names.ACCOUNTS] = _hash(cluster, target, names.accounts_config(target.name)) or ""
+        general = _hash(cluster, target, names.general_config(target.name)) or ""
+        wanted |= {names.NOTIFY: general, names.BACKUP: general}
     return wanted
 
 
@@ -133,9 +135,11 @@ def _hash(cluster: Cluster, target: Target, config_map: str) -> str | None:
 
 
 def _told(wanted: Mapping[str, str]) -> str:
-    """The hash; of a pipeline with account receivers both."""
-    main, accounts = wanted[names.PROCESSOR], wanted[names.ACCOUNTS]
-    return main if accounts in ("", main) else f"{main} (account receivers: {accounts})"
+    """The hash; of a pipeline with account receivers, backups or notifications all of them."""
+    main = wanted[names.PROCESSOR]
+    others = {"account receivers": wanted[names.ACCOUNTS], "backups and notifications": wanted[names.BACKUP]}
+    told = [f"{who}: {digest}" for who, digest in others.items() if digest not in ("", main)]
+    return f"{main} ({', '.join(told)})" if told else main
 
 
 def _own(cluster: Cluster, target: Target) -> list[Manifest]:
