@@ -42,7 +42,8 @@ _ROWS = """
 INSERT INTO instruments (exchange, market, symbol, native)
 SELECT 'binance', 'Spot', s || '-USDT', s || 'USDT' FROM unnest(ARRAY['BTC', 'ETH']) AS s;
 INSERT INTO trades SELECT i, n, date_trunc('day', now()) - ({days} - 1 - (n - 1) * {days} / {rows}) * interval '1 day'
-    + n * interval '1 millisecond', 100 + n % 7 + 0.50, 0.25, 1 + n % 2, n, n, 0, 0, 0, NULL FROM generate_series(1, 2) i, generate_series(1, {rows}) n;
+    + n * interval '1 millisecond', 100 + n % 7 + 0.50, 0.25, 1 + n % 2, n, n, 0, 0, 0, NULL
+    FROM generate_series(1, 2) i, generate_series(1, {rows}) n;
 INSERT INTO tickers SELECT i, current_date, n, 1.10, 2.0, NULL, NULL, NULL, n, 0
     FROM generate_series(1, 2) i, generate_series(1, {rows}) n;
 INSERT INTO book_snapshots SELECT 1, date_trunc('day', now()) + n * interval '1 second', n, n, n,
