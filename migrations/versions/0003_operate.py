@@ -211,7 +211,7 @@ def _losses(name: str, more: str = "") -> str:
                                   'from_ns', min(g.from_ns), 'to_ns', max(g.to_ns), 'event_ns', min(g.detected_ns))
         FROM notify_wanted('DataLost') w JOIN added g ON {_FEED_WANTED.format("g.shard")}{more}
         LEFT JOIN instruments i ON i.id = g.instrument_id
-        WHERE g.state = 'closed' AND g.repaired_by = ''
+        WHERE g.state = 'closed' AND g.repaired_by = '' AND g.channel <> 'events'
         GROUP BY w.pipeline, w.now_ns, g.shard, g.channel, g.cause;
         RETURN NULL;
     END $$

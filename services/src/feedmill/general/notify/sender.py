@@ -67,6 +67,7 @@ class Sender:
         self._quiet = quiet
         self._log = log
         self._stop = asyncio.Event()
+        self._remembered = False
         self._turn = asyncio.Lock()
         """One message at a time: those of the outbox, and those that cannot wait for it."""
         self._unmarked: list[tuple[tuple[int, ...], int]] = []
@@ -117,12 +118,12 @@ class Sender:
 
     async def _remember_the_minute(self, stop: asyncio.Event) -> None:
         """What was sent before this process began counts for the limit."""
-        while not stop.is_set():
+        while not stop.is_set() and not self._remembered:
             try:
                 now, now_mono = now_ns(), monotonic()
                 for sent in await self._outbox.sent_since(now - int(MINUTE * SECOND)):
                     self._window.count(now_mono - (now - sent) / SECOND)
-                return
+                self._remembered = True
             except OutboxAway:
                 await sleep_or(stop, POLL)
 

@@ -139,7 +139,7 @@ class Watcher:
     async def _past_the_outbox(self) -> None:
         if self._since() < PATIENCE:
             return
-        for at, (notice, sent) in enumerate(self._pending):
+        for at, (notice, sent) in enumerate(list(self._pending)):
             if not sent and notice.severity is Severity.CRITICAL:
                 sent = await self._sender.direct(notice)
                 if not sent:
