@@ -110,7 +110,7 @@ class Watching:
         await asyncio.wait([ended], timeout=_END)
         if not ended.done():
             # What it still tells does no harm: it is compared with what is known.
-            self._log.warning("watch.stuck", seconds=_END)
+            self._log.warning("watch.stuck", seconds=_END, action="left behind, another begins")
             return None
         return ended.result()
 

@@ -159,7 +159,7 @@ class Controller:
         missed = await self._resync.again(self._kinds(), stop)
         self._missed = {kind: self._missed.get(kind, 0) + 1 for kind in missed}
         if any(times >= _DEAF for times in self._missed.values()):
-            self._log.warning("watch.deaf", kinds=sorted(kind.kind for kind in self._missed))
+            self._log.warning("watch.deaf", kinds=sorted(kind.kind for kind in self._missed), action="watch anew")
             self._missed = {}
             self.watcher.restart("deaf")
         hurry = before != self.facts.current

@@ -119,7 +119,7 @@ class Resync:
         missed = sum(await asyncio.gather(*(one(place) for place in places)))
         if missed:
             metrics.watch_missed.labels(kind.kind).inc(missed)
-            self._log.warning("watch.missed", kind=kind.kind, objects=missed)
+            self._log.warning("watch.missed", kind=kind.kind, objects=missed, action="taken from the list")
         return bool(missed)
 
 

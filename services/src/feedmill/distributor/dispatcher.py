@@ -21,6 +21,7 @@ from feedmill.distributor.replies import Answer, Waker
 from feedmill.distributor.scripts import COMMIT
 from feedmill.distributor.settings import DistributorSettings
 from feedmill.distributor.spans import CommitSpans
+from feedmill.distributor.telling import lines_of
 from feedmill.exchanges.base import Venue
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.redis.ids import id_of
@@ -254,6 +255,10 @@ class Dispatcher:
                 for seconds, span in self._spans.committed():
                     metrics.receive_to_commit.observe(seconds, span.exemplar)
                 self._spans = None
+            block = taken.block
+            if block.gaps or block.dead_letters:
+                for level, event, fields in lines_of(str(self.settings.shard), block.gaps, block.dead_letters):
+                    getattr(self._log, level)(event, **named, **fields)
             for gap in taken.given_up:
                 self._log.warning(
                     "gap.not_offered", gap=gap.gap, trades=gap.trades, **named, effect="the gap stays open",

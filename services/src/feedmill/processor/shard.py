@@ -359,8 +359,16 @@ class _Session:
                 worker.meter.followed(spans.stored(len(batch.entries), outcome.stored.inserted))
             self._under_way = None
             if (loss := batch.loss) is not None and loss.certain:
-                worker._log.warning("commits.lost", first=loss.first, last=loss.last if loss.last >= 0 else "unknown")
+                worker._log.warning(
+                    "commits.lost", first=loss.first, last=loss.last if loss.last >= 0 else "unknown",
+                    effect="gap rows with cause redis_lost, and what the venue still offers is asked for",
+                )  # fmt: skip
             store.losses.settle_watch(coming=self._batch.loss is not None)
+            if outcome.own:
+                worker._log.warning(
+                    "events.refused", events=dict(outcome.own), effect="they are dead letters: feedmill dlq list",
+                    **_named(batch, spans),
+                )  # fmt: skip
             worker.meter.committed(batch, outcome, monotonic() - started)
             worker._stored(store.position)
             self._show_lag()
@@ -371,7 +379,7 @@ class _Session:
 
 
 def _named(batch: Batch, spans: StoreSpans | None) -> dict[str, Any]:
-    """What a line of the log says of a batch that could not be stored: by which commits and traces to look for it."""
+    """What a line of the log says of a batch: by which commits and traces to look for it."""
     first = batch.entries[0].n if batch.entries else batch.n
     named: dict[str, Any] = {"commits": [first, batch.n]}
     if spans is not None:

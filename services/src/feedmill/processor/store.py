@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -68,6 +68,14 @@ class Outcome:
     """(table, reason) -> events not stored, each a dead letter."""
     letters: Counter[str] = field(default_factory=Counter)
     """Reason -> dead letters, those of the receiver's and distributor's making included."""
+    own: Counter[str] = field(default_factory=Counter)
+    """The same of the processor's making only."""
+
+    def keep(self, letters: Iterable[Letter]) -> None:
+        for letter in letters:
+            self.letters[letter.reason] += 1
+            if letter.session.startswith(STRANGER):
+                self.own[letter.reason] += 1
 
     def refuse(self, table: str, reason: str) -> None:
         self.refused[table, reason] = self.refused.get((table, reason), 0) + 1
@@ -270,7 +278,7 @@ class Store:
         rows.letters.extend(batch.made)
         step = Move(str(self.shard.ref), self.position.commit_id, batch.n, batch.commit_id, batch.stream_id)
         stored = Stored()
-        outcome.letters.update(letter.reason for letter in rows.letters)
+        outcome.keep(rows.letters)
         try:
             if self.losses.concern(batch.loss, batch.notes):
                 await self._commit_losses(batch, rows, step, stored)
@@ -284,6 +292,7 @@ class Store:
                 raise
             stored = Stored()
             outcome.letters.clear()
+            outcome.own.clear()
             await self._commit_isolating(batch, step, stored, outcome)
         outcome.stored = stored
 
@@ -350,7 +359,7 @@ class Store:
         if change is not None:
             self.losses.committed(change)
         lost = {item[:2] for item in refused}
-        outcome.letters.update(letter.reason for letter in letters)
+        outcome.keep(letters)
         outcome.letters.update(
             event.reason for key, x, event in units if isinstance(event, DeadLetter) and (key, x) not in lost
         )

@@ -58,8 +58,9 @@ class Attention:
         for each in self.silent:
             if each.topic not in before:
                 self._log.warning(
-                    "topic.silent", topic=each.topic.decode(), seconds=round(each.seconds), usual=round(each.usual, 1)
-                )
+                    "topic.silent", topic=each.topic.decode(), seconds=round(each.seconds), usual=round(each.usual, 1),
+                    action="it is asked for anew, unless most are silent",
+                )  # fmt: skip
         for name in before - names:
             self._asked.pop(name, None)
             if name in seen:

@@ -140,7 +140,7 @@ class CommandReader:
             command = decode_command(payload)
         except msgspec.DecodeError:
             metrics.commands.labels("?", "unreadable").inc()
-            self._log.warning("command.unreadable", size=len(payload))
+            self._log.warning("command.unreadable", size=len(payload), effect="it is left out")
             return
         what = self._filter.judge(command, now_ns())
         if what == "do" and command.kind in BY_ONE and not await self._claim(wire, command):

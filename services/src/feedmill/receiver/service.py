@@ -219,7 +219,7 @@ class Receiver:
             left = unsent if self.spool is None else await self.spool.flush()
             self._log.error(
                 "drain.overdue", batches=left, on_disk=unsent - left, held_bytes=self.budget.used,
-                redis=self.appender.state,
+                redis=self.appender.state, effect="what is not on disk is lost, and told by gap rows",
             )  # fmt: skip
             return left
         backlog = self.producer.backlog
@@ -246,7 +246,7 @@ class Receiver:
                 self._asked.add(task)
                 task.add_done_callback(self._asked.discard)
         else:
-            self._log.warning("command.unknown", kind=command.kind, id=command.id)
+            self._log.warning("command.unknown", kind=command.kind, id=command.id, effect="it is left out")
 
     async def _resubscribe(self, link: Link, topics: Sequence[Topic]) -> None:
         try:

@@ -271,7 +271,10 @@ class Producer:
             self.backlog.add(Kept(batch.n, payload, kept.frames, kept.controls, kept.at_ns, kept.trace))
         metrics.sessions_lost.inc()
         if self._log is not None:
-            self._log.error("session.lost", lost=old, session=self.id, resent_batches=len(held))
+            self._log.error(
+                "session.lost", lost=old, session=self.id, resent_batches=len(held),
+                effect="Redis forgot what it had confirmed: gap rows tell what is missing",
+            )  # fmt: skip
 
     def _begin(self, lost: str | None) -> None:
         started = self._wall()

@@ -280,7 +280,7 @@ class Lease:
                 wait = self._ttl / 8
                 continue
             if left is not None:
-                self._log.warning("lease.lost", holder=self.holder)
+                self._log.warning("lease.lost", holder=self.holder, effect="the holder works on it now")
                 self.held = False
                 ended.set()
                 return

@@ -20,6 +20,7 @@ from feedmill.distributor.accounts.engine import Engine, Unlisted
 from feedmill.distributor.checkpoint import BadCheckpoint
 from feedmill.distributor.scripts import COMMIT
 from feedmill.distributor.spans import CommitSpans
+from feedmill.distributor.telling import account_lines
 from feedmill.exchanges.account_base import AccountRequest, AccountVenue
 from feedmill.exchanges.account_rest import Traded
 from feedmill.shared.backoff import Backoff
@@ -318,6 +319,8 @@ class AccountDistributor:
             engine.eid = new
         self.figures.commits += 1
         self.figures.letters += len(taken.block.dead_letters)
+        for level, event, told in account_lines(str(ref), taken.block):
+            getattr(self._log, level)(event, account=account.name, **told)
 
     def _spawn(self, account: _Account, engine: Engine, command: str, request: AccountRequest) -> None:
         async def carry_out() -> None:

@@ -57,7 +57,7 @@ async def prune(
                 manifest = decision.entry.manifest
                 await store.delete(names.manifest(manifest.id))
                 await store.delete(manifest.object)
-                log.info("A backup was deleted", backup=manifest.id, reason=decision.why)
+                log.info("backup.deleted", backup=manifest.id, reason=decision.why)
         for found in (*todo.leftovers, *todo.drills, *wal):
             await store.delete(found.name)
         unfinished = await store.sweep(names.root, now_ns - GRACE_NS)

@@ -278,7 +278,10 @@ class AccountWorker:
                 return False  # It begins the next batch.
             batch.loss = loss
             self.figures.losses += 1
-            self._log.warning("account.commits_lost", account=account.store.account, first=loss.first, last=loss.last)
+            self._log.warning(
+                "account.commits_lost", account=account.store.account, first=loss.first, last=loss.last,
+                effect="a gap row; what was missed is asked for",
+            )  # fmt: skip
         chain.follow(link, entry)
         payload = fields.get(b"e", b"")
         block = AccountBlock()
@@ -359,7 +362,10 @@ class AccountWorker:
                 self.figures.fills += outcome.fills
                 self.figures.refused += outcome.refused
                 if outcome.refused:
-                    self._log.warning("events.refused", account=account.store.account, events=outcome.refused)
+                    self._log.warning(
+                        "events.refused", account=account.store.account, events=outcome.refused,
+                        effect="they are dead letters: feedmill dlq list",
+                    )  # fmt: skip
                 self._stored(account.store, batch)
             finally:
                 self._give_back(connection)

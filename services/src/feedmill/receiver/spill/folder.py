@@ -117,7 +117,11 @@ class Folder:
             if path not in left:
                 self.sizes.pop(path, None)
         if left:
-            self._log.error("spill.undeletable", segments=[path.name for path in left], folder=str(self.path))
+            self._log.error(
+                "spill.undeletable", segments=[path.name for path in left], folder=str(self.path),
+                effect="they take room; a later start knows what is in them",
+                remedy="look at the folder's owner and mode",
+            )  # fmt: skip
 
     async def close(self) -> None:
         """Let go of the folder once all that was begun has ended."""

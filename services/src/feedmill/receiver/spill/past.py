@@ -72,7 +72,10 @@ class Past:
         self._placed = True
         self.backlog = self._at(0, self.disk.last)
         metrics.sessions_lost.inc()
-        self._log.error("session.lost", lost=old, session=new, resent_batches=self.backlog.last)
+        self._log.error(
+            "session.lost", lost=old, session=new, resent_batches=self.backlog.last,
+            effect="Redis forgot what it had confirmed: gap rows tell what is missing",
+        )  # fmt: skip
 
     def confirm(self, n: int) -> bool:
         """Batches up to ``n`` are safe; answers whether all are."""
@@ -96,7 +99,10 @@ def found_in(
     empty: list[Path] = []
     for path, each in scanned:
         if each.damaged or each.torn:
-            log.warning("spill.cut", segment=path.name, damaged_bytes=each.damaged, torn_bytes=each.torn)
+            log.warning(
+                "spill.cut", segment=path.name, damaged_bytes=each.damaged, torn_bytes=each.torn,
+                effect="the rest of the segment is used; what is missing is told by gap rows",
+            )  # fmt: skip
         if each.head is None or not each.pieces:
             empty.append(path)
             continue

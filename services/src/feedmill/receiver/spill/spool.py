@@ -120,6 +120,7 @@ class Spool:
                 session=each.id,
                 batches=each.disk.last - each.disk.first + 1,
                 bytes=each.disk.bytes_from(0),
+                action="appended before anything new",
             )
 
     async def run(self) -> None:

@@ -137,5 +137,5 @@ class Trial:
         rest = max(self._backoff.next(), error.retry_after or 0.0)
         if time.monotonic() + rest - self._began > self._patience:
             raise error
-        log.debug("The store is away, trying again", error=str(error), seconds=round(rest, 1))
+        log.debug("backup.store_away", error=str(error), seconds=round(rest, 1))
         await asyncio.sleep(rest)
