@@ -6,6 +6,7 @@ That the scanner finds what is there is shown in tests/unit/faults/test_leak_sca
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import pickle
@@ -28,6 +29,11 @@ STORED = {  # Account -> (venue, kind of key): in the credential store.
 }
 DECLARED = {"binance-usdm-0002": (USDM, "ed25519"), "deribit-derivatives-0002": (DERIBIT, "hmac")}
 EVERY = {*STORED, *DECLARED}
+BACKUP = """  backup:
+    schedule: "0 3 * * *"
+    destination: {{folder: {{path: "{folder}"}}}}
+    encryption: {{keySecretRef: {{name: backup-key, key: key}}}}
+"""
 KEYS = {
     "Binance hmac key id", "Binance hmac key secret", "Binance ed25519 key id", "Binance ed25519 key secret",
     "Deribit client id", "Deribit client secret", "redis password", "postgres password", "KEK",
@@ -66,14 +72,19 @@ async def test_commands_and_people_who_mistype(tmp_path: Path, monkeypatch: pyte
         await _people_look(world)
         await _people_err(world)
         await _move_in(world)
+        await _back_up(world)
         await world.look_at_postgres()
     _look_at_files(world)
     # The keys are looked at at the exchanges before they are stored.
     asked = {"signature of a query", "access token", "refresh token"}
-    assert world.scanner.kinds == {*KEYS, *asked, "imported secret", "mistyped secret"}
+    assert world.scanner.kinds == {*KEYS, *asked, "imported secret", "mistyped secret", "backup key"}
     assert world.scanner.leaks == []
     said = [f"accounts {name}" for name in ("add", "list", "show", "rewrap")] + ["import pickle", "query select 1"]
     _looked_at(world, "arguments of feedmill accounts", *(f"output of feedmill {name}" for name in said))
+    # What was backed up is sealed, manifests and drills are not.
+    stored = [place for place in world.scanner.looked if place.startswith("backups/")]
+    assert {place.rpartition("/")[2] for place in stored} >= {"data", "manifest.json"}
+    assert any(place.startswith("backups/default/main/drills/") for place in stored)
 
 
 def _look_at_files(world: Bed) -> None:
@@ -231,3 +242,19 @@ async def _move_in(world: Bed) -> None:
     for more in (("--dry-run",), (), ()):
         await world.command("import", "pickle", str(file), "--exchange", "binance", "--market", "Spot", *more)
     await world.command("accounts", "remove", "moved", "--yes")
+
+
+async def _back_up(world: Bed) -> None:
+    """The database with all its rows, those of sealed secrets too, goes to a folder that is looked at."""
+    key = base64.b64encode(os.urandom(32)).decode()
+    world.plant("backup key", key)
+    world.secret("backup-key", key=f"b1 {key}\n")
+    world.manifest.write_text(PIPELINE + BACKUP.format(folder=world.work / "backups"))
+    options = ("-c", str(world.manifest), "--secrets-dir", str(world.secrets))
+    await world.command("backup", "run", *options, "--status-file", str(world.work / "backup.json"))
+    await world.command("backup", "verify", *options)
+    for words in (("list",), ("list", "-o", "json")):
+        assert "logical" in await world.told("backup", *words, *options)
+    for wrong in (f"b1 {key}x", f"{key} b1", f"b1 {key} {key}", key):
+        world.secret("backup-key", key=wrong)
+        await world.told("backup", "list", *options, code=2)
