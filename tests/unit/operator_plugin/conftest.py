@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 import yaml
 from aiohttp import WSMsgType, web
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from feedmill.shared.health import Health, HealthServer
@@ -250,7 +251,7 @@ async def _serving(api: ApiServer) -> AsyncIterator[None]:
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     """Running, and empty."""
     # What other tests of this process imported has left its metrics in the one registry there is.
-    monkeypatch.setattr("feedmill.shared.health.generate_latest", lambda: b"")
+    monkeypatch.setattr("feedmill.shared.health.REGISTRY", CollectorRegistry())
     made = ApiServer()
     ready, loop = threading.Event(), asyncio.new_event_loop()
     over = asyncio.Event()
