@@ -233,6 +233,22 @@ def test_run_refuses_wrong_settings(environ: dict[str, str], said: str, tmp_path
     assert said in refused(done, listener, tmp_path, {"feed.yaml"})
 
 
+@pytest.mark.parametrize("command", [("up", "-f"), RECEIVER, PROCESSOR, DISTRIBUTOR], ids=lambda c: " ".join(c[:2]))
+def test_traces_need_what_sends_them(
+    command: tuple[str, ...], tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("opentelemetry", "feedmill.shared.otlp"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+    traced = OWN_SERVERS + '  monitoring: {tracing: {otlpEndpoint: "http://otel:4318"}}\n'
+    (tmp_path / "feed.yaml").write_text(
+        GOOD + traced.replace("{urlSecretRef: {name: redis, key: url}}", "{managed: {}}")
+    )
+    said = refused(feedmill(tmp_path, listener, *command, "feed.yaml"), listener, tmp_path, {"feed.yaml"})
+    assert "spec.monitoring.tracing: opentelemetry" in said
+    assert "pip install 'feedmill[tracing]'), or leave tracing out" in said
+
+
 def test_run_reads_the_secrets_the_pipeline_names(tmp_path: Path, listener: Listener) -> None:
     (tmp_path / "feed.yaml").write_text(GOOD + OWN_SERVERS)
     (tmp_path / "secrets" / "redis").mkdir(parents=True)

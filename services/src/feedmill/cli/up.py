@@ -36,6 +36,7 @@ from feedmill.plan import plan
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.load import load_files
 from feedmill.shared import log
+from feedmill.shared.tracing import TracingUnavailable, check_installed
 
 
 @told
@@ -126,6 +127,11 @@ def up(
             "end its suspend",
             BAD_CONFIG,
         )
+    if any(pipeline.spec.monitoring.tracing for pipeline in resources.pipelines.values()):
+        try:
+            check_installed()
+        except TracingUnavailable as error:
+            fail(str(error), BAD_CONFIG)
     home = folder(data_dir)
     environ = environment_of(resources.pipelines.values(), os.environ, secrets_dir)
     without = passed_over(resources.pipelines.values(), os.environ, secrets_dir)

@@ -7,6 +7,7 @@ Like the log and the metrics, tracing belongs to the process: :data:`TRACES`. Wh
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,15 +134,33 @@ TRACES = Tracing()
 """Of this process."""
 
 
+_NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
+
+
+def check_installed() -> None:
+    """Whether OpenTelemetry is there, without loading it. Raises TracingUnavailable."""
+    for name in _NEEDED:
+        try:
+            found = importlib.util.find_spec(name)
+        except ImportError:
+            found = None
+        if found is None:
+            raise _unavailable(name)
+
+
 def load() -> None:
     """Load OpenTelemetry, which takes a while. Raises TracingUnavailable."""
     try:
         import feedmill.shared.otlp  # noqa: F401
     except ImportError as error:
-        raise TracingUnavailable(
-            f"spec.monitoring.tracing: {error.name} is not installed: install it (pip install 'feedmill[tracing]'),"
-            " or leave tracing out"
-        ) from error
+        raise _unavailable(error.name) from error
+
+
+def _unavailable(name: str | None) -> TracingUnavailable:
+    return TracingUnavailable(
+        f"spec.monitoring.tracing: {name} is not installed: install it (pip install 'feedmill[tracing]'),"
+        " or leave tracing out"
+    )
 
 
 class Sampling:
