@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from feedmill.general.backup import record, slot
 from feedmill.general.backup.manifest import Manifest, encode
 from feedmill.general.backup.names import Names, new_id
 from feedmill.general.backup.programs import ProgramError, Running, program, reach, require_major
+from feedmill.general.backup.progress import Progress, counted, silent
 from feedmill.general.backup.seal import Sealer, seal
 from feedmill.general.backup.stores.base import ObjectStore, StoreError, put_bytes
 from feedmill.general.backup.wal import judge
@@ -38,9 +39,6 @@ _PIECE = 1 << 18
 _START = re.compile(r"start point: ([0-9A-F]+/[0-9A-F]+) on timeline ([0-9]+)")
 _END = re.compile(r"end point: ([0-9A-F]+/[0-9A-F]+)")
 _TABLESPACES = "can only write single tablespace"
-
-Told = Callable[[int], None]
-"""Called with the bytes uploaded so far."""
 
 
 class BaseFailed(Exception):
@@ -64,7 +62,7 @@ async def run_base(
     ring: Keyring,
     names: Names,
     *,
-    told: Told | None = None,
+    progress: Progress = silent,
     log_patience: float = LOG_PATIENCE,
 ) -> Manifest:
     """Make one, while somebody receives the log (``feedmill run backup``). Where it fails nothing stays there of it.
@@ -81,12 +79,12 @@ async def run_base(
             backup_id,
             "base",
             destination=store.where,
-            folder=names.data(backup_id).removesuffix("data"),
+            folder=names.data(backup_id).rpartition("/")[0],
             started_ns=started,
             schema_version=server.schema_version,
         )
     try:
-        manifest = await _make(database, store, ring, names, backup_id, started, server, told, log_patience)
+        manifest = await _make(database, store, ring, names, backup_id, started, server, progress, log_patience)
     except BaseException as error:
         await _give_up(database, store, names, backup_id, error)
         raise
@@ -103,7 +101,7 @@ async def _make(
     backup_id: str,
     started: int,
     server: _Server,
-    told: Told | None,
+    progress: Progress,
     log_patience: float,
 ) -> Manifest:
     path = program("pg_basebackup")
@@ -121,8 +119,9 @@ async def _make(
     async with reach(database.get()) as environment:
         running = await Running.start(command, environment | {"PGAPPNAME": "feedmill base backup"}, writes=True)
         try:
-            content = _Content(running, told)
-            stored = await store.put(names.data(backup_id), seal(content.read(), sealer))
+            content = _Content(running)
+            source = counted(content.read(), progress, "base backup")
+            stored = await store.put(names.data(backup_id), seal(source, sealer))
         finally:
             await running.stop()
     ended = now_ns()
@@ -130,6 +129,7 @@ async def _make(
     first = segment_at(start, timeline, server.segment_bytes)
     last = segment_at(end - 1, timeline, server.segment_bytes)
     needed = [Segment(number, timeline) for number in range(first.number, last.number + 1)]
+    progress("waiting for its log", 0, 0)
     await _await_log(store, names, server, needed, log_patience)
     manifest = Manifest(
         id=backup_id,
@@ -162,16 +162,13 @@ async def _make(
 class _Content:
     """The program's output. A failure of the program is one of the reading, so a half object is never stored."""
 
-    def __init__(self, running: Running, told: Told | None) -> None:
+    def __init__(self, running: Running) -> None:
         self._running = running
-        self._told = told
         self.size = 0
 
     async def read(self) -> AsyncGenerator[bytes, None]:
         while piece := await self._running.stdout.read(_PIECE):
             self.size += len(piece)
-            if self._told is not None:
-                self._told(self.size)
             yield piece
         code = await self._running.end()
         if code == 0:

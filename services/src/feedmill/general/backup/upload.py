@@ -1,0 +1,213 @@
+"""Brings files of the log from the spool to the destination, the moment each is whole.
+
+A file leaves the spool when it is stored and the server was told that it may forget it; a process that ends in between
+stores it once more, which is the same content under the same name. The file that is being written is stored every ten
+seconds, under a name of its own each time, so that a server that is lost costs no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from watchfiles import Change, awatch
+
+from feedmill.accounts.keyring import Keyring, KeyringError
+from feedmill.general.backup import measures
+from feedmill.general.backup.spool import Spool, Waiting
+from feedmill.general.backup.stores.base import StoreError
+from feedmill.general.backup.target import Target
+from feedmill.general.backup.wal import store_file
+from feedmill.general.backup.wal_plan import partial_name, partial_of
+from feedmill.shared.backoff import Backoff
+from feedmill.shared.clock import SECOND, now_ns
+
+PARTIAL_EVERY = 10.0
+"""Seconds between two uploads of the file that is being written, while it grows."""
+AT_ONCE = 4
+"""Files on their way at a time."""
+LOOK_EVERY = 2.0
+"""Seconds after which the spool is looked at even if nobody says that something changed."""
+_DEBOUNCE_MS, _STEP_MS = 100, 20
+
+OnStored = Callable[[Waiting], Awaitable[None]]
+"""Awaited after a file is stored and before it leaves the spool."""
+
+
+@dataclass(slots=True)
+class Uploads:
+    """What became of it so far. Times are ns since the epoch, 0 = never."""
+
+    files: int = 0
+    last_file: str = ""
+    last_ns: int = 0
+    """When something was stored last, an unfinished file too."""
+    waiting_files: int = 0
+    waiting_bytes: int = 0
+    spool_bytes: int = 0
+    error: str = ""
+    """Why the last attempt failed; empty: it did not."""
+    unfinished: dict[str, str] = field(default_factory=dict)
+    """System -> object of its unfinished file, as stored last."""
+
+
+class Uploader:
+    """``run`` until cancelled, then ``finish``. The key file is read for each upload, since it may change."""
+
+    def __init__(self, spool: Spool, target: Target, log: Any, on_stored: OnStored) -> None:
+        self.state = Uploads()
+        self.changed = asyncio.Event()
+        """Set after each look at the spool."""
+        self._spool = spool
+        self._names = target.names
+        self._store = target.store
+        self._ring = target.ring
+        self._log = log
+        self._on_stored = on_stored
+        self._wake = asyncio.Event()
+        self._urgent = False
+        self._written: dict[Path, int] = {}
+        """Unfinished file -> when it was last written, as of its last upload."""
+        self._partial_at = float("-inf")
+
+    def wake(self, *, urgent: bool = False) -> None:
+        """Look now. ``urgent``: the unfinished file too, since nothing follows for now."""
+        self._urgent = self._urgent or urgent
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Raises OSError where the spool cannot be watched."""
+        await asyncio.to_thread(self._spool.root.mkdir, parents=True, exist_ok=True, mode=0o700)
+        listening = asyncio.create_task(self._listen(), name="watch the spool")
+        backoff = Backoff(0.5, 30.0, floor=0.2)
+        try:
+            await self._remove_leftovers()
+            while True:
+                self._wake.clear()
+                if not await self._attempt():
+                    await asyncio.sleep(backoff.next())
+                    continue
+                backoff.reset()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_EVERY):
+                        await self._wake.wait()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def finish(self, seconds: float) -> bool:
+        """Upload what is there, the unfinished file too; False when it could not be done within ``seconds``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._urgent = True
+                    if await self._attempt():
+                        return True
+                    await asyncio.sleep(0.5)
+        return False
+
+    async def _listen(self) -> None:
+        def whole(change: Change, path: str) -> bool:
+            return change is not Change.deleted and not path.endswith(".partial")
+
+        async for _ in awatch(self._spool.root, watch_filter=whole, debounce=_DEBOUNCE_MS, step=_STEP_MS):
+            self._wake.set()
+
+    async def _attempt(self) -> bool:
+        """Upload what can be; False when something failed."""
+        try:
+            while await self._upload_finished():
+                pass
+            await self._upload_unfinished()
+        except (StoreError, KeyringError, OSError) as error:
+            measures.store_up.set(0)
+            if self.state.error != str(error):
+                self.state.error = str(error)
+                self._log.warning("backup.upload_failed", error=str(error), effect="the log waits in the spool")
+            return False
+        finally:
+            self.changed.set()
+        if self.state.error:
+            self._log.info("backup.upload_recovered", waiting=self.state.waiting_files)
+        self.state.error = ""
+        measures.store_up.set(1)
+        return True
+
+    async def _look(self) -> list[Waiting]:
+        waiting = await asyncio.to_thread(self._spool.waiting)
+        self.state.waiting_files = len(waiting)
+        self.state.waiting_bytes = sum(item.size_bytes for item in waiting)
+        self.state.spool_bytes = await asyncio.to_thread(self._spool.size_bytes)
+        measures.spool_bytes.set(self.state.spool_bytes)
+        now = now_ns()
+        measures.oldest.set(max((now - item.since_ns) / SECOND for item in waiting) if waiting else 0)
+        return waiting
+
+    async def _upload_finished(self) -> bool:
+        """The oldest few; whether there were any. In the order of the log, since the slot is moved on by it."""
+        those = (await self._look())[:AT_ONCE]
+        if not those:
+            return False
+        ring = await self._ring()
+        results = await asyncio.gather(*(self._put(item, ring) for item in those), return_exceptions=True)
+        for item, result in zip(those, results, strict=True):
+            if isinstance(result, FileNotFoundError):
+                continue  # The spool was prepared anew: it comes again.
+            if isinstance(result, BaseException):
+                raise result
+            self.state.files += 1
+            self.state.last_file, self.state.last_ns = item.file, now_ns()
+            measures.files.inc()
+            await self._on_stored(item)
+            await self._forget_unfinished(item)
+            await asyncio.to_thread(self._spool.remove, item)
+        return True
+
+    async def _put(self, item: Waiting, ring: Keyring) -> None:
+        stored = await store_file(self._store, ring, self._names.wal(item.system, item.file), item.path)
+        measures.stored.labels("wal").inc(stored.size_bytes)
+
+    async def _upload_unfinished(self) -> None:
+        now = time.monotonic()
+        if not self._urgent and now - self._partial_at < PARTIAL_EVERY:
+            return
+        for system in await asyncio.to_thread(self._spool.systems):
+            path = await asyncio.to_thread(self._spool.partial, system)
+            if path is None:
+                continue
+            state = await asyncio.to_thread(path.stat)
+            if not state.st_size or self._written.get(path) == state.st_mtime_ns:
+                continue
+            name = self._names.wal(system, partial_name(path.name.removesuffix(".partial"), now_ns()))
+            stored = await store_file(self._store, await self._ring(), name, path)
+            measures.stored.labels("wal").inc(stored.size_bytes)
+            self._written = {path: state.st_mtime_ns}
+            self._partial_at, self.state.last_ns = now, now_ns()
+            before, self.state.unfinished[system] = self.state.unfinished.get(system), name
+            if before is not None:
+                await self._store.delete(before)
+        self._urgent = False
+
+    async def _forget_unfinished(self, item: Waiting) -> None:
+        """The finished file has taken its place."""
+        name = self.state.unfinished.get(item.system, "")
+        partial = partial_of(name.rpartition("/")[2])
+        if partial is not None and partial[0] == item.file:
+            await self._store.delete(name)
+            del self.state.unfinished[item.system]
+
+    async def _remove_leftovers(self) -> None:
+        """Unfinished files that a process before this one stored: the newest is replaced, the others nobody needs."""
+        with contextlib.suppress(StoreError):
+            for system in await asyncio.to_thread(self._spool.systems):
+                found = [item.name for item in await self._store.list(f"{self._names.wals}{system}/")]
+                partials = sorted(name for name in found if partial_of(name.rpartition("/")[2]))
+                for name in partials[:-1]:
+                    await self._store.delete(name)
+                if partials:
+                    self.state.unfinished[system] = partials[-1]
