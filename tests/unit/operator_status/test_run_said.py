@@ -46,6 +46,5 @@ def test_only_pods_of_runs_are_read_so() -> None:
         "status": {"phase": "Succeeded", "containerStatuses": [ended]},
     }
     assert pod_facts(pod).said == read_run(GOOD)
-    assert pod_facts(pod).run == "logical"
     pod["metadata"]["labels"] = {}
     assert pod_facts(pod).said is None

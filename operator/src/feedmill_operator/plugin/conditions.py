@@ -11,6 +11,7 @@ TROUBLE_WHEN_TRUE = ("Paused", "Suspended")
 GOOD_WHEN_TRUE = (
     "Accepted", "RedisReachable", "PostgresReachable", "ReceiverAvailable", "DistributorAvailable",
     "ProcessorAvailable", "AccountsAvailable", "Listening", "DataFresh", "KeySound", "BackupHealthy",
+    "NotifierAvailable",
 )  # fmt: skip
 """In the order in which one causes another."""
 

@@ -98,9 +98,8 @@ class JobFacts:
     """A Job, as far as its controller and its pods are."""
 
     name: str
-    created: str = ""
-    """RFC 3339, as all times here."""
     started: str = ""
+    """RFC 3339, as all times here."""
     ended: str = ""
     succeeded: bool = False
     failed: str = ""

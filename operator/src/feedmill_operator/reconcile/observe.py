@@ -130,7 +130,6 @@ def job(store: Pods, namespace: str, name: str, answers: Mapping[str, Answer]) -
     ended = str(status.get("completionTime") or (failed or {}).get("lastTransitionTime") or "")
     return JobFacts(
         name=name,
-        created=str(live.manifest["metadata"].get("creationTimestamp") or ""),
         started=str(status.get("startTime") or ""),
         ended=ended,
         succeeded=succeeded,

@@ -67,10 +67,8 @@ class PodFacts:
     deleting: bool = False
     unschedulable: str = ""
     """The scheduler's message while it finds no node."""
-    run: str = ""
-    """What it does of a backup, a drill or a restore (the label of names.RUN)."""
     said: RunSaid | None = None
-    """What such a run said of itself when it ended."""
+    """What a backup, a drill or a restore said of itself when it ended."""
     containers: tuple[ContainerFacts, ...] = ()
     """The init containers first."""
 
@@ -88,7 +86,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
     conditions = {str(item.get("type")): item for item in _items(status.get("conditions"))}
     scheduled = conditions.get("PodScheduled", {})
     unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
-    shard, run = str(labels.get(names.SHARD, "")), str(labels.get(names.RUN, ""))
+    shard = str(labels.get(names.SHARD, ""))
     return PodFacts(
         namespace=str(metadata.get("namespace", "")),
         name=str(metadata.get("name", "")),
@@ -109,8 +107,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         started=str(status.get("startTime") or ""),
         deleting=bool(metadata.get("deletionTimestamp")),
         unschedulable=_text(scheduled.get("message")) if unschedulable else "",
-        run=run,
-        said=_said(status) if run else None,
+        said=_said(status) if names.RUN in labels else None,
         containers=tuple(
             _container(item)
             for part in ("initContainerStatuses", "containerStatuses")
