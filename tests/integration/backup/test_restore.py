@@ -35,6 +35,7 @@ from feedmill.general.backup.seal import (
     WrongKey,
 )
 from feedmill.general.backup.stores.base import ObjectMissing
+from feedmill.processor.settings import ProcessorSettings
 from feedmill.shared import postgres
 
 FRAME = 16
@@ -319,6 +320,17 @@ async def test_the_database_begins_with_what_is_missing(depot: Any) -> None:
     assert await depot.fetch(depot.target_url, "SELECT id, backup_id, state FROM restores") == [
         (made.id, manifest.id, "succeeded")
     ]
+
+
+async def test_shards_that_no_manifest_names_are_told(depot: Any) -> None:
+    """Somebody restored with the pipeline's manifest and forgot the feed's."""
+    depot.settings = ProcessorSettings(shards=())
+    _, rejoined = await depot.restore(depot.content(await depot.back_up()))
+    assert rejoined.others == ("default.spot.0",)
+    rows = await depot.fetch(
+        depot.target_url, "SELECT channel, state, from_seq FROM gaps WHERE cause = 'restore' ORDER BY 1"
+    )
+    assert rows == [("Account", "open", None), ("events", "closed", 43)]
 
 
 async def test_another_schema_than_public_is_named(depot: Any) -> None:

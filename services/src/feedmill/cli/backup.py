@@ -308,7 +308,7 @@ def restore(
         return {
             "backupId": content.backup.id, "rows": sum(made.row_counts.values()), "tables": len(made.row_counts),
             "restoredTo": moment(content.content_ns), "gaps": rejoined.gaps, "accounts": rejoined.accounts,
-            "keyIds": list(rejoined.key_ids), "destination": target.store.where,
+            "keyIds": list(rejoined.key_ids), "others": list(rejoined.others), "destination": target.store.where,
         }  # fmt: skip
 
     found = end_with("backup restore", status, chosen.empty_url, work, health_host, health_port)
@@ -321,6 +321,8 @@ def restore(
         said += f"; {found['accounts']} accounts are reconciled anew" + (
             f", their secrets need key {keys}" if keys else ""
         )
+    if found["others"]:
+        said += f"; not in the manifests, so nothing is fetched for them: {', '.join(found['others'][:20])}"
     status.succeeded(said, found)
     typer.echo(json.dumps(status.document, indent=2) if output is Output.JSON else said)
 

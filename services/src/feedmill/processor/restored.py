@@ -11,7 +11,7 @@ that are gone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import asyncpg
 
@@ -21,6 +21,7 @@ from feedmill.processor.settings import ShardSettings
 from feedmill.processor.statements import RESTORED
 from feedmill.processor.store import Store
 from feedmill.shared.clock import MS
+from feedmill.shared.keys import ShardRef
 from feedmill.shared.redis.ids import id_of
 
 CAUSE = "restore"
@@ -80,3 +81,27 @@ async def open_rows(
     numbers = [ids[symbol] for symbol in symbols]
     await connection.execute(sql.OPEN, name, keys, numbers, channels, begins, missing, times, now_ns, RESTORED, CAUSE)
     return 1 + len(found)
+
+
+async def close_others(connection: asyncpg.Connection, known: Collection[str], restore: str, now_ns: int) -> list[str]:
+    """Shards that the database knows and the manifests do not: the time since their last commit is told, and nobody
+    goes on with them. Answers which. Raises asyncpg errors."""
+    found: list[str] = []
+    for row in await connection.fetch("SELECT shard, n, stream_id FROM applied WHERE n > 0 ORDER BY 1"):
+        name = row["shard"]
+        if name in known or ShardRef.parse(name).feed.startswith("@"):
+            continue
+        begin = max(1, id_of(row["stream_id"])[0] * MS - MARGIN_NS)
+        await connection.execute(
+            _SHARD,
+            f"{name}/{CAUSE}/{restore}",
+            name,
+            "closed",
+            row["n"] + 1,
+            begin,
+            max(begin, now_ns),
+            RESTORED,
+            now_ns,
+        )
+        found.append(name)
+    return found

@@ -20,7 +20,7 @@ import msgspec
 from feedmill.accounts import audit
 from feedmill.general.backup.manifest import Manifest
 from feedmill.processor.accounts.store import CHANNEL
-from feedmill.processor.restored import CAUSE, open_rows
+from feedmill.processor.restored import CAUSE, close_others, open_rows
 from feedmill.processor.settings import ProcessorSettings
 from feedmill.processor.statements import RESTORED
 from feedmill.shared import postgres
@@ -87,6 +87,8 @@ class Rejoined:
     """That are reconciled anew."""
     key_ids: tuple[str, ...]
     """Keys without which the secrets of its accounts do not open."""
+    others: tuple[str, ...] = ()
+    """Shards that the database knows and the manifests do not."""
 
 
 def run_id(mode: Mode, at_ns: int) -> str:
@@ -102,6 +104,8 @@ async def rejoin(connection: asyncpg.Connection, restore: Restore, settings: Pro
         gaps = 0
         for shard in settings.shards:
             gaps += await open_rows(connection, shard, settings.retention_ns, restore.id, restore.content_ns, now)
+        known = {str(shard.ref) for shard in settings.shards}
+        others = tuple(await close_others(connection, known, restore.id, now))
         names = [f"{row['namespace']}/{row['name']}" for row in await connection.fetch(_ACCOUNTS)]
         for name in names:
             shard_name = str(account_ref(name))
@@ -114,7 +118,7 @@ async def rejoin(connection: asyncpg.Connection, restore: Restore, settings: Pro
         await audit.write(connection, audit.Who.here("backup"), "restore", detail=detail)
         keys = tuple(row["key_id"] for row in await connection.fetch(_KEYS))
         await connection.execute(f"DROP TABLE IF EXISTS {postgres.RESTORING}")
-    return Rejoined(gaps + len(names), len(names), keys)
+    return Rejoined(gaps + len(others) + len(names), len(names), keys, others)
 
 
 async def _record(connection: asyncpg.Connection, restore: Restore, now: int) -> None:
