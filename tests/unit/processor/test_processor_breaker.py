@@ -55,7 +55,8 @@ async def test_a_look_for_nothing_is_no_answer() -> None:
 
 
 async def test_a_redis_that_is_away_is_not_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
-    row: Any = {"id": "g", "shard": "t.f.0", "symbol": "A", "low": 1, "high": 2, "from_ns": 0, "to_ns": 0, "revision": 1}
+    row: Any = {"id": "g", "shard": "t.f.0", "symbol": "A", "low": 1, "high": 2, "from_ns": 0, "to_ns": 0}
+    row["revision"] = 1
 
     async def rows(_: list[str]) -> list[Any]:
         return [row]
