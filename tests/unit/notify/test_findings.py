@@ -173,6 +173,14 @@ def test_spills_lag_topics_manifests_and_secrets() -> None:
     assert found["Lagging/processor"].body["seconds"] == 61
 
 
+def test_who_stands_by_is_not_behind() -> None:
+    standby = process("distributor", lag={"seconds": 900.0}, dispatch={"standby": True}, lease={"held": False})
+    idle = process("processor", lag={"seconds": 900.0}, leases={"held": 0})
+    assert judged([standby, idle]) == {}
+    works = process("distributor", lag={"seconds": 900.0}, dispatch={"standby": True}, lease={"held": True})
+    assert set(judged([works])) == {"Lagging/distributor"}
+
+
 def test_accounts_that_only_the_user_can_help() -> None:
     problems = {
         "default/a": {"state": "refused", "why": "the key may withdraw"},

@@ -229,7 +229,7 @@ def _lag(pipeline: str, documents: Sequence[Document]) -> Look:
     for document in documents:
         seconds = _number(part(document, "lag").get("seconds"))
         role = str(document.get("service"))
-        if seconds is not None and _away(document, "redis") is None:
+        if seconds is not None and _away(document, "redis") is None and not _stands_by(document):
             worst[role] = max(worst.get(role, 0.0), seconds)
     return Look(
         tuple(
@@ -238,6 +238,13 @@ def _lag(pipeline: str, documents: Sequence[Document]) -> Look:
             if seconds > LATE
         )
     )
+
+
+def _stands_by(document: Document) -> bool:
+    """It works on nothing now, and its lag is of a former time."""
+    dispatch, lease = part(document, "dispatch"), part(document, "lease")
+    waits = dispatch.get("standby") is True and lease.get("held") is not True
+    return waits or part(document, "leases").get("held") == 0
 
 
 def _refused(pipeline: str, documents: Sequence[Document]) -> Look:
