@@ -29,7 +29,6 @@ from feedmill.cli.backup_run import (
     parse_time,
 )
 from feedmill.cli.common import DATA_DIR, DataDir, human_bytes, human_seconds, told
-from feedmill.cli.migrate import migrate_sync
 from feedmill.cli.query import PipelineName, SecretsFolder
 from feedmill.general.backup.status import RunStatus, moment, of_backup
 
@@ -328,6 +327,8 @@ def restore(
 
 
 def _migrate(url: str) -> Callable[[str], Awaitable[None]]:
+    from feedmill.cli.migrate import migrate_sync
+
     async def migrate(to: str) -> None:
         await asyncio.to_thread(migrate_sync, url, to=to, down=to == "base", restoring=True)
 
@@ -335,6 +336,8 @@ def _migrate(url: str) -> Callable[[str], Awaitable[None]]:
 
 
 async def _migrate_to(url: str, to: str) -> None:
+    from feedmill.cli.migrate import migrate_sync
+
     await asyncio.to_thread(migrate_sync, url, to=to)
 
 

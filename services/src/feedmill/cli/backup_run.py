@@ -168,7 +168,6 @@ def end_with(
 
     Errors that people can mend end the command with one line; the exit code is 2 where the configuration is wrong.
     """
-    from feedmill.cli.backup_errors import exit_code, message
     from feedmill.shared.dumps import forbid_dumps
 
     try:
@@ -181,6 +180,8 @@ def end_with(
     except Exception as error:
         if isinstance(error, (typer.Exit, typer.Abort)):
             raise
+        from feedmill.cli.backup_errors import exit_code, message  # Not before: it imports all that can fail.
+
         code = exit_code(error)
         status.failed(message(error))
         if code is None:
