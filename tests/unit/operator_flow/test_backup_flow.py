@@ -216,6 +216,28 @@ async def test_what_cannot_begin_says_why_and_begins_when_it_can(world: World) -
     assert world.made(NOW) == ["Job fbk-now"]
 
 
+@pytest.mark.parametrize(
+    ("key", "credentials", "says"),
+    [
+        (KEYS | {"applicationKey": "planted-word"}, CREDENTIALS, "Secret backup-key holds applicationKey"),
+        (KEYS, CREDENTIALS | {"copy": KEYS["keys"]}, "Secret b2 holds the key"),
+    ],
+)
+async def test_key_and_credentials_in_one_place_are_refused(
+    world: World, key: dict[str, str], credentials: dict[str, str], says: str
+) -> None:
+    await world.secret()
+    await world.secret(credentials, "b2")
+    await world.secret(key, "backup-key")
+    await world.make(PIPELINE_TEXT, backup=BACKUP)
+    await world.make(NOW_TEXT)
+    await world.settle()
+    assert world.conditions(NOW)["Accepted"] == "False/SecretInvalid"
+    assert says in world.message(NOW, "Accepted")
+    assert "planted" not in world.message(NOW, "Accepted")
+    assert world.conditions(PIPELINE)["BackupHealthy"] == "False/SecretInvalid"
+
+
 async def test_a_database_is_restored_only_while_nobody_works_with_it(world: World) -> None:
     await backed(world)
     await world.runs("main-processor-1", names.PROCESSOR)

@@ -14,7 +14,7 @@ from feedmill_operator.build.backup import RunInputs, homeless, run_job
 from feedmill_operator.build.inputs import Owner
 from feedmill_operator.build.objects import Place
 from feedmill_operator.kube import kinds
-from feedmill_operator.kube.api import Kind
+from feedmill_operator.kube.api import Kind, Manifest
 from feedmill_operator.names import Run
 from feedmill_operator.reconcile import base, observe, references
 from feedmill_operator.reconcile.base import Tools, Work
@@ -138,7 +138,14 @@ async def backups_refusal(tools: Tools, pipeline: FeedPipeline) -> Refusal | Non
             "PersistentVolumeClaim in claimName, or take b2 or s3",
         )
     namespace = pipeline.metadata.namespace
-    return await references.check(tools.api, pipeline, references.of_backups(pipeline), namespace)
+    key, *opens = references.of_backups(pipeline)
+    secrets: dict[str, Manifest | None] = {}
+    for each in (key, *opens):
+        if each.secret not in secrets:
+            secrets[each.secret] = await tools.api.get(kinds.SECRET, namespace, each.secret)
+        if (refusal := references.judge(each, secrets[each.secret], pipeline, namespace)) is not None:
+            return refusal
+    return next((found for each in opens if (found := references.not_apart(key, each, secrets)) is not None), None)
 
 
 def _options(spec: Mapping[str, Any]) -> list[str]:

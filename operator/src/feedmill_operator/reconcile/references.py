@@ -80,6 +80,22 @@ def of_backups(pipeline: FeedPipeline) -> list[Reference]:
     return found
 
 
+def not_apart(
+    key: Reference, credentials: Reference, secrets: Mapping[str, Mapping[str, Any] | None]
+) -> Refusal | None:
+    """Why the key of backups and the credentials of their destination are in one place after all, whatever their names:
+    who could read one Secret could read the backups. Pure."""
+    keys = (secrets.get(key.secret) or {}).get("data") or {}
+    opens = (secrets.get(credentials.secret) or {}).get("data") or {}
+    if credentials.key in keys:
+        holds = f"Secret {key.secret} holds {credentials.key} of the destination beside the key"
+    elif keys.get(key.key) in opens.values():
+        holds = f"Secret {credentials.secret} holds the key beside the credentials of the destination"
+    else:
+        return None
+    return Refusal(Reason.SECRET_INVALID, f"{key.field}: {holds}: take it out, since who has both can read the backups")
+
+
 def of_feed(feed: ExchangeFeed) -> list[Reference]:
     """What only the feed names: the exchange's credentials."""
     credentials = feed.spec.exchange.credentials_secret_ref
