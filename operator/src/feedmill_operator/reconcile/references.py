@@ -83,7 +83,7 @@ def of_backups(pipeline: FeedPipeline) -> list[Reference]:
 def not_apart(
     key: Reference, credentials: Reference, secrets: Mapping[str, Mapping[str, Any] | None]
 ) -> Refusal | None:
-    """Why the key of backups and the credentials of their destination are in one place after all, whatever their names:
+    """Why the key of backups and the credentials of their destination are in one place after all, whatever the names:
     who could read one Secret could read the backups. Pure."""
     keys = (secrets.get(key.secret) or {}).get("data") or {}
     opens = (secrets.get(credentials.secret) or {}).get("data") or {}
