@@ -18,7 +18,7 @@ from feedmill.receiver.settings import ReceiverSettings
 from feedmill.receiver.spill import spool
 from feedmill.resources.feed import Receiver, Spill
 from feedmill.resources.pipeline import ManagedRedis
-from feedmill.shared import log
+from feedmill.shared import log, otlp, tracing
 from feedmill_operator.build.monitoring import ALERTS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -67,6 +67,7 @@ OTHERS = {
     ),
     "entries a distributor or processor reads at once": f"{dispatcher.MAX_COUNT}",
     "log lines that wait to be written": f"{log.QUEUE}",
+    "spans that wait to be sent": f"{otlp.QUEUE} a process, made for at most {tracing.PER_SECOND} traces a second",
 }
 UNBOUNDED = {"dead letters", "connections to PostgreSQL"}
 
