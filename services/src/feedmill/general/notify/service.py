@@ -31,6 +31,8 @@ from feedmill.shared.log import redact
 
 TOKEN_EVERY = 2.0
 """Seconds between two looks at the file with the token."""
+ENDING = 12.0
+"""Seconds that sending and marking have to come to their end."""
 
 
 def hiding(*, masked: bool, known: Collection[str]) -> Hide:
@@ -65,7 +67,7 @@ class Notifier:
         health.detail("postgres", self._postgres)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look and send until ``stop``. Raises faults of the code."""
+        """Look and send until ``stop``."""
         processes = Processes(self._place)
         self._log.info("notify.start", pipeline=self.settings.pipeline, chat=self.settings.chat)
         async with aiohttp.ClientSession(headers={"User-Agent": f"feedmill/{__version__}"}) as http:
@@ -74,15 +76,18 @@ class Notifier:
             self._sender = Sender(self._outbox, self._telegram(), window, self._hide(), self.settings.quiet, self._log)
             self._watcher = Watcher(self.settings, self._outbox, processes, self._sender, self._seen, self._log)
             await processes.open()
+            works = {"send": self._sender.run, "watch": self._watcher.run, "token": self._follow}
+            tasks = {
+                name: asyncio.create_task(self._again(name, work, stop), name=name) for name, work in works.items()
+            }
             try:
-                async with asyncio.TaskGroup() as group:
-                    for name, work in (
-                        ("send", self._sender.run),
-                        ("watch", self._watcher.run),
-                        ("token", self._follow),
-                    ):
-                        group.create_task(self._again(name, work, stop), name=name)
+                await stop.wait()
+                # A message under way is sent and marked, where the servers answer; all else is in the outbox.
+                await asyncio.wait([tasks["send"]], timeout=ENDING)
             finally:
+                for task in tasks.values():
+                    task.cancel()
+                await asyncio.gather(*tasks.values(), return_exceptions=True)
                 await processes.close()
                 await self._outbox.close()
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from feedmill.general.notify.compose import Message
 from feedmill.shared.log import redact
 
-TIMEOUT = 20.0
+TIMEOUT = 10.0
 """Seconds for one request."""
 MOST_BYTES = 1 << 20
 LONGEST_REST = 3600.0
