@@ -59,6 +59,22 @@ def test_the_pipeline_on_own_servers_names_secrets_of_its_file() -> None:
         assert secrets[reference.name]["metadata"]["labels"][names.WATCH] == "true"
 
 
+def test_the_pipeline_with_backups_is_whole_and_its_head_makes_every_secret() -> None:
+    path = FOLDER / "backups.yaml"
+    (pipeline,) = load_files([path]).pipelines.values()
+    backup, notifications = pipeline.spec.backup, pipeline.spec.notifications
+    assert backup is not None
+    assert backup.destination.credentials is not None
+    assert notifications is not None
+    assert notifications.telegram is not None
+    text = path.read_text(encoding="utf-8")
+    made = (backup.encryption.key_secret_ref.name, backup.destination.credentials.name,
+            notifications.telegram.bot_token_secret_ref.name)  # fmt: skip
+    for secret in made:
+        assert f"create secret generic {secret} --from-file=" in text
+    assert len(set(made)) == 3
+
+
 def test_the_network_policy_selects_the_operators_pods() -> None:
     *_, policy = documents(FOLDER / "network-policies.yaml")
     (peer,) = policy["spec"]["ingress"][0]["from"]
