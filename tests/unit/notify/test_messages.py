@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedmill.general.notify import compose as composing
 from feedmill.general.notify import markdown, texts
-from feedmill.general.notify.compose import BLOCKS, compose
+from feedmill.general.notify.compose import BLOCKS, Hide, Message
 from feedmill.general.notify.kinds import ASKED_FOR, KINDS, wanted
 from feedmill.general.notify.markdown import MOST, Block
 from feedmill.general.notify.masks import Masker, mask
@@ -38,6 +40,10 @@ def unescaped(marked: str) -> str:
                 shown.append(char)
         at += 1
     return "".join(shown)
+
+
+def compose(rows: Sequence[Waiting], hide: Hide) -> list[Message]:
+    return list(composing.compose(rows, hide))
 
 
 def as_it_is(text: str, _: frozenset[str]) -> str:

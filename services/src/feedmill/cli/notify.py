@@ -129,7 +129,7 @@ def _hello(settings: NotifySettings) -> Message:
     """Every character that has a meaning in Telegram's markup is in it, so that the escaping is tried too."""
     body = {"text": "_ * [ ] ( ) ~ ` > # + - = | { } . ! \\", "kinds": sorted(settings.kinds)}
     notice = Notice("Test", Severity.INFO, settings.pipeline, "Test", body, now_ns())
-    return compose([Waiting(0, notice)], lambda text, _: text)[0]
+    return next(compose([Waiting(0, notice)], lambda text, _: text))
 
 
 @told
@@ -243,7 +243,7 @@ def _shown(row: asyncpg.Record) -> list[str]:
     notice = Notice(
         row["kind"], Severity(row["severity"]), row["subject"], row["key"], json.loads(row["body"]), row["at_ns"]
     )
-    return compose([Waiting(row["id"], notice)], lambda text, _: text)[0].plain.splitlines()
+    return next(compose([Waiting(row["id"], notice)], lambda text, _: text)).plain.splitlines()
 
 
 @told

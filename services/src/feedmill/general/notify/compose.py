@@ -25,6 +25,10 @@ OF_ACCOUNTS = frozenset(("Fill", "Order", "Transfer", "AccountProblem", "KeyExpi
 """Kinds whose subject is an account."""
 
 
+Part = tuple[Block, tuple[int, ...], bool]
+"""A paragraph, the rows that are told with it, and whether it is silent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """``ids``: the rows that are told once this one was sent. ``marked``: MarkdownV2; ``plain``: the same without."""
@@ -36,28 +40,31 @@ class Message:
     """No sound: nothing in it is worth more than Info."""
 
 
-def compose(rows: Sequence[Waiting], hide: Hide) -> list[Message]:
-    """Messages that tell all of ``rows``, in their order.
+def compose(rows: Sequence[Waiting], hide: Hide) -> Iterator[Message]:
+    """Messages that tell all of ``rows``, in their order; each is made when it is asked for.
 
     A row whose text goes over several messages is told by the last of them.
     """
-    parts: list[tuple[Block, tuple[int, ...], bool]] = []
-    for told in _groups(rows):
-        pieces = markdown.fitted(_hidden(_block(told), hide, frozenset(_accounts(told))))
-        silent = all(row.notice.severity is Severity.INFO or _over(row) for row in told)
-        parts += [(piece, (), silent) for piece in pieces[:-1]]
-        parts.append((pieces[-1], tuple(row.id for row in told), silent))
-    messages: list[Message] = []
-    held: list[tuple[Block, tuple[int, ...], bool]] = []
+    held: list[Part] = []
     used = 0
-    for part in parts:
+    for part in _parts(rows, hide):
         length = markdown.units(markdown.marked(part[0])) + 2
         if held and (used + length > markdown.MOST or len(held) == BLOCKS):
-            messages.append(_message(held))
+            yield _message(held)
             held, used = [], 0
         held.append(part)
         used += length
-    return [*messages, _message(held)] if held else messages
+    if held:
+        yield _message(held)
+
+
+def _parts(rows: Sequence[Waiting], hide: Hide) -> Iterator[Part]:
+    for told in _groups(rows):
+        pieces = markdown.fitted(_hidden(_block(told), hide, frozenset(_accounts(told))))
+        silent = all(row.notice.severity is Severity.INFO or _over(row) for row in told)
+        for piece in pieces[:-1]:
+            yield piece, (), silent
+        yield pieces[-1], tuple(row.id for row in told), silent
 
 
 def _groups(rows: Sequence[Waiting]) -> list[list[Waiting]]:
@@ -99,7 +106,7 @@ def _hidden(block: Block, hide: Hide, accounts: frozenset[str]) -> Block:
     return Block(block.icon, hide(block.title, accounts), tuple(hide(line, accounts) for line in block.lines))
 
 
-def _message(parts: Sequence[tuple[Block, tuple[int, ...], bool]]) -> Message:
+def _message(parts: Sequence[Part]) -> Message:
     blocks = [block for block, _, _ in parts]
     return Message(
         marked=markdown.together(blocks, as_marked=True),

@@ -244,7 +244,7 @@ class Sender:
         """Tell something Critical past the outbox, which is away. Answers when it was sent (ns); 0 = it was not."""
         if self._rest.until > monotonic():
             return 0
-        [message, *_] = compose([Waiting(0, notice)], self._hide)
+        message = next(compose([Waiting(0, notice)], self._hide))
         async with self._turn:
             try:
                 return now_ns() if await self._deliver(message, ()) else 0
