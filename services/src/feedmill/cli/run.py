@@ -24,8 +24,8 @@ from feedmill.shared.tracing import Identity, Sampling, TracingSettings, Tracing
 
 HELP = """Run one service process. feedmill up and the operator do this for you; by hand it is for a closer look.
 
-Each needs the manifests and the URLs of the servers it uses: REDIS_URL (all but notify) and DATABASE_URL
-(processor, accounts, maintenance, notify; a database that feedmill migrate has brought up to date), or *_FILE, or
+Each needs the manifests and the URLs of the servers it uses: REDIS_URL (all but notify and backup) and DATABASE_URL
+(all but receiver and distributor; a database that feedmill migrate has brought up to date), or *_FILE, or
 --secrets-dir with what the pipeline's urlSecretRef names. Changes of the manifests and of these files are followed.
 It serves /healthz, /readyz, /health and /metrics, and drains on SIGTERM. Exit codes: 0 stopped in order, 1 failed,
 2 a file, a setting or an option is wrong.
@@ -37,6 +37,7 @@ It serves /healthz, /readyz, /health and /metrics, and drains on SIGTERM. Exit c
   feedmill run accounts -c feed.yaml --pipeline default/main --kek-file kek
   feedmill run maintenance -c feed.yaml --pipeline default/main
   feedmill run notify -c feed.yaml --pipeline default/main --secrets-dir secrets --processes .feedmill/run
+  feedmill run backup -c feed.yaml --pipeline default/main --secrets-dir secrets
 """
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ _SERVERS = {
     "accounts": frozenset(("redis", "postgres")),
     "maintenance": frozenset(("redis", "postgres")),
     "notify": frozenset(("postgres",)),
+    "backup": frozenset(("postgres",)),
 }
 """Whose URLs a service needs: it is given no other."""
 _TRACED = frozenset(("receiver", "distributor", "processor", "accounts"))
@@ -438,3 +440,49 @@ def notify(
 
     options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
     _run("notify", main, options, read, found, found)
+
+
+@app.command()
+def backup(
+    config: Config,
+    pipeline: PipelineName,
+    spool_dir: Annotated[
+        Path,
+        typer.Option(
+            "--spool-dir",
+            metavar="DIR",
+            help="Folder of this process alone, in which the database's log waits for its upload.",
+        ),
+    ] = Path(".feedmill/backup-spool"),
+    schedules: Annotated[
+        bool,
+        typer.Option(
+            "--schedules", help="Make backups and drills by their schedules too, as CronJobs do on a cluster."
+        ),
+    ] = False,
+    secrets_dir: SecretsFolder = None,
+    health_host: HealthHost = "127.0.0.1",
+    health_port: HealthPort = 0,
+    port_file: PortFile = None,
+    log_level: Level = None,
+    reload: Reload = True,
+) -> None:
+    """Back PostgreSQL up continuously: its log to the destination as it is written, base backups on schedule."""
+    read, resources = _load(config, "feedmill.general.backup.service")
+    found = _pick(resources.pipelines, pipeline, "--pipeline")
+
+    from feedmill.general.backup.service import check
+    from feedmill.general.backup.service import main as watch
+
+    try:
+        check(found, secrets_dir, schedules=schedules)
+    except ConfigError as error:
+        _refuse(str(error))
+    commands = [part for path in config for part in ("--config", str(path))] + ["--pipeline", "/".join(found.key)]
+    commands += [] if secrets_dir is None else ["--secrets-dir", str(secrets_dir)]
+
+    async def main(context: ServiceContext) -> None:
+        await watch(context, found, secrets_dir, spool_dir.expanduser().absolute(), commands if schedules else None)
+
+    options = _Options(config, secrets_dir, health_host, health_port, port_file, log_level, reload)
+    _run("backup", main, options, read, found, found)

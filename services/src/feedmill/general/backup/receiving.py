@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import asyncpg
 
-from feedmill.general.backup import measures, slot
+from feedmill.general.backup import locks, measures, slot
 from feedmill.general.backup.names import Names
 from feedmill.general.backup.programs import ProgramError
 from feedmill.general.backup.slot import LogLost, NotAllowed, Server
@@ -58,6 +58,8 @@ class State:
     """Written by the server and not received yet; None: not known."""
     kept_bytes: int = 0
     begun_anew: int = 0
+    allowed: bool | None = None
+    """Whether the server lets its log be received; None: it has not been tried."""
 
 
 class Receiver:
@@ -110,6 +112,8 @@ class Receiver:
             level = self._log.info if phase == "receiving" else self._log.warning
             level(f"backup.log_{phase}", why=why, slot=self.slot)
         self.state.phase, self.state.why = phase, why
+        if phase in ("receiving", "refused"):
+            self.state.allowed = phase == "receiving"
         measures.streaming.set(1 if phase == "receiving" else 0)
 
     # one connection's life
@@ -117,7 +121,7 @@ class Receiver:
         connection = await postgres.connect(self._database, name="feedmill wal")
         try:
             await slot.require_allowed(connection)
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key):
+            if not await locks.take(connection, self._key):
                 raise _Busy("another process receives the log of this pipeline: there must be one")
             server = await self._open(connection)
             self._connection = connection

@@ -47,6 +47,8 @@ class Uploads:
     last_file: str = ""
     last_ns: int = 0
     """When something was stored last, an unfinished file too."""
+    complete_ns: int = 0
+    """Everything that had been received by then is stored."""
     waiting_files: int = 0
     waiting_bytes: int = 0
     spool_bytes: int = 0
@@ -59,7 +61,9 @@ class Uploads:
 class Uploader:
     """``run`` until cancelled, then ``finish``. The key file is read for each upload, since it may change."""
 
-    def __init__(self, spool: Spool, target: Target, log: Any, on_stored: OnStored) -> None:
+    def __init__(
+        self, spool: Spool, target: Target, log: Any, on_stored: OnStored, is_receiving: Callable[[], bool]
+    ) -> None:
         self.state = Uploads()
         self.changed = asyncio.Event()
         """Set after each look at the spool."""
@@ -69,6 +73,7 @@ class Uploader:
         self._ring = target.ring
         self._log = log
         self._on_stored = on_stored
+        self._is_receiving = is_receiving
         self._wake = asyncio.Event()
         self._urgent = False
         self._written: dict[Path, int] = {}
@@ -120,10 +125,12 @@ class Uploader:
 
     async def _attempt(self) -> bool:
         """Upload what can be; False when something failed."""
+        began, live = now_ns(), self._is_receiving()
         try:
             while await self._upload_finished():
                 pass
-            await self._upload_unfinished()
+            if await self._upload_unfinished() and live:
+                self.state.complete_ns = began
         except (StoreError, KeyringError, OSError) as error:
             measures.store_up.set(0)
             if self.state.error != str(error):
@@ -172,10 +179,10 @@ class Uploader:
         stored = await store_file(self._store, ring, self._names.wal(item.system, item.file), item.path)
         measures.stored.labels("wal").inc(stored.size_bytes)
 
-    async def _upload_unfinished(self) -> None:
+    async def _upload_unfinished(self) -> bool:
+        """Whether all of it is stored now: it may be too early for that, since it was stored a moment ago."""
         now = time.monotonic()
-        if not self._urgent and now - self._partial_at < PARTIAL_EVERY:
-            return
+        early = not self._urgent and now - self._partial_at < PARTIAL_EVERY
         for system in await asyncio.to_thread(self._spool.systems):
             path = await asyncio.to_thread(self._spool.partial, system)
             if path is None:
@@ -183,6 +190,8 @@ class Uploader:
             state = await asyncio.to_thread(path.stat)
             if not state.st_size or self._written.get(path) == state.st_mtime_ns:
                 continue
+            if early:
+                return False
             name = self._names.wal(system, partial_name(path.name.removesuffix(".partial"), now_ns()))
             stored = await store_file(self._store, await self._ring(), name, path)
             measures.stored.labels("wal").inc(stored.size_bytes)
@@ -192,6 +201,7 @@ class Uploader:
             if before is not None:
                 await self._store.delete(before)
         self._urgent = False
+        return True
 
     async def _forget_unfinished(self, item: Waiting) -> None:
         """The finished file has taken its place."""
