@@ -76,6 +76,8 @@ PIPELINE_DEFAULTS = {
     "spec.retention.trades": "30d",
     "spec.retention.tickers": "3d",
     "spec.retention.bookSnapshots": "7d",
+    "spec.retention.deadLetters": "90d",
+    "spec.retention.audit": "365d",
     "spec.backup.timeZone": "UTC",
     "spec.backup.suspend": False,
     "spec.backup.destination.b2.prefix": "",
