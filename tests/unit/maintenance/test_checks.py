@@ -19,7 +19,7 @@ TABLE = Table(
     total=GIB // 2, index_bytes=GIB // 4, fill=100, row_bytes=230.0, autovacuum=True, vacuumed=60.0, analyzed=60.0,
     seq_scans=3, seq_rows=3_000_000,
 )  # fmt: skip
-INDEX = Index("orders_by_time", "orders", "btree 1 3", 5, GIB // 32, False, True, GIB / 40)
+INDEX = Index("orders_by_time", "orders", "btree 1 3", 5, GIB // 32, False, True, GIB / 40, 2)
 SLOT = Holder("slot", "feedmill", 0.0, 0, True, False)
 
 
@@ -99,10 +99,11 @@ def test_what_is_not_counted_for_long_is_not_called_unused() -> None:
 
 
 def test_of_two_indexes_that_are_alike_the_one_of_a_constraint_stays() -> None:
-    again = replace(INDEX, name="a_second")
-    key = replace(INDEX, name="orders_pkey", constraint=True)
+    again = replace(INDEX, name="a_second", made=1)
+    key = replace(INDEX, name="orders_pkey", constraint=True, made=3)
     assert found(indexes=[again, key]) == [(kinds.DUPLICATE_INDEX, "a_second")]
     assert found(indexes=[key, replace(key, name="other_key")]) == []
+    assert found(indexes=[again, INDEX]) == [(kinds.DUPLICATE_INDEX, "orders_by_time")]
     assert found(indexes=[again, replace(INDEX, table="fills")]) == []
 
 

@@ -188,8 +188,8 @@ def expected_size(table: Table) -> float:
 
 def _indexes(indexes: Iterable[Index], server: Server) -> Iterator[Finding]:
     first: dict[tuple[str, str], Index] = {}
-    # Of two that are alike the constraint's stays.
-    for index in sorted(indexes, key=lambda each: (not each.constraint, each.name)):
+    # Of two that are alike the constraint's stays, or the older one.
+    for index in sorted(indexes, key=lambda each: (not each.constraint, each.made)):
         if not index.valid:
             yield Finding(
                 INVALID_INDEX, index.name, f"on {index.table}: it is kept up to date and never used",

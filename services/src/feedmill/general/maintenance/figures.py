@@ -52,6 +52,8 @@ class Index:
     valid: bool
     expected: float | None
     """Bytes it would take if it were made anew (B-trees only); None = not known."""
+    made: int
+    """Grows: of two the larger one was made later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ SELECT c.relname AS name, t.relname AS table, am.amname || ' ' || x.indkey::text
        || coalesce(pg_get_expr(x.indexprs, x.indrelid), '') || ' ' || coalesce(pg_get_expr(x.indpred, x.indrelid), '')
            AS columns,
        w.scans, w.size, x.indisunique OR x.indisprimary OR x.indisexclusion OR x.indisreplident AS constraint,
-       w.valid, w.expected
+       w.valid, w.expected, c.oid::bigint AS made
 FROM whole w
 JOIN pg_class c ON c.oid = w.top
 JOIN pg_index x ON x.indexrelid = w.top
