@@ -200,6 +200,7 @@ async def test_quiet_hours_hold_back_what_is_not_critical(desk: Any, telegram: A
     assert "reason_0000" in telegram.messages[1].text
 
 
+@pytest.mark.slow
 async def test_feedmill_up_tells_of_an_exchange_that_cannot_be_reached(
     desk: Any, telegram: Any, tmp_path: Path
 ) -> None:
