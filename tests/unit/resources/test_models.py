@@ -100,7 +100,6 @@ PIPELINE_DEFAULTS = {
     "spec.notifications.telegram.baseUrl": "https://api.telegram.org",
     "spec.monitoring.podMonitor": "Auto",
     "spec.monitoring.prometheusRule": "Auto",
-    "spec.monitoring.dashboards": True,
     "spec.monitoring.tracing.samplingPercent": 1,
     "spec.logLevel": "Info",
     "spec.suspend": False,

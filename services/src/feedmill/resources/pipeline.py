@@ -183,8 +183,6 @@ class Monitoring(Model):
     """PodMonitor objects for the Prometheus operator."""
     prometheus_rule: Switch = Switch.AUTO
     """PrometheusRule objects (alerts)."""
-    dashboards: Boolean = True
-    """Grafana dashboards as ConfigMaps. This version makes none."""
     tracing: Tracing | None = None
     """OpenTelemetry traces of batches, from the receiver to the rows; in local mode too. Changed without a restart."""
 

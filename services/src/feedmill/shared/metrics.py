@@ -56,7 +56,8 @@ class _LogLines(Collector):
         )
 
 
-REGISTRY.register(_LogLines())
+log_lines = _LogLines()
+REGISTRY.register(log_lines)
 loop_lag = Histogram(
     "feedmill_process_loop_lag_seconds",
     "How late a timer of the event loop fired.",

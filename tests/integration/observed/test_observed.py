@@ -1,0 +1,275 @@
+"""A real Prometheus watches a run in which everything goes wrong that alerts tell of.
+
+Each alert fires while it is wrong and resolves once it is mended; afterwards no panel of a dashboard is empty, and
+every metric that dashboards and rules use was there. The rules are the operator's; a minute of them is a second here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.proxy import Mode
+from faults.world import feed_name, until
+from observed_world import LATE, QUIET, VENUE, WRONG, Observed, observed, set_memory
+from tools.dashboards.__main__ import BOARDS
+from tools.dashboards.panels import Query
+
+from clusterkit.prometheus import HOW, installed
+from feedmill.shared.keys import ShardRef
+from feedmill_operator.build.monitoring import ALERTS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not installed(), reason=HOW),
+]
+LEARNED = 51 * 5.0
+"""Seconds: a receiver looks every five, and judges a topic after fifty looks."""
+
+
+class Run:
+    """What was shown so far."""
+
+    def __init__(self, it: Observed) -> None:
+        self.it = it
+        self.prometheus = it.prometheus
+        self.shown: set[str] = set()
+
+    @contextlib.asynccontextmanager
+    async def fire(self, *names: str, timeout: float = 120.0) -> AsyncIterator[None]:
+        """What is done inside lasts until they have fired; what follows the block must make them resolve."""
+        began = time.monotonic()
+        yield
+        await self.prometheus.until_fires(*names, timeout=timeout, since=began)
+
+    async def resolve(self, *names: str, timeout: float = 120.0) -> None:
+        await self.prometheus.until_resolved(*names, timeout=timeout)
+        self.shown |= set(names)
+
+
+async def processes_hang(run: Run) -> None:
+    """A receiver, and all of the other roles."""
+    world = run.it.world
+    roles = ("distributor", "processor", "accounts", "notify", "backup")
+    absent = [
+        f"Feedmill{role}Absent"
+        for role in ("Receiver", "Distributor", "Processor", "Accounts", "Notifier", "BackupLog")
+    ]
+    hanging = [run.it.receiver(), *(service for role in roles for service in world.services(role))]
+    with run.it.stopped(hanging):
+        async with run.fire("FeedmillPodDown", *absent):
+            pass
+    await run.resolve("FeedmillPodDown", *absent)
+
+
+async def the_exchange_is_away(run: Run) -> None:
+    """For longer than its REST API remembers: what is given up stays a gap."""
+    world = run.it.world
+    async with run.fire("FeedmillReceiverNotCapturing"):
+        world.proxies["exchange"].set(Mode.CUT)
+    seen = await world.emitted()
+
+    async def forgotten() -> bool:
+        return await world.emitted() > seen + 20 * world.setup.history
+
+    await until(forgotten, 120.0, "forgotten by the exchange")
+    async with run.fire("FeedmillBackfillGivenUp", "FeedmillGaps"):
+        world.proxies["exchange"].set(Mode.OPEN)
+    await run.resolve("FeedmillReceiverNotCapturing", "FeedmillBackfillGivenUp", "FeedmillGaps")
+
+
+async def redis_is_away(run: Run) -> None:
+    """Until memory and spill are full."""
+    redis = run.it.world.proxies["redis"]
+    names = ["ReceiverBreakerOpen", "SpillInUse", "SpillFilling", "MemoryNearBound", "Shedding", "ProcessorServerDown"]
+    alerts = [f"Feedmill{name}" for name in names]
+    async with run.fire(*alerts, timeout=240.0):
+        redis.set(Mode.CUT)
+    redis.set(Mode.OPEN)
+    await run.resolve(*alerts)
+
+
+async def redis_is_full(run: Run) -> None:
+    """And what comes nevertheless waits."""
+    import redis.asyncio as redis_asyncio
+
+    world = run.it.world
+    raw = ShardRef("default", feed_name(VENUE), 0).raw
+    client: Any = redis_asyncio.Redis.from_url(world.redis.url)
+
+    async def write() -> None:
+        while True:
+            await client.xadd(raw, {"what": "this is not a batch"})
+            await asyncio.sleep(0.2)
+
+    async with run.fire("FeedmillRedisNearlyFull", "FeedmillDistributorLag"):
+        await set_memory(world, 0.87)
+        writing = asyncio.create_task(write())
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    await client.aclose()
+    async with run.fire("FeedmillDeadLetters"):
+        await set_memory(world, None)
+    await run.resolve("FeedmillRedisNearlyFull", "FeedmillDistributorLag", "FeedmillDeadLetters")
+
+
+async def postgres_is_away(run: Run) -> None:
+    postgres = run.it.world.proxies["postgres"]
+    alerts = ("FeedmillProcessorServerDown", "FeedmillProcessorLag", "FeedmillBackupLogStopped")
+    async with run.fire(*alerts, timeout=180.0):
+        postgres.set(Mode.CUT)
+    postgres.set(Mode.OPEN)
+    await run.resolve(*alerts)
+
+
+async def a_service_dies_again_and_again(run: Run) -> None:
+    world = run.it.world
+    (service,) = world.services("maintenance")
+    series = f'process_start_time_seconds{{pod="{service.name}"}}'
+
+    async def began() -> list[Any]:
+        return [each["value"][1] for each in await run.prometheus.now(series)]
+
+    async with run.fire("FeedmillPodRestarting"):
+        for _ in range(4):
+            before = await began()
+            await world.kill(service)
+
+            async def another(before: list[Any] = before) -> bool:
+                return await began() not in (before, [])
+
+            await until(another, 60.0, "scraped again")
+    await run.resolve("FeedmillPodRestarting")
+
+
+async def a_configuration_is_wrong(run: Run) -> None:
+    manifest = run.it.world.manifest
+    right = manifest.read_text("utf-8")
+    async with run.fire("FeedmillConfigRefused"):
+        manifest.write_text(right.replace("channels: [{name: Trades}", "channels: [{name: Trade}", 1))
+    manifest.write_text(right)
+    await run.resolve("FeedmillConfigRefused")
+
+
+async def keys_are_wrong_and_missing(run: Run) -> None:
+    """From the beginning on."""
+    names = ("FeedmillAccountsRefused", "FeedmillAccountsNotListening")
+    async with run.fire(*names):
+        pass
+    for account in (WRONG, LATE):
+        run.it.give_key(account)
+    await run.resolve(*names)
+
+
+async def the_chat_is_away(run: Run) -> None:
+    async with run.fire("FeedmillNotifyFailing"):
+        await run.it.chat.stop()
+        await run.it.world.fault(VENUE, kind="bad_bytes", count=3)
+    told = len(run.it.chat.texts)
+    await run.it.chat.start()
+    await run.resolve("FeedmillNotifyFailing")
+    await until(lambda: len(run.it.chat.texts) > told, 60.0, "told what happened meanwhile")
+
+
+async def test_each_alert_fires_and_resolves_and_no_panel_is_empty(tmp_path: Path) -> None:
+    async with observed(tmp_path) as it:
+        run = Run(it)
+        silent = asyncio.create_task(a_topic_falls_silent(run), name="a topic falls silent")
+        try:
+            await keys_are_wrong_and_missing(run)
+            await processes_hang(run)
+            await the_exchange_is_away(run)
+            await redis_is_away(run)
+            await redis_is_full(run)
+            await postgres_is_away(run)
+            await a_service_dies_again_and_again(run)
+            await a_configuration_is_wrong(run)
+            await the_chat_is_away(run)
+            await backups_fail(run)
+            await maintenance_stops(run)
+            await silent
+        finally:
+            silent.cancel()
+            await asyncio.gather(silent, return_exceptions=True)
+        assert run.shown == {alert.name for alert in ALERTS}
+        assert await empty_panels(run) == []
+
+
+async def a_topic_falls_silent(run: Run) -> None:
+    world = run.it.world
+    await asyncio.sleep(LEARNED)
+    async with run.fire("FeedmillTopicSilent", timeout=180.0):
+        await world.fault(QUIET, kind="drop", channel="Ticker", symbol="BTC-PERPETUAL")
+    await world.fault(QUIET, kind="clear")
+    await run.resolve("FeedmillTopicSilent")
+
+
+async def backups_fail(run: Run) -> None:
+    """The destination is a file, so nothing can be put there; then it is a folder; then what is in it is damaged."""
+    it = run.it
+    early = ("FeedmillBackupFailed", "FeedmillBackupOverdue", "FeedmillDrillOverdue")
+    async with run.fire(*early, timeout=240.0):
+        code, _ = await it.command("backup", "run")
+        assert code == 1
+    it.backups.unlink()
+    it.backups.mkdir()
+    await it.well("backup", "run")
+    await run.resolve("FeedmillBackupFailed")
+    data = max(it.backups.rglob("logical/*/data"))  # Their names begin with the time.
+    whole = data.read_bytes()
+    async with run.fire("FeedmillDrillFailed"):
+        data.write_bytes(whole[:-100] + bytes(byte ^ 1 for byte in whole[-100:]))
+        code, _ = await it.command("backup", "verify", "--backup", data.parent.name)
+        assert code == 1
+    data.write_bytes(whole)
+    await it.well("backup", "verify", "--backup", data.parent.name)
+    await run.resolve("FeedmillDrillFailed", *early)
+
+
+async def maintenance_stops(run: Run) -> None:
+    """It runs every ten minutes, so by these rules it has stopped for long; then it runs again and again."""
+    async with run.fire("FeedmillMaintenanceFailing", timeout=180.0):
+        pass
+
+    async def again() -> None:
+        while True:
+            await run.it.well("run", "maintenance", "--once")
+
+    running = asyncio.create_task(again())
+    try:
+        await run.resolve("FeedmillMaintenanceFailing")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def empty_panels(run: Run) -> list[str]:
+    """Panels of which a query found nothing in the whole run, and metrics that never were."""
+    there = await run.prometheus.metrics()
+    found: list[str] = []
+    for board in BOARDS:
+        if board.name == "operator":
+            continue  # Its own test, on an API server.
+        for panel, query in board.queries():
+            missing = {name for name in re.findall(r"feedmill_\w+", query.expression) if name not in there}
+            if missing:
+                found.append(f"{board.name}: {panel.title}: no series {sorted(missing)}")
+            elif not await _shows(run, query):
+                found.append(f"{board.name}: {panel.title}: {query.expression}")
+    return found
+
+
+async def _shows(run: Run, query: Query) -> bool:
+    expression = query.expression.replace("$__rate_interval", "15s")
+    for name, value in (("namespace", "default"), ("pipeline", "main"), ("feed", feed_name(VENUE))):
+        expression = expression.replace(f"${name}", value)
+    series = await run.prometheus.since(expression)
+    return any(not math.isnan(float(value)) for each in series for _, value in each["values"])
