@@ -10,6 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from feedmill.cli.main import app
+from feedmill.local.doctor import notifications
+from feedmill.local.doctor.check import Grade, ok
+from feedmill.resources.load import load_files
 from feedmill.shared.clock import now_ns
 
 
@@ -127,3 +130,19 @@ async def test_a_wait_for_the_end_of_quiet_hours_is_shown(desk: Any, monkeypatch
     async with desk.session() as connection:
         await connection.execute("UPDATE notifications SET not_before_ns = $1", now_ns() + 3600 * 10**9)
     assert "waits until" in (await feedmill("notify", "list")).output
+
+
+async def test_doctor_asks_for_bot_and_chat(desk: Any, telegram: Any) -> None:
+    desk.write(telegram)
+    resources = load_files([desk.manifest], local=True)
+    [found] = await notifications.checks(resources, desk.secrets)
+    assert found == ok("notifications of default/main", "@feedmill_test_bot writes to supergroup Feeds *alerts*")
+    telegram.fails = ["blocked"]
+    [found] = await notifications.checks(resources, desk.secrets)
+    assert (found.grade, "unblock it" in found.remedy) == (Grade.FAIL, True)
+    [found] = await notifications.checks(resources, None)
+    assert (found.grade, found.remedy) == (Grade.WARN, "give --secrets-dir with telegram/token")
+    await telegram.stop()
+    [found] = await notifications.checks(resources, desk.secrets)
+    assert found.grade is Grade.WARN
+    assert telegram.messages == []

@@ -45,7 +45,8 @@ def doctor(
 ) -> None:
     """Check this machine: Python, memory, disk, rights, the embedded servers (really started, in a temporary folder),
     the servers of REDIS_URL and DATABASE_URL where set, the clock, and with -f the way to the exchanges and, with
-    --secrets-dir, what the keys of the manifest's accounts may do (each exchange is asked).
+    --secrets-dir, what the keys of the manifest's accounts may do (each exchange is asked), and bot and chat of its
+    notifications.
 
     Exit code: 0 nothing fails, 1 something does, 2 the manifest is wrong.
 
@@ -91,6 +92,10 @@ def _all(files: list[Path], data_dir: Path, secrets_dir: Path | None, kek_file: 
             yield accounts.keys(kek_file)
         policies = [(item, resources.pool_of(item).permissions.withdraw) for item in listened]
         yield from asyncio.run(accounts.checks(policies, secrets_dir))
+    if any(item.spec.notifications is not None for item in resources.pipelines.values()):
+        from feedmill.local.doctor import notifications
+
+        yield from asyncio.run(notifications.checks(resources, secrets_dir))
 
 
 def _print(check: Check) -> None:

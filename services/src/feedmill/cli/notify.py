@@ -20,6 +20,7 @@ from feedmill.general.notify.markdown import clean
 from feedmill.general.notify.notices import Notice, Waiting
 from feedmill.general.notify.settings import NotifySettings, notify_settings, read_token
 from feedmill.general.notify.telegram import Telegram
+from feedmill.general.notify.trying import Reached, bot_of, name_of, reach
 from feedmill.resources.types import Severity
 from feedmill.shared.clock import iso, now_ns
 from feedmill.shared.dumps import forbid_dumps
@@ -97,7 +98,7 @@ def _with_bot(settings: NotifySettings, secrets_dir: Path | None, work: Callable
         import aiohttp
 
         async with aiohttp.ClientSession() as http:
-            return await work(Telegram(http, settings.base_url, token, settings.chat))
+            return await work(bot_of(http, settings, token))
 
     forbid_dumps()
     return asyncio.run(talk())
@@ -116,13 +117,11 @@ def try_out(
     """
     settings = _settings(config, pipeline)
 
-    async def work(telegram: Telegram) -> tuple[Any, Any, int]:
-        bot = await telegram.call("getMe")
-        chat = await telegram.call("getChat", {"chat_id": settings.chat})
-        return bot, chat, await telegram.send(_hello(settings))
+    async def work(telegram: Telegram) -> tuple[Reached, int]:
+        return await reach(telegram), await telegram.send(_hello(settings))
 
-    bot, chat, number = _with_bot(settings, secrets_dir, work)
-    typer.echo(f"sent by @{_word(bot, 'username')} to {_chat(chat)}, message {number}")
+    reached, number = _with_bot(settings, secrets_dir, work)
+    typer.echo(f"sent by {reached.bot} to {reached.chat}, message {number}")
 
 
 def _hello(settings: NotifySettings) -> Message:
@@ -158,29 +157,13 @@ def chats(
             if isinstance(chat, dict) and isinstance(chat.get("id"), int):
                 found[chat["id"]] = chat
     if output is Output.JSON:
-        listed = [{"chatId": str(key), "type": chat.get("type"), "name": _name(chat)} for key, chat in found.items()]
+        listed = [{"chatId": str(key), "type": chat.get("type"), "name": name_of(chat)} for key, chat in found.items()]
         typer.echo(json.dumps(listed, indent=2))
         return
     if not found:
         typer.echo("no chat wrote to the bot lately: write something to it, and run this again")
     for key, chat in found.items():
-        typer.echo(f'chatId: "{key}"    {clean(str(chat.get("type")))}  {_name(chat)}')
-
-
-def _chat(chat: Any) -> str:
-    return f"{_word(chat, 'type')} {_name(chat)}" if isinstance(chat, dict) else "the chat"
-
-
-def _name(chat: Mapping[str, Any]) -> str:
-    """Of a chat, as people know it; it is theirs, so nothing in it may move the terminal."""
-    parts = [chat.get("title"), chat.get("first_name"), chat.get("last_name")]
-    name = " ".join(str(part) for part in parts if part)
-    user = f"@{chat['username']}" if chat.get("username") else ""
-    return clean(" ".join(part for part in (name, user) if part)) or "(no name)"
-
-
-def _word(found: Any, key: str) -> str:
-    return clean(str(found.get(key) or "?")) if isinstance(found, dict) else "?"
+        typer.echo(f'chatId: "{key}"    {clean(str(chat.get("type")))}  {name_of(chat)}')
 
 
 @told
