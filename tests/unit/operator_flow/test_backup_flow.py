@@ -11,7 +11,7 @@ from flow_world import PIPELINE, PIPELINE_TEXT, World
 from feedmill.resources.backup_status import BackupRunStatus, RestoreRunStatus
 from feedmill_operator import names
 from feedmill_operator.kube import kinds
-from feedmill_operator.kube.api import Manifest
+from feedmill_operator.kube.api import ApiError, Manifest
 from feedmill_operator.reconcile import schedules
 from feedmill_operator.reconcile.answer import read_answer
 from feedmill_operator.reconcile.base import now
@@ -120,15 +120,17 @@ async def test_a_backup_is_carried_out_once_and_says_what_it_did(world: World) -
     await world.settle()
     assert world.made(NOW) == ["Job fbk-now"]
     assert world.conditions(NOW) == {"Accepted": "True/Valid", "Complete": "False/Pending"}
-    await runs(world, "fbk-now", {"phase": "Running", "progress": 43, "backupId": SAID["backupId"]})
+    await runs(world, "fbk-now", {"phase": "Running", "progress": 43, "backupId": SAID["backupId"], "step": "dump"})
     status = world.status(NOW)
     assert (status["phase"], status["progress"], status["job"]) == ("Running", 40, "fbk-now")
+    assert status["message"] == "dump"
     await ends(world, "fbk-now", SAID)
     status = world.status(NOW)
     assert {name: status[name] for name in SAID} == SAID
     assert status["size"] == "5.0Gi"
     assert (status["startedAt"], status["completedAt"]) == ("2026-11-26T03:00:00Z", "2026-11-26T03:10:00Z")
     assert world.conditions(NOW) == {"Accepted": "True/Valid", "Complete": "True/Succeeded"}
+    assert world.told.of("Succeeded") == [SAID["message"]]
     BackupRunStatus.model_validate(status)
     assert world.status(PIPELINE)["backup"] == {"lastSuccess": "2026-11-26T03:00:00Z"}
     # Neither another image nor a lost Job begins it anew.
@@ -148,6 +150,19 @@ async def test_another_image_does_not_begin_a_run_anew(world: World) -> None:
     world.edit(PIPELINE, lambda found: found["spec"].update(image="services:2"))
     await world.settle()
     assert not [each for each in world.writes() if each.endswith("fbk-now")]
+
+
+async def test_a_job_that_is_refused_says_why_and_comes_when_it_may(world: World) -> None:
+    await backed(world)
+    full = ApiError(403, "Forbidden", "exceeded quota: small, requested: count/jobs.batch=1")
+    world.api.fail["apply", "fbk-now"] = [full]
+    await world.make(NOW_TEXT)
+    await world.settle(2.0)
+    assert world.conditions(NOW) == {"Accepted": "True/Valid", "Complete": "False/QuotaExceeded"}
+    assert world.status(NOW)["phase"] == "Pending"
+    world.annotate(NOW, "look", "again")
+    await world.settle()
+    assert world.made(NOW) == ["Job fbk-now"]
 
 
 async def test_a_job_that_is_deleted_under_way_is_a_failure(world: World) -> None:
@@ -190,7 +205,7 @@ async def test_a_failure_gives_its_last_words(world: World, said: Any, message: 
 async def test_what_cannot_begin_says_why_and_begins_when_it_can(world: World) -> None:
     await world.make(NOW_TEXT)
     await world.settle()
-    assert world.conditions(NOW)["Accepted"] == "False/PipelineNotFound"
+    assert world.conditions(NOW) == {"Accepted": "False/PipelineNotFound", "Complete": "False/PipelineNotFound"}
     await world.secret()
     await world.make(PIPELINE_TEXT)
     await world.settle()

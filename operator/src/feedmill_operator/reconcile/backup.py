@@ -28,8 +28,14 @@ from feedmill_operator.reconcile.validity import Refusal
 _BY_NAME = {kind.kind: kind for kind in kinds.RUNS}
 _LOOK = 2.0
 """Seconds until what is only a matter of moments is looked at again."""
-_WORKS = (names.PROCESSOR, names.ACCOUNTS, names.MIGRATION, names.MAINTENANCE, names.NOTIFY, names.BACKUP)
-"""Components that use the database: none may be at work where one is restored."""
+_ALIVE = ("Pending", "Running")
+_WORKS = {
+    **dict.fromkeys((names.PROCESSOR, names.ACCOUNTS, names.MIGRATION, names.MAINTENANCE), _ALIVE),
+    **dict.fromkeys((names.NOTIFY, names.BACKUP), _ALIVE),
+    # One that cannot start must not keep a restore from what it waits for.
+    names.BACKUP_RUN: ("Running",),
+}
+"""Components that use the database, and phases of their pods in which it is not restored."""
 
 
 class RunReconciler:
@@ -67,7 +73,8 @@ class RunReconciler:
         tools.answers.track(key, running)
         if scheduled and found is None:
             before = {**before, "job": job}
-        facts = RunFacts(int(body["metadata"]["generation"]), before, refusal, found)
+        problem = work.troubles[0] if work.troubles else None
+        facts = RunFacts(int(body["metadata"]["generation"]), before, refusal, problem, found)
         status = run_status(facts, base.now())
         if status["phase"] in FINAL:
             tools.answers.forget(key)
@@ -109,7 +116,7 @@ class RunReconciler:
                 "feeds go on, and what they receive waits in Redis",
             )
         there = self._tools.store.pods(namespace, **{names.PIPELINE: name})
-        busy = [pod.name for pod in there if pod.component in _WORKS and pod.phase in ("Pending", "Running")]
+        busy = [pod.name for pod in there if pod.phase in _WORKS.get(pod.component, ())]
         if not busy:
             return None
         return Refusal(Reason.PIPELINE_AT_WORK, f"pods of FeedPipeline {name} are still ending: {', '.join(busy[:5])}")

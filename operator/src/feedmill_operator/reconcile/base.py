@@ -211,6 +211,9 @@ def tell(events: EventSink, body: Mapping[str, Any], status: Mapping[str, Any], 
             events.warning(body, reason, str(condition.get("message", "")))
     if ready.get("status") == "True":
         events.normal(body, str(Type.READY), str(ready.get("message", "")))
+    complete = written.get(Type.COMPLETE, {})
+    if complete.get("status") == "True":
+        events.normal(body, str(complete.get("reason", "")), str(complete.get("message", "")))
     if work.undone:
         events.normal(body, "DriftUndone", f"changed by somebody and put back: {', '.join(work.undone[:10])}")
 

@@ -125,6 +125,8 @@ class RunFacts:
     """The status as it stands."""
     refusal: Refusal | None = None
     """Why its Job is not made."""
+    problem: Trouble | None = None
+    """Why the API server refuses it."""
     job: JobFacts | None = None
 
 

@@ -29,6 +29,7 @@ class RunSaid:
     progress: int | None = None
     """Percent."""
     message: str = ""
+    """What it did, why it failed, or which step it is at."""
     fields: Mapping[str, str | int] = field(default_factory=dict)
     """Further fields of the object's status, by their names there."""
 
@@ -68,7 +69,8 @@ def read_run(document: Any) -> RunSaid | None:
             fields[name] = number
     percent = _whole(told.get("progress"))
     progress = None if percent is None else min(percent, 100) // STEP * STEP
-    return RunSaid(phase, progress, words(told.get("message"), _LONGEST_MESSAGE), fields)
+    message = words(told.get("message"), _LONGEST_MESSAGE) or (words(told.get("step")) if phase == "Running" else "")
+    return RunSaid(phase, progress, message, fields)
 
 
 def _whole(value: Any) -> int | None:

@@ -54,9 +54,10 @@ def _complete(facts: RunFacts) -> tuple[Finding, str]:
         if facts.before.get("job"):
             gone = f"its Job {facts.before['job']} was deleted before it ended: make a new object to try again"
             return no(Reason.JOB_GONE, gone), "Failed"
-        return no(Reason.PENDING, facts.refusal.message if facts.refusal is not None else "its Job is being made"), (
-            "Pending"
-        )
+        held = facts.refusal or facts.problem
+        if held is not None:
+            return no(held.reason, held.message), "Pending"
+        return no(Reason.PENDING, "its Job is being made"), "Pending"
     words = job.said.message if job.said is not None else ""
     if job.succeeded:
         return yes(Reason.SUCCEEDED, words), "Succeeded"
@@ -71,7 +72,8 @@ def _complete(facts: RunFacts) -> tuple[Finding, str]:
 
 def failure(job: JobFacts) -> str:
     """Why a Job failed, by whoever knows it best."""
-    return (job.said.message if job.said is not None else "") or job.last_words or job.failed
+    ended = job.said is not None and job.said.phase == "Failed"
+    return (job.said.message if ended and job.said is not None else "") or job.last_words or job.failed
 
 
 def _progress(job: JobFacts | None, phase: str, facts: RunFacts) -> int | None:
