@@ -49,3 +49,14 @@ async def test_a_fill_is_followed_from_the_socket_to_its_row(start_bed: Start, t
         assert receive.start_time < distribute.start_time < transaction.start_time < transaction.end_time
         assert store.attributes["feedmill.receive_to_commit_seconds"] > 0
         assert not [span for span in (receive, distribute, store, transaction) if span.status.description]
+
+    # What a reconciliation asked for, from the question to the transaction.
+    asked = [span for span in spans if span.name == "ask venue"]
+    assert asked
+    answered = {span: below.get((span.context.span_id, "distribute")) for span in asked}
+    stored = 0
+    for span, (distribute,) in ((span, found) for span, found in answered.items() if found):
+        assert distribute.attributes["feedmill.command"] == span.attributes["feedmill.command"]
+        assert span.attributes["http.response.status_code"] == 200
+        stored += (distribute.context.span_id, "store") in below
+    assert stored

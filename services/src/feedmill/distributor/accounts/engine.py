@@ -161,8 +161,12 @@ class Engine:
         for run, results in zip(batch.runs, mapped, strict=True):
             self._take(batch, run, results, index)
             index += len(run.frames)
-        if batch.trace and len(self.traces) < MOST:
-            origin = Origin(batch.trace, stream_id, batch.session, batch.n, now_ns)
+        if batch.trace:
+            self._traced(batch.trace, batch, "", before)
+
+    def _traced(self, parent: str, batch: RawBatch, command: str, before: AccountMark) -> None:
+        if len(self.traces) < MOST:
+            origin = Origin(parent, self.pos, batch.session, batch.n, self._now_ns, command)
             self.traces.append(of_account(origin, self._out, before))
 
     def carry(self, traces: list[TraceRef]) -> None:
@@ -217,7 +221,11 @@ class Engine:
                 for event in found:
                     self._stream(event, current=current)
             elif run.kind == RunKind.REST:
-                self._answered(decode_answer(payload), found)
+                answer = decode_answer(payload)
+                before = AccountMark.of(self._out)
+                self._answered(answer, found)
+                if answer.trace:
+                    self._traced(answer.trace, batch, answer.command, before)
             else:
                 self._control(batch, run, index, at_ns, payload, current=current)
 
