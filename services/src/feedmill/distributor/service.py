@@ -13,7 +13,7 @@ from feedmill.distributor.metrics import Figures
 from feedmill.distributor.settings import DistributorSettings
 from feedmill.exchanges.registry import get_venue
 from feedmill.shared.backoff import Backoff
-from feedmill.shared.breaker import Breaker, BreakerOpen, Ticket
+from feedmill.shared.breaker import Breaker, BreakerOpen, Ticket, tells
 from feedmill.shared.health import Health
 from feedmill.shared.lease import Lease, sleep_or
 from feedmill.shared.redis.url import RedisUrl
@@ -40,7 +40,7 @@ class Distributor:
             fail_max=settings.breaker_failures,
             reset_timeout=settings.breaker_reset,
             first_reset=FIRST_RESET,
-            on_change=lambda state: log.info("breaker", state=state),
+            on_change=tells(log, "redis"),
         )
         self.lease = Lease(
             redis_url, settings.shard.lease("distributor"), name="distributor", ttl=settings.lease_ttl, log=self._log

@@ -37,7 +37,7 @@ from feedmill.processor.hints import Hints
 from feedmill.receiver.accounts.streams import AccountStreams
 from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
-from feedmill.shared.breaker import Breaker
+from feedmill.shared.breaker import Breaker, tells
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.health import Health
 from feedmill.shared.keys import account_ref
@@ -94,7 +94,7 @@ class Pool:
     def _breaker(self, server: str, failures: int, reset: float) -> Breaker:
         return Breaker(
             server, fail_max=failures, reset_timeout=reset, first_reset=FIRST_RESET,
-            on_change=lambda state: self._log.info("breaker", server=server, state=state),
+            on_change=tells(self._log, server),
         )  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:

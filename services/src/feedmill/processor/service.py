@@ -18,7 +18,7 @@ from feedmill.processor.settings import ProcessorSettings, ShardSettings
 from feedmill.processor.shard import ShardWorker
 from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
-from feedmill.shared.breaker import Breaker
+from feedmill.shared.breaker import Breaker, tells
 from feedmill.shared.clock import monotonic
 from feedmill.shared.health import Health
 from feedmill.shared.lease import Lease, Link, Share, sleep_or
@@ -97,14 +97,14 @@ class Processor:
             fail_max=settings.redis_failures,
             reset_timeout=settings.redis_reset,
             first_reset=FIRST_RESET,
-            on_change=lambda state: log.info("breaker", server="redis", state=state),
+            on_change=tells(log, "redis"),
         )
         self.postgres = Breaker(
             "postgres",
             fail_max=settings.postgres_failures,
             reset_timeout=settings.postgres_reset,
             first_reset=FIRST_RESET,
-            on_change=lambda state: log.info("breaker", server="postgres", state=state),
+            on_change=tells(log, "postgres"),
         )
         self.finisher = CandleFinisher(
             database_url,

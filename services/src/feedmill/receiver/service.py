@@ -19,7 +19,7 @@ from feedmill.receiver.session import Producer
 from feedmill.receiver.settings import ReceiverSettings
 from feedmill.receiver.spill.spool import Spool
 from feedmill.receiver.supervisor import Supervisor, reassign
-from feedmill.shared.breaker import Breaker
+from feedmill.shared.breaker import Breaker, tells
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.control import Command
 from feedmill.shared.fleet import Fleet
@@ -57,7 +57,7 @@ class Receiver:
             fail_max=settings.breaker_failures,
             reset_timeout=settings.breaker_reset,
             first_reset=FIRST_RESET,
-            on_change=lambda state: log.info("breaker", state=state),
+            on_change=tells(log, "redis"),
         )
         self.producer = Producer(
             settings.replica,

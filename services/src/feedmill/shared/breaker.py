@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from feedmill.shared.lean import import_without
 
@@ -194,3 +194,17 @@ class Breaker(pybreaker.CircuitBreakerListener):
 
 def _nothing() -> None:
     return None
+
+
+def tells(log: Any, server: str) -> Callable[[State], None]:
+    """``on_change`` of a breaker that says so in the log."""
+
+    def told(state: State) -> None:
+        if state == "open":
+            log.warning("breaker.open", server=server, effect="nothing asks it for a while, then one question does")
+        elif state == "closed":
+            log.info("breaker.closed", server=server)
+        else:
+            log.debug("breaker.half_open", server=server)
+
+    return told
