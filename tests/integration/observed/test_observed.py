@@ -23,7 +23,6 @@ from tools.dashboards.__main__ import BOARDS
 from tools.dashboards.panels import Query
 
 from clusterkit.prometheus import HOW, installed
-from feedmill.shared.keys import ShardRef
 from feedmill_operator.build.monitoring import ALERTS
 
 pytestmark = [
@@ -98,27 +97,20 @@ async def redis_is_away(run: Run) -> None:
 
 
 async def redis_is_full(run: Run) -> None:
-    """And what comes nevertheless waits."""
-    import redis.asyncio as redis_asyncio
-
+    """Where processors do not free it: distributors add nothing, and receivers hold back."""
     world = run.it.world
-    raw = ShardRef("default", feed_name(VENUE), 0).raw
-    client: Any = redis_asyncio.Redis.from_url(world.redis.url)
+    full = ("FeedmillRedisNearlyFull", "FeedmillDistributorLag")
+    with run.it.stopped(world.services("processor")):
+        async with run.fire(*full):
+            await set_memory(world, 0.87)
+    await set_memory(world, None)
+    await run.resolve(*full)
 
-    async def write() -> None:
-        while True:
-            await client.xadd(raw, {"what": "this is not a batch"})
-            await asyncio.sleep(0.2)
 
-    async with run.fire("FeedmillRedisNearlyFull", "FeedmillDistributorLag"):
-        await set_memory(world, 0.87)
-        writing = asyncio.create_task(write())
-    writing.cancel()
-    await asyncio.gather(writing, return_exceptions=True)
-    await client.aclose()
+async def frames_are_bad(run: Run) -> None:
     async with run.fire("FeedmillDeadLetters"):
-        await set_memory(world, None)
-    await run.resolve("FeedmillRedisNearlyFull", "FeedmillDistributorLag", "FeedmillDeadLetters")
+        await run.it.world.fault(VENUE, kind="bad_bytes", count=3)
+    await run.resolve("FeedmillDeadLetters")
 
 
 async def postgres_is_away(run: Run) -> None:
@@ -189,6 +181,7 @@ async def test_each_alert_fires_and_resolves_and_no_panel_is_empty(tmp_path: Pat
             await the_exchange_is_away(run)
             await redis_is_away(run)
             await redis_is_full(run)
+            await frames_are_bad(run)
             await postgres_is_away(run)
             await a_service_dies_again_and_again(run)
             await a_configuration_is_wrong(run)

@@ -14,7 +14,7 @@ from typing import Any
 
 from feedmill.distributor import checkpoint, metrics
 from feedmill.distributor.engine import Engine
-from feedmill.distributor.gate import LOOK_EVERY, Gate
+from feedmill.distributor.gate import LOOK_EVERY, Behind, Gate
 from feedmill.distributor.metrics import Figures
 from feedmill.distributor.output import Taken
 from feedmill.distributor.replies import Answer, Waker
@@ -59,6 +59,7 @@ class Dispatcher:
         self._figures = figures
         self._log = log
         self._gate = Gate(writer, settings.shard, settings.memory_share)
+        self._behind = Behind()
         self._looked = 0.0
         self._trimmed = ""
         """``Gate.stored`` at the last commit: what is stored since can be trimmed."""
@@ -291,7 +292,7 @@ class Dispatcher:
         figures.held_back = gate.why
         metrics.held_back.set(bool(gate.why))
         tip, at = id_of(gate.raw_tip), id_of(engine.pos)
-        figures.lag_seconds = round((tip[0] - at[0]) / 1000, 3) if tip > at and at[0] else 0.0
+        figures.lag_seconds = round(self._behind.seconds(tip, at, self._looked), 3)
         metrics.lag_seconds.set(figures.lag_seconds)
         states: dict[str, int] = {}
         for book in engine.books.values():

@@ -7,6 +7,7 @@ take. When processors have caught up dispatching goes on however full Redis is, 
 from __future__ import annotations
 
 import asyncio
+import math
 
 from feedmill.distributor import metrics
 from feedmill.shared.keys import ShardRef
@@ -54,6 +55,31 @@ class Gate:
             self.stored = stored
             if id_of(self.stored) < id_of(events_tip):
                 self.why = f"Redis uses {used >> 20} of {most >> 20} MiB and processors are behind"
+
+
+class Behind:
+    """How old the oldest entry is that is not dispatched, told from the stream's ids without reading it.
+
+    The time from the last dispatched one to the newest is not enough: while dispatching is held back, receivers hold
+    back too, and nothing newer comes; and after a silence the newest is young, however old the last one is.
+    """
+
+    def __init__(self) -> None:
+        self._at = (0, 0)
+        self._since = 0.0
+        """When dispatching came to ``_at``, as far as was seen."""
+        self._level = -math.inf
+        """When nothing waited."""
+
+    def seconds(self, tip: tuple[int, int], at: tuple[int, int], now: float) -> float:
+        """``tip``: id of the newest entry; ``at``: of the last dispatched one, 0-0 = none yet; ``now``: monotonic."""
+        if tip <= at or at != self._at:
+            self._at, self._since = at, now
+        if tip <= at:
+            self._level = now
+        if not tip > at > (0, 0):
+            return 0.0
+        return max(min((tip[0] - at[0]) / 1000, now - self._level), now - self._since)
 
 
 def _numbers(info: bytes) -> dict[bytes, int]:
