@@ -17,8 +17,8 @@ SOURCES = (ROOT / "services" / "src" / "feedmill", ROOT / "operator" / "src" / "
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)?")
 SAYS_WHY = {
-    "action", "cause", "causes", "code", "detail", "effect", "error", "exc_info", "exit_code", "found", "problem", "reason",
-    "remedy", "server_has", "status", "why",
+    "action", "cause", "causes", "code", "detail", "effect", "error", "exc_info", "exit_code", "found", "problem",
+    "reason", "remedy", "server_has", "status", "why",
 }  # fmt: skip
 
 
