@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-MINUTE = 60.0
+MINUTE = 61.0
+"""Seconds; one more than a minute, for a message may be quicker on its way than the one before it was."""
 SPACE = 1.0
 """Seconds between two messages: Telegram asks for no more than one a second to a chat."""
 
