@@ -43,6 +43,7 @@ async def test_prometheus_gets_openmetrics_with_exemplars(url: str) -> None:
     (family,) = [found for found in text_string_to_metric_families(text) if found.name == seconds._name]  # type: ignore[no-untyped-call]
     (exemplar,) = [sample.exemplar for sample in family.samples if sample.exemplar is not None]
     assert (exemplar.value, exemplar.labels) == (1.5, {"trace_id": "0af7651916cd43dd8448eb211c80319c"})
+    assert "_created" not in text, "a second series of each counter and histogram"
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/plain", "text/html, nonsense"])

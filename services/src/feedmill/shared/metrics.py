@@ -14,6 +14,9 @@ from prometheus_client.registry import Collector
 
 from feedmill.shared import log
 
+# In OpenMetrics each series of a counter or histogram would have a second one with the time it began.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """Seconds."""
 
