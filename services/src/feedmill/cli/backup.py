@@ -244,7 +244,7 @@ def verify(
 
         async with opened_target(chosen) as (target, ring):
             with Shown(status, log) as shown:
-                async with opened(target, ring, backup, to_ns, scratch, shown) as content:
+                async with opened(target, ring, backup, to_ns, scratch, shown, drill=True) as content:
                     made = await drill(
                         content, target.store, target.names, url or None, _migrate_to, to_ns=to_ns, folder=scratch,
                         log=log, progress=shown,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from feedmill.accounts.keyring import Keyring
 from feedmill.general.backup.catalogue import Catalogue, Entry, read_catalogue
 from feedmill.general.backup.content import Content, ContentError, logical_content
+from feedmill.general.backup.manifest import Manifest
+from feedmill.general.backup.names import kind_of
+from feedmill.general.backup.pitr import moment_content
 from feedmill.general.backup.progress import Progress
 from feedmill.general.backup.target import Target
+from feedmill.general.backup.wal_plan import Log, NoWay, Reach, logs_of
+from feedmill.general.backup.wal_plan import choose as furthest
 
 
 class NoSuchBackup(ContentError):
@@ -43,12 +48,58 @@ def choose(catalogue: Catalogue, backup_id: str | None, where: str) -> Entry:
 
 @contextlib.asynccontextmanager
 async def opened(
-    target: Target, ring: Keyring, backup_id: str | None, to_ns: int | None, folder: Path | None, progress: Progress
+    target: Target,
+    ring: Keyring,
+    backup_id: str | None,
+    to_ns: int | None,
+    folder: Path | None,
+    progress: Progress,
+    *,
+    drill: bool = False,
 ) -> AsyncGenerator[Content, None]:
-    """What to restore. Raises NoSuchBackup, ContentError, SealedError, StoreError.
+    """What to restore. Raises NoSuchBackup, ContentError, SealedError, StoreError, and of a base backup EmbeddedError.
 
     ``to_ns``: the moment to restore to; None = as far as there is anything. ``folder``: for what must be put aside.
+    Where nothing is named the newest content is taken; a ``drill`` takes turns between the two kinds.
     """
-    catalogue = await read_catalogue(target.store, target.names)
-    entry = choose(catalogue, backup_id, target.store.where)
-    yield logical_content(target.store, ring, entry.manifest, progress)
+    store, names, where = target.store, target.names, target.store.where
+    catalogue = await read_catalogue(store, names)
+    entry = choose(catalogue, backup_id, where) if backup_id is not None else None
+    if entry is not None and entry.manifest.kind == "logical":
+        if to_ns is not None:
+            raise NoSuchBackup(
+                f"{where}: {backup_id} is a logical backup, of one moment: name a base backup for another, or none"
+            )
+        yield logical_content(store, ring, entry.manifest, progress)
+        return
+    logs = logs_of(await store.list(names.wals))
+    bases = [entry] if entry is not None else [each for each in catalogue.of("base") if each.good]
+    reach, no_way = _reach([each.manifest for each in bases], logs, to_ns)
+    if entry is None and to_ns is None:
+        logical = catalogue.newest("logical")
+        if reach is None or (logical is not None and _prefers_logical(catalogue, logical, reach, drill)):
+            yield logical_content(store, ring, choose(catalogue, None, where).manifest, progress)
+            return
+    if reach is None:
+        raise NoSuchBackup(f"{where}: {no_way}")
+    async with moment_content(store, ring, reach, logs[reach.base.system], to_ns, folder, progress) as content:
+        yield content
+
+
+def _reach(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None) -> tuple[Reach | None, str]:
+    try:
+        return furthest(bases, logs, to_ns), ""
+    except NoWay as error:
+        return None, str(error)
+
+
+def _prefers_logical(catalogue: Catalogue, logical: Entry, reach: Reach, drill: bool) -> bool:
+    """What reaches further; of drills, the kind whose last one is longer ago."""
+    if not drill:
+        return logical.manifest.snapshot_ns > reach.until_ns
+    last = {"logical": 0, "base": 0}
+    for _, made in catalogue.drills:
+        kind = kind_of(made.backup_id)
+        if kind is not None:
+            last[kind] = max(last[kind], made.ended_ns)
+    return last["logical"] <= last["base"]

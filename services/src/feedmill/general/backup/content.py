@@ -61,28 +61,34 @@ def require_readable(manifest: Manifest, ring: Keyring) -> None:
 def logical_content(store: ObjectStore, ring: Keyring, manifest: Manifest, progress: Progress = silent) -> Content:
     """Of a logical backup. Raises SchemaNewer, KeyMissing; reading it raises StoreError, SealedError, ContentError."""
     require_readable(manifest, ring)
-
-    async def read() -> AsyncGenerator[bytes, None]:
-        digest = hashlib.sha256()
-
-        async def sealed(source: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-            async for piece in source:
-                digest.update(piece)
-                yield piece
-
-        unsealer = Unsealer(manifest.object, ring, store.where)
-        async with contextlib.aclosing(store.get(manifest.object)) as pieces:
-            whole = counted(sealed(pieces), progress, "restore", manifest.size_bytes)
-            async for chunk in unseal(whole, unsealer):
-                if chunk:
-                    yield chunk
-        if digest.hexdigest() != manifest.sha256:
-            raise SealedError(
-                f"{store.where}: {manifest.object} is whole, but not the object that its manifest describes; take "
-                "another backup (feedmill backup list)"
-            )
-
     return Content(
-        manifest, manifest.snapshot_ns, manifest.schema_name, manifest.schema_version, read, manifest.row_counts,
-        manifest.checksums,
+        manifest, manifest.snapshot_ns, manifest.schema_name, manifest.schema_version,
+        lambda: read_object(store, ring, manifest, progress, "restore"), manifest.row_counts, manifest.checksums,
     )  # fmt: skip
+
+
+async def read_object(
+    store: ObjectStore, ring: Keyring, manifest: Manifest, progress: Progress, what: str
+) -> AsyncGenerator[bytes, None]:
+    """What a backup's object holds, opened; nothing may be made of its last piece before the end.
+
+    Raises StoreError, SealedError.
+    """
+    digest = hashlib.sha256()
+
+    async def sealed(source: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        async for piece in source:
+            digest.update(piece)
+            yield piece
+
+    unsealer = Unsealer(manifest.object, ring, store.where)
+    async with contextlib.aclosing(store.get(manifest.object)) as pieces:
+        whole = counted(sealed(pieces), progress, what, manifest.size_bytes)
+        async for chunk in unseal(whole, unsealer):
+            if chunk:
+                yield chunk
+    if digest.hexdigest() != manifest.sha256:
+        raise SealedError(
+            f"{store.where}: {manifest.object} is whole, but not the object that its manifest describes; take "
+            "another backup (feedmill backup list)"
+        )

@@ -90,10 +90,17 @@ class Log:
     leftovers: Sequence[Found]
     """Unfinished ones that nobody needs any more."""
 
-    def numbers(self, size: int) -> set[int]:
-        """Of the segments that are there, the unfinished ones too."""
-        names = (*self.files, *self.partials)
-        return {segment.number for name in names if (segment := segment_of(name, size)) is not None}
+    def finished(self, size: int) -> set[int]:
+        """Numbers of the segments that are there as a whole."""
+        return _numbers(self.files, size)
+
+    def unfinished(self, size: int) -> set[int]:
+        """Numbers of those of which only a beginning is there: whatever follows them, it ends in them."""
+        return _numbers(self.partials, size) - self.finished(size)
+
+
+def _numbers(names: Iterable[str], size: int) -> set[int]:
+    return {segment.number for name in names if (segment := segment_of(name, size)) is not None}
 
 
 def logs_of(found: Iterable[Found]) -> dict[str, Log]:
@@ -147,9 +154,9 @@ def reach_of(base: Manifest, log: Log) -> Reach:
     first, last = segment_of(base.wal_from, size), segment_of(base.wal_to, size)
     if first is None or last is None:
         raise NoWay(f"base backup {base.id}: its manifest names no WAL files: take another one")
-    numbers = log.numbers(size)
-    end = first.number - 1
-    while end + 1 in numbers:
+    finished, unfinished = log.finished(size), log.unfinished(size)
+    end = _end_of(finished, first.number)
+    if end + 1 in unfinished:
         end += 1
     if end < last.number:
         missing = Segment(end + 1, last.timeline).name(size)
@@ -160,7 +167,15 @@ def reach_of(base: Manifest, log: Log) -> Reach:
         if (segment := segment_of(name, size)) is not None and segment.number == end
     ]
     until, until_ns = max(at)
-    return Reach(base, until, until_ns, sum(1 for number in numbers if number > end))
+    return Reach(base, until, until_ns, sum(1 for number in finished | unfinished if number > end))
+
+
+def _end_of(numbers: set[int], first: int) -> int:
+    """The last one of those that follow each other from ``first`` on; ``first - 1`` when that is not there."""
+    end = first - 1
+    while end + 1 in numbers:
+        end += 1
+    return end
 
 
 def choose(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None) -> Reach:
@@ -196,11 +211,13 @@ def choose(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None
 
 
 def connected(base: Manifest, log: Log, needed: Segment) -> bool:
-    """Whether the log that is stored goes from the base backup up to, and without, ``needed``."""
-    try:
-        return reach_of(base, log).until.number >= needed.number - 1
-    except NoWay:
+    """Whether the log that is stored goes from the base backup up to, and without, ``needed``: all of it finished."""
+    size = base.wal_segment_bytes
+    first, last = segment_of(base.wal_from, size), segment_of(base.wal_to, size)
+    if first is None or last is None:
         return False
+    end = _end_of(log.finished(size), first.number)
+    return end >= last.number and end >= needed.number - 1
 
 
 def unneeded(found: Iterable[Found], bases: Sequence[Manifest], now_ns: int) -> tuple[Found, ...]:

@@ -11,7 +11,7 @@ from feedmill.local.embedded.errors import EmbeddedError
 from feedmill.local.embedded.launch import NOBODY
 
 
-def _open_to_others(path: Path) -> Path | None:
+def closed_to_others(path: Path) -> Path | None:
     """The first folder on the way to ``path`` that others may not traverse, None when all are open."""
     for folder in (path, *path.parents):
         if not folder.stat().st_mode & stat.S_IXOTH:
@@ -28,7 +28,7 @@ def prepare(binaries: Path, data_dir: Path) -> Path:
 
     Raises EmbeddedError when a parent of the data folder is closed to it: opening that is the user's decision.
     """
-    closed = _open_to_others(data_dir.parent)
+    closed = closed_to_others(data_dir.parent)
     if closed is not None:
         raise EmbeddedError(
             f"PostgreSQL refuses to run as root, this machine forbids user namespaces, and {closed} is closed to the "
@@ -37,7 +37,7 @@ def prepare(binaries: Path, data_dir: Path) -> Path:
         )
     for path in (data_dir, *data_dir.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    if _open_to_others(binaries) is None:
+    if closed_to_others(binaries) is None:
         return binaries
     prefix = binaries.parent
     copy = data_dir / "binaries"

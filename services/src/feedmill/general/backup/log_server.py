@@ -1,0 +1,111 @@
+"""Hands the stored log to a PostgreSQL that replays it: a Unix socket, asked by ``_fetch_wal.py`` for a file at a time.
+
+The files that follow are fetched meanwhile. A file that is not what was stored, or a destination that does not answer,
+is a failure and never taken for the end of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import zlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from feedmill.accounts.keyring import Keyring
+from feedmill.general.backup.progress import Progress
+from feedmill.general.backup.seal import SealedError
+from feedmill.general.backup.stores.base import Found, ObjectStore, StoreAway, StoreError
+from feedmill.general.backup.wal import fetch_file
+from feedmill.general.backup.wal_plan import Log, Reach, Segment, segment_of
+
+AHEAD = 2
+"""Files fetched before they are asked for: each is in memory."""
+_MISSING, _FAILED, _HERE = b"-", b"!", b"+"
+_TRIES = 20
+"""Times that a destination which is away is asked again, with :data:`_PAUSE` seconds between."""
+_PAUSE = 3.0
+
+
+class LogServer:
+    """Serves the log of ``reach``. ``failure``: why a file could not be had; None: all could."""
+
+    def __init__(self, store: ObjectStore, ring: Keyring, log: Log, reach: Reach, progress: Progress) -> None:
+        self.failure: Exception | None = None
+        self._store = store
+        self._ring = ring
+        self._log = log
+        self._size = reach.base.wal_segment_bytes
+        first = segment_of(reach.base.wal_from, self._size)
+        assert first is not None
+        self._first, self._last = first.number, reach.until.number
+        self._progress = progress
+        self._fetching: dict[str, asyncio.Task[bytes]] = {}
+
+    @contextlib.asynccontextmanager
+    async def listening(self, path: Path) -> AsyncGenerator[None, None]:
+        """While it is entered. Raises OSError."""
+        server = await asyncio.start_unix_server(self._serve, path)
+        try:
+            yield
+        finally:
+            server.close()
+            tasks = list(self._fetching.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            try:
+                file = (await reader.readline()).decode("ascii", "replace").strip()
+                writer.write(await self._answer(file))
+                await writer.drain()
+            finally:
+                writer.close()
+
+    async def _answer(self, file: str) -> bytes:
+        segment = segment_of(file, self._size)
+        if self._object(file) is None or (segment is not None and segment.number > self._last):
+            return _MISSING
+        try:
+            content = await self._get(file, segment)
+        except (StoreError, SealedError, zlib.error) as error:
+            self.failure = error
+            return _FAILED
+        return _HERE + struct.pack("!Q", len(content)) + content
+
+    async def _get(self, file: str, segment: Segment | None) -> bytes:
+        if segment is None:
+            return await self._fetch(file)
+        wanted = [segment.number + ahead for ahead in range(AHEAD + 1)]
+        names = [Segment(number, segment.timeline).name(self._size) for number in wanted if number <= self._last]
+        for name in names:
+            if name not in self._fetching and self._object(name) is not None:
+                self._fetching[name] = asyncio.create_task(self._fetch(name), name=f"fetch {name}")
+        for name in set(self._fetching) - set(names):
+            self._fetching.pop(name).cancel()
+        content = await self._fetching[file]
+        self._progress("replay", (segment.number - self._first + 1) * self._size, self._whole)
+        # The file that was being written may have been stored before it had its size.
+        return content.ljust(self._size, b"\0")
+
+    @property
+    def _whole(self) -> int:
+        return (self._last - self._first + 1) * self._size
+
+    def _object(self, file: str) -> Found | None:
+        return self._log.files.get(file) or self._log.partials.get(file)
+
+    async def _fetch(self, file: str) -> bytes:
+        found = self._object(file)
+        assert found is not None
+        for left in range(_TRIES, 0, -1):
+            try:
+                return await fetch_file(self._store, self._ring, found.name)
+            except StoreAway:
+                if left == 1:
+                    raise
+            await asyncio.sleep(_PAUSE)
+        raise AssertionError

@@ -1,0 +1,170 @@
+"""A restore to a moment: a base backup is unpacked, the log replayed up to then, and the database taken out as a dump.
+
+The dump is restored by the same way as a logical backup, so the target is empty or whole here too, may be any server,
+and another one than the log is of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterable
+from pathlib import Path
+
+from feedmill.accounts.keyring import Keyring
+from feedmill.general.backup.content import Content, ContentError, read_object, require_readable
+from feedmill.general.backup.dump import dump, hold
+from feedmill.general.backup.log_server import LogServer
+from feedmill.general.backup.progress import Progress
+from feedmill.general.backup.replaying import ReplayingPostgres, why_it_failed
+from feedmill.general.backup.stores.base import ObjectStore
+from feedmill.general.backup.wal_plan import Log, Reach
+from feedmill.local.embedded.errors import EmbeddedError
+from feedmill.shared import postgres
+from feedmill.shared.clock import iso
+
+PREFIX = "feedmill-replay-"
+_LAST = "SELECT (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint"
+
+
+@contextlib.asynccontextmanager
+async def moment_content(
+    store: ObjectStore,
+    ring: Keyring,
+    reach: Reach,
+    log: Log,
+    to_ns: int | None,
+    folder: Path | None,
+    progress: Progress,
+) -> AsyncGenerator[Content, None]:
+    """The pipeline's database as of ``to_ns`` (None: as far as ``reach`` goes), to be read while this is entered.
+
+    ``folder``: where the scratch server lies (default: that of temporary files); it takes the size of the whole server
+    that the base backup is of. Raises ContentError, SealedError, StoreError, EmbeddedError, ProgramError, OSError.
+    """
+    require_readable(reach.base, ring)
+    async with replayed(store, ring, reach, log, to_ns, folder, progress) as url:
+        last_ns = await _last_replayed(url)
+        async with hold(url) as held:
+            progress("count", 0, 0)
+            tally = await held.tally()
+            snapshot = held.snapshot
+            yield Content(
+                backup=reach.base,
+                content_ns=to_ns or last_ns or reach.base.snapshot_ns,
+                schema=snapshot.schema,
+                revision=snapshot.revision,
+                read=lambda: dump(url, snapshot),
+                row_counts=tally.rows,
+                hashes=tally.hashes,
+            )
+
+
+@contextlib.asynccontextmanager
+async def replayed(
+    store: ObjectStore,
+    ring: Keyring,
+    reach: Reach,
+    log: Log,
+    to_ns: int | None,
+    folder: Path | None,
+    progress: Progress,
+) -> AsyncGenerator[str, None]:
+    """The URL of a scratch server that has replayed the log. Raises as :func:`moment_content`."""
+    place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=PREFIX, dir=folder))
+    sockets = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=PREFIX))
+    server = ReplayingPostgres(place, sockets, reach.base, to_ns)
+    try:
+        await unpack(read_object(store, ring, reach.base, progress, "base backup"), server.cluster)
+        log_server = LogServer(store, ring, log, reach, progress)
+        async with log_server.listening(server.asked):
+            await _start(server, log_server, reach, to_ns)
+        yield server.url
+    finally:
+        # In this order also when we are cancelled: the server must have let go of its files.
+        await asyncio.shield(asyncio.to_thread(_remove, server, place, sockets))
+
+
+async def _start(server: ReplayingPostgres, log_server: LogServer, reach: Reach, to_ns: int | None) -> None:
+    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
+    try:
+        await asyncio.shield(starting)
+    except EmbeddedError as error:
+        if log_server.failure is not None:
+            raise log_server.failure from None
+        why = why_it_failed(error)
+        if not why or to_ns is None:
+            raise
+        raise ContentError(
+            f"base backup {reach.base.id} cannot be brought to {iso(to_ns)}: {why} (stored at about "
+            f"{iso(reach.until_ns)}); choose an earlier moment, or leave --to out: as far as there is anything"
+        ) from None
+    finally:
+        if not starting.done():
+            server.interrupt()
+            await asyncio.gather(starting, return_exceptions=True)
+
+
+async def _last_replayed(url: str) -> int | None:
+    """When what was replayed last was committed, ns since the epoch; None where nothing was."""
+    connection = await postgres.connect(url, name="feedmill restore")
+    try:
+        microseconds = await connection.fetchval(_LAST)
+    finally:
+        await postgres.close(connection)
+    return None if microseconds is None else int(microseconds) * 1000
+
+
+def _remove(server: ReplayingPostgres, place: Path, sockets: Path) -> None:
+    server.kill()
+    for folder in (place, sockets):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def unpack(source: AsyncGenerator[bytes, None], folder: Path) -> None:
+    """A gzipped tar into ``folder``, which is made, at the pace of the slower side.
+
+    Raises ContentError where it is none, OSError, and what reading raises.
+    """
+    reading, writing = os.pipe()
+    unpacking = asyncio.ensure_future(asyncio.to_thread(_extract, reading, folder))
+    try:
+        async with contextlib.aclosing(source) as pieces:
+            await _pour(pieces, writing)
+    finally:
+        os.close(writing)
+        failed = (await asyncio.gather(unpacking, return_exceptions=True))[0]
+    if isinstance(failed, BaseException):
+        raise failed
+
+
+async def _pour(pieces: AsyncIterable[bytes], writing: int) -> None:
+    """Also what follows after the archive's end is read: only the end of the object proves it."""
+    is_read = True
+    async for piece in pieces:
+        if is_read:
+            try:
+                await asyncio.to_thread(_write, writing, piece)
+            except BrokenPipeError:
+                is_read = False
+
+
+def _write(writing: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(writing, view) :]
+
+
+def _extract(reading: int, folder: Path) -> None:
+    with os.fdopen(reading, "rb") as file:
+        folder.mkdir(mode=0o700)
+        try:
+            with tarfile.open(fileobj=file, mode="r|gz") as archive:
+                archive.extractall(folder, filter="data")
+        except tarfile.TarError as error:
+            raise ContentError(f"the base backup cannot be unpacked: {error}; take another one") from error
+        folder.chmod(0o700)
