@@ -49,7 +49,8 @@ async def test_a_run_makes_days_ahead_and_drops_old_ones(connection: asyncpg.Con
     assert await stored(connection) == [19_970, 19_999]
     assert await partitions.existing(connection, TRADES) == {19_970, 19_999, *range(20_000, 20_004)}
     would = await run_once(connection, NOW + 5 * DAY_NS, dry_run=True)
-    assert would.dropped == {"tickers": [str(partitions.show(day)) for day in (20_000, 20_001)]}
+    old = [str(partitions.show(day)) for day in (20_000, 20_001)]
+    assert would.dropped == {"trades": [str(partitions.show(19_970))], "tickers": old}
     assert would.made["trades"] == [str(partitions.show(day)) for day in range(20_005, 20_009)]
     again = await run_once(connection)
     assert (again.made, again.dropped, again.put_off) == ({}, {}, {})
