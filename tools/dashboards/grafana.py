@@ -85,7 +85,7 @@ def _panel(panel: Panel) -> timeseries.Panel | stat.Panel | table.Panel:
         if panel.kind == "table":
             asked.instant().format(PromQueryFormat.TABLE)
         else:
-            asked.range()
+            asked.range().exemplar("_bucket{" in query.expression)  # Latencies name the trace of one that took so long.
         made.with_target(asked)
     return made
 
