@@ -41,8 +41,8 @@ VALUES (1, 5, 'succeeded', '{"findings": [{"kind": "old"}]}'),
 """
 GAPS = """
 INSERT INTO gaps (id, shard, channel, cause, state, revision, detected_ns)
-SELECT n::text, 's', CASE WHEN n < 3 THEN 'Trades' ELSE 'Book' END, 'shed', CASE WHEN n = 4 THEN 'closed' ELSE 'open' END,
-       1, 1 FROM generate_series(1, 4) AS n
+SELECT n::text, 's', CASE WHEN n < 3 THEN 'Trades' ELSE 'Book' END, 'shed',
+       CASE WHEN n = 4 THEN 'closed' ELSE 'open' END, 1, 1 FROM generate_series(1, 4) AS n
 """
 
 
