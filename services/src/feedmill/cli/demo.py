@@ -40,6 +40,12 @@ def demo(
     data_dir: Annotated[
         Path, typer.Option("--data-dir", "-d", metavar="DIR", help="Folder of the demonstration; made anew each time.")
     ] = DEMO_DIR,
+    backup: Annotated[
+        bool,
+        typer.Option(
+            "--backup", help="Back the database up continuously, into --data-dir, to be restored to any moment."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON; progress goes to stderr.")] = False,
     is_plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")] = False,
 ) -> None:
@@ -68,7 +74,7 @@ def demo(
         stream = sys.stderr if as_json else sys.stdout
         display = PlainDisplay(stream, every=5.0, more=lambda: plain_lines(watch.seen))
     own_log(home / "logs")
-    run = Demo(Settings(home, seconds, rate, recordings, speed), watch, display)
+    run = Demo(Settings(home, seconds, rate, recordings, speed, backup), watch, display)
     asyncio.run(run.run())
     if run.result is None:
         fail("the demonstration was ended before its comparison", 130 if run.outcome.interrupted else FAILED)
@@ -92,11 +98,11 @@ def _show(run: Demo, data_dir: Path) -> None:
     console.print()
     for line in words(run.result):
         console.print(line, markup=False, soft_wrap=True)
-    for line in hints(data_dir, accounts=bool(run.accounts)):
+    for line in hints(data_dir, accounts=bool(run.accounts), backup=run.settings.backup):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def hints(data_dir: Path, *, accounts: bool) -> list[str]:
+def hints(data_dir: Path, *, accounts: bool, backup: bool = False) -> list[str]:
     """How to look at what is there now."""
     where = f"--data-dir {data_dir}"
     call = command()
@@ -108,5 +114,16 @@ def hints(data_dir: Path, *, accounts: bool) -> list[str]:
         f'  {call} query {where} "select * from candles order by open_time desc limit 5"',  # noqa: S608 (shown, not run)
         *([f"  {call} orders {where} --open    (or fills, balances, accounts list)"] if accounts else []),
         f"  {call} psql {where}",
+        *(_backup_hints(call, data_dir, where) if backup else []),
         f"The manifest it ran: {data_dir}/demo.yaml   Logs: {data_dir}/logs",
+    ]
+
+
+def _backup_hints(call: str, data_dir: Path, where: str) -> list[str]:
+    of = f"-c {data_dir}/demo.yaml --secrets-dir {data_dir}/secrets"
+    return [
+        "Lose the database and have it back, as of the last moment or (--to TIME) any other:",
+        f"  {call} backup list {of}",
+        f"  rm -r {data_dir}/postgres",
+        f"  {call} backup restore {of} {where}",
     ]

@@ -25,6 +25,7 @@ from feedmill.cli.common import (
 )
 from feedmill.local import account_view, accounts, notifications
 from feedmill.local.account_figures import PoolSeen
+from feedmill.local.backups import backup_workloads
 from feedmill.local.embedded.files import private_folder, rotate
 from feedmill.local.manager import ServiceManager
 from feedmill.local.secrets import environment_of, passed_over
@@ -137,7 +138,9 @@ def up(
     without = passed_over(resources.pipelines.values(), os.environ, secrets_dir)
     without += accounts.check(resources, kek_file, secrets_dir)
     workloads, untold = notifications.without_token(workloads, resources, secrets_dir)
-    without += untold
+    backups, not_made = backup_workloads(resources, secrets_dir)
+    workloads += backups
+    without += [*untold, *not_made]
     for line in without:
         typer.echo(line, err=True)
     live = is_terminal() and not is_plain

@@ -3,7 +3,7 @@
 Start: Redis and PostgreSQL, schema, maintenance, processors, account receivers, distributors, receivers. Stop is the
 other way round, and each stage first waits until what the one before it produced has been taken over, so that nothing
 stays in between. Account receivers end with the receivers: they distribute and store what they heard themselves.
-The notifier ends before all others.
+The notifier ends before all others. The backup ends last, when all is stored that it is to keep.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from feedmill.shared.probe import Prober
 from feedmill.shared.redis.pool import RedisPool
 from feedmill.shared.redis.url import RedisUrl
 
-START_STAGES = (("maintenance", "processor", "distributor", "accounts", "notify"), ("receiver",))
+START_STAGES = (("maintenance", "processor", "distributor", "accounts", "notify"), ("receiver", "backup"))
 READY_WAIT = 20.0
 """Seconds a stage may take to become ready before the next one is started all the same."""
 LOOK_STARTING, LOOK_RUNNING = 0.2, 1.0
@@ -225,7 +225,7 @@ class ServiceManager:
             self._tell(f"starting {_names(stage)}")
             for item in stage:
                 item.start()
-            if roles != ("receiver",):
+            if "receiver" not in roles:
                 await self._until_ready(stage)
             self._refuse_failed(stage)
         self.phase = "running"
@@ -270,6 +270,8 @@ class ServiceManager:
             own += ["--spill-dir", str(self.data_dir / "spill" / service_name(load))]
         if load.role == "accounts" and self._kek_file is not None:
             own += ["--kek-file", str(self._kek_file.expanduser().absolute())]
+        if load.role == "backup":
+            own += ["--spool-dir", str(self.data_dir / "backup-spool" / service_name(load))]
         if load.role == "notify":
             own += ["--processes", str(self.run_dir)]
         return [sys.executable, "-m", "feedmill.cli.main", *load.args, *files, *own, *self._extra_args]
@@ -364,6 +366,9 @@ class ServiceManager:
         await drain.until_taken_over("events", self._of("processor"), report)
         self._tell("stopping processors")
         await self._stop_all(self._of("processor", "maintenance"))
+        if backups := self._of("backup"):
+            self._tell("stopping the backup (what was written is uploaded)")
+            await self._stop_all(backups)
 
     async def _stop_all(self, stage: Sequence[ServiceProcess]) -> None:
         await asyncio.gather(*(item.stop() for item in stage))

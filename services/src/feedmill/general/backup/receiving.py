@@ -30,8 +30,6 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the server and the spool."""
 REFUSED_WAIT = 60.0
 """Seconds until a server that does not allow it is asked again: it may be changed meanwhile."""
-SERVER_KEEPS = 2
-"""The server keeps so many times the spool's size at most."""
 LEAST_SEGMENTS = 4
 """Of the spool: with less nothing could be received while a file is uploaded."""
 
@@ -191,7 +189,7 @@ class Receiver:
         self.state.kept_bytes = server.kept_bytes
         self.state.behind_bytes = None if server.received is None else max(0, server.written - server.received)
         measures.kept.set(server.kept_bytes)
-        most = SERVER_KEEPS * max(self.limit_bytes, LEAST_SEGMENTS * server.segment_bytes)
+        most = slot.SERVER_KEEPS * max(self.limit_bytes, LEAST_SEGMENTS * server.segment_bytes)
         if server.kept_bytes > most:
             async with self._asking:
                 await slot.drop(connection, self.slot)

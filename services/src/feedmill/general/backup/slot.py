@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from feedmill.general.backup.wal_plan import Segment, parse_lsn, segment_at, show_lsn
+from feedmill.resources.backup_policy import Backup
 
 _LOOK = """
 SELECT (SELECT system_identifier FROM pg_control_system())::text AS system,
@@ -27,6 +28,15 @@ SELECT pg_is_in_recovery() AS standby, current_user AS role,
        (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may,
        current_setting('wal_level') AS level, current_setting('max_wal_senders')::int AS senders,
        current_setting('max_replication_slots')::int AS slots"""
+
+
+SERVER_KEEPS = 2
+"""The server keeps so many times the spool's size at most, what waits in the spool included."""
+
+
+def most_kept(spec: Backup | None) -> int:
+    """Bytes of its log that the server may keep for a continuous backup; 0: there is to be none."""
+    return SERVER_KEEPS * spec.continuous.spool.size.bytes if spec is not None and spec.continuous.enabled else 0
 
 
 class NotAllowed(Exception):
@@ -129,6 +139,21 @@ async def drop(connection: asyncpg.Connection, slot: str) -> None:
     await connection.execute(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", slot
     )
+
+
+async def release(connection: asyncpg.Connection, slot: str, most_bytes: int, *, dry_run: bool = False) -> int | None:
+    """Drop the slot where it keeps more than ``most_bytes``, or there is to be none (0); how much it kept, None where
+    it stays or is not there. Raises asyncpg errors."""
+    kept = await connection.fetchval(
+        "SELECT greatest(0, pg_current_wal_lsn() - restart_lsn)::bigint FROM pg_replication_slots "
+        "WHERE slot_name = $1 AND NOT active",
+        slot,
+    )
+    if kept is None or (most_bytes and kept <= most_bytes):
+        return None
+    if not dry_run:
+        await drop(connection, slot)
+    return int(kept)
 
 
 async def advance(connection: asyncpg.Connection, slot: str, position: int) -> None:

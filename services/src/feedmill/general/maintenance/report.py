@@ -50,6 +50,8 @@ class Report:
     """Shard or account whose streams were orphaned -> bytes of Redis they took."""
     kept: dict[str, str] = field(default_factory=dict)
     """Orphaned streams that stay -> why."""
+    released: dict[str, int] = field(default_factory=dict)
+    """Replication slot of a continuous backup that nobody wants, or that nobody reads -> bytes of log it kept."""
     findings: list[Finding] = field(default_factory=list)
     tables: dict[str, TableFigures] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Report:
             "analyzed": self.analyzed,
             "removed": self.removed,
             "kept": self.kept,
+            "released": self.released,
             "findings": [asdict(finding) for finding in self.findings],
             "tables": {name: asdict(figures) for name, figures in self.tables.items()},
             "errors": self.errors,
@@ -86,6 +89,7 @@ def read_report(document: Mapping[str, Any]) -> Report:
         analyzed=list(document.get("analyzed", [])),
         removed=dict(document.get("removed", {})),
         kept=dict(document.get("kept", {})),
+        released=dict(document.get("released", {})),
         findings=[Finding(**found) for found in document.get("findings", [])],
         tables={name: TableFigures(**found) for name, found in document.get("tables", {}).items()},
         errors=dict(document.get("errors", {})),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 
 import asyncpg
 
+from feedmill.general.backup import slot
 from feedmill.general.maintenance import aging, checks, days, record, statistics
 from feedmill.general.maintenance.figures import look
 from feedmill.general.maintenance.report import Report
@@ -59,6 +60,7 @@ async def carry_out(
     await part("partitions", days.make_ahead(connection, now, report))
     await part("retention", days.retire(connection, settings.partitions_ns, now, report))
     await part("aging", aging.age(connection, settings, now, report))
+    await part("log", _log(connection, settings, report))
     if redis_url is not None:
         await part("streams", _streams(connection, redis_url, settings, now, report))
     await part("checks", _checks(connection, report))
@@ -89,6 +91,14 @@ async def _streams(
             await (cleaner.run() if forgotten is None else cleaner.forget(forgotten))
     finally:
         wire.abort()
+
+
+async def _log(connection: asyncpg.Connection, settings: Settings, report: Report) -> None:
+    """The server must not fill its disk for a backup that is not made any more."""
+    name = slot.slot_name(*settings.pipeline)
+    kept = await slot.release(connection, name, settings.log_kept_bytes, dry_run=report.dry_run)
+    if kept is not None:
+        report.released[name] = kept
 
 
 async def _checks(connection: asyncpg.Connection, report: Report) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from feedmill.general.backup.slot import most_kept
 from feedmill.processor.settings import retention_of
 from feedmill.resources.collection import Key, Resources
 from feedmill.resources.pipeline import FeedPipeline
@@ -29,6 +30,8 @@ class Settings:
     feeds: Mapping[Key, int] = field(default_factory=dict)
     """Feeds of the pipeline, suspended ones included -> shards."""
     gone_for_ns: int = GONE_FOR
+    log_kept_bytes: int = 0
+    """Most that the server may keep of its log for the continuous backup; 0: there is to be none."""
 
 
 def settings_of(pipeline: FeedPipeline, resources: Resources) -> Settings:
@@ -39,4 +42,5 @@ def settings_of(pipeline: FeedPipeline, resources: Resources) -> Settings:
         dead_letters_ns=int(kept.dead_letters.seconds * SECOND),
         audit_ns=max(LEAST_AUDIT, int(kept.audit.seconds * SECOND)),
         feeds={feed.key: feed.spec.receiver.shards for feed in resources.feeds_of(pipeline)},
+        log_kept_bytes=most_kept(pipeline.spec.backup),
     )

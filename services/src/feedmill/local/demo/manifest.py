@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from feedmill.local.demo.simulation import Endpoint
 
@@ -25,6 +27,13 @@ spec:
 """
 _ACCOUNTS = """  accounts: {replicas: 1}     # listens to what feedmill accounts add stored
 """
+_BACKUP = """  backup:
+    schedule: "0 3 * * *"
+    destination: {{folder: {{path: {folder}}}}}
+    encryption: {{keySecretRef: {{name: {secret}, key: {key}}}}}
+    continuous: {{enabled: true}}
+"""
+BACKUP_SECRET, BACKUP_KEY = "backup-key", "key"
 _FEED = """---
 apiVersion: feedmill.dev/v1alpha1
 kind: ExchangeFeed
@@ -60,10 +69,18 @@ class DemoFeed:
 
 
 def render(
-    feeds: Sequence[DemoFeed], endpoints: Mapping[str, Endpoint], *, keep: str = "30d", accounts: bool = False
+    feeds: Sequence[DemoFeed],
+    endpoints: Mapping[str, Endpoint],
+    *,
+    keep: str = "30d",
+    accounts: bool = False,
+    backups: Path | None = None,
 ) -> str:
-    """YAML of a pipeline and its feeds. ``keep``: retention (recorded frames are years old)."""
+    """YAML of a pipeline and its feeds. ``keep``: retention (recorded frames are years old). ``backups``: where they
+    go."""
     text = _PIPELINE.format(keep=keep) + (_ACCOUNTS if accounts else "")
+    if backups is not None:
+        text += _BACKUP.format(folder=json.dumps(str(backups)), secret=BACKUP_SECRET, key=BACKUP_KEY)
     for feed in feeds:
         exchange, _, market = feed.venue.partition("/")
         endpoint = endpoints[feed.venue]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feedmill.local.backups import backup_workloads
 from feedmill.local.demo import accounts, manifest, result, waits
 from feedmill.local.demo.account_figures import Watch, look
 from feedmill.local.demo.simulation import Simulation, emitted
@@ -37,6 +38,12 @@ class Settings:
     """Messages a second of all exchanges together."""
     recordings: Path | None = None
     speed: float = 1.0
+    backup: bool = False
+    """Back the database up continuously, into a folder beside it."""
+
+    @property
+    def secrets_dir(self) -> Path:
+        return self.folder / "secrets"
 
 
 def fresh_folder(folder: Path) -> None:
@@ -97,7 +104,14 @@ class Demo:
                 accounts.make_kek(self._kek)
                 for account in self.accounts:
                     await simulation.act(account.venue, accounts.BEFORE)
-            path.write_text(manifest.render(feeds, simulation.endpoints, keep=keep, accounts=bool(self.accounts)))
+            backups = settings.folder.absolute() / "backups" if settings.backup else None
+            if backups is not None:
+                key = settings.secrets_dir / manifest.BACKUP_SECRET / manifest.BACKUP_KEY
+                private_folder(key.parent)
+                accounts.make_kek(key)
+            path.write_text(
+                manifest.render(feeds, simulation.endpoints, keep=keep, accounts=bool(self.accounts), backups=backups)
+            )
             await self._run_pipeline(path)
         finally:
             await simulation.stop()
@@ -115,12 +129,14 @@ class Demo:
         resources = load_files([path], local=True)
         # An empty environment: the demonstration never touches servers of the user's own.
         servers = LocalServers(self.settings.folder, {})
+        secrets_dir = self.settings.secrets_dir.absolute() if self.settings.backup else None
         manager = ServiceManager(
-            plan(resources),
+            [*plan(resources), *backup_workloads(resources, secrets_dir)[0]],
             config=[path],
             data_dir=self.settings.folder,
             servers=servers,
             say=self.display.say,
+            extra_args=() if secrets_dir is None else ("--secrets-dir", str(secrets_dir)),
             kek_file=self._kek if self.accounts else None,
         )
         feeds = [feed for _, feed in sorted(resources.feeds.items())]

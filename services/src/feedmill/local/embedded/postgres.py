@@ -184,6 +184,8 @@ class EmbeddedPostgres(EmbeddedServer):
             "min_wal_size": "80MB",
             "max_wal_size": "1GB",
             "wal_compression": "on",
+            # What a backup's slot may keep while nobody reads it: the disk must not fill up.
+            "max_slot_wal_keep_size": "8GB",
             "checkpoint_completion_target": "0.9",
             "random_page_cost": "1.1",
             "synchronous_commit": "on",

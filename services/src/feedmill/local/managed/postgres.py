@@ -23,6 +23,9 @@ _ACCESS = """\
 local all all trust
 host all all 0.0.0.0/0 scram-sha-256
 host all all ::/0 scram-sha-256
+# For a continuous backup.
+host replication all 0.0.0.0/0 scram-sha-256
+host replication all ::/0 scram-sha-256
 """
 
 
