@@ -368,7 +368,7 @@ def upgrade() -> None:
     for column, comment in COLUMN_COMMENTS.items():
         # op.execute takes :name for a parameter: a colon in a comment is escaped.
         op.execute("COMMENT ON COLUMN {} IS '{}'".format(column, comment.replace("'", "''").replace(":", r"\:")))
-    comment_on_cause("; restore: what a restored database lacks")
+    comment_on_cause("; restore: what a restored database lacks; forgotten: what was given up by hand")
 
 
 def downgrade() -> None:

@@ -164,6 +164,8 @@ def test_streams_of_a_feed_that_is_gone_are_given_up_by_hand(maintain: Commands,
     assert code == 0
     assert "default/gone: removed, " in said
     assert not client.exists(GONE.raw)
+    [row] = maintain.execute("SELECT shard, cause FROM gaps")
+    assert tuple(row) == (str(GONE), "forgotten")
     assert maintain("forget", "default/gone", "--yes") == (1, "default/gone: Redis holds nothing of it\n")
 
 

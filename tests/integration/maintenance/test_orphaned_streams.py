@@ -164,8 +164,13 @@ async def test_what_is_not_drained_stays_until_it_is_given_up(place: Place, chan
     after = await place.content()
     listed = feeds_key(PIPELINE)
     assert before | {listed: 0} == after | {listed: 0}
+    assert await place.connection.fetch("SELECT id FROM gaps") == []
     forgotten = await place.forget(GONE)
     assert list(forgotten.removed) == ["default/gone"]
+    # What is lost is told.
+    [row] = await place.connection.fetch("SELECT shard, cause, state, from_ns, to_ns FROM gaps")
+    assert (row["shard"], row["cause"], row["state"]) == ("default.gone.1", "forgotten", "closed")
+    assert (row["from_ns"], row["to_ns"]) == (None if changed.get("stored", 0) is None else OLD * 10**6, OLD * 10**6)
     assert await place.keys("fm:{default.gone.*") == set()
     assert await place.positions() == set()
     assert (await place.clean()).kept == {}

@@ -66,3 +66,18 @@ def test_what_was_not_stored_is_told(changed: dict[str, str], left: str) -> None
 
 def test_the_state_that_is_looked_at_again_is_the_one_that_was_judged() -> None:
     assert replace(DRAINED, dispatched="2-0", emitted="3-0", owner="7").state == (OLD, "2-0", "3-0", "c1", "7", "0")
+
+
+@pytest.mark.parametrize(
+    ("changed", "lost"),
+    [
+        ({"dispatched": "5-0"}, (5_000_000, NOW - 8 * DAY)),
+        ({"dispatched": ""}, (None, NOW - 8 * DAY)),
+        ({"dispatched": "0-0"}, (None, NOW - 8 * DAY)),
+        ({"stored": "7-2"}, (7_000_000, NOW - 8 * DAY)),
+        ({"stored": "", "captured": "", "dispatched": ""}, (None, NOW - 8 * DAY)),
+    ],
+    ids=str,
+)
+def test_from_when_to_when_something_is_lost(changed: dict[str, str], lost: tuple[int | None, int]) -> None:
+    assert replace(DRAINED, **changed).lost_ns == lost  # type: ignore[arg-type]

@@ -97,3 +97,10 @@ class Streams:
         if self.emitted and self.emitted != self.stored:
             return f"events were not stored ({self.event_entries} entries)"
         return ""
+
+    @property
+    def lost_ns(self) -> tuple[int | None, int]:
+        """From when to when what was not stored was received, ns since the epoch; None = from the beginning."""
+        behind = self.dispatched if self.captured != self.dispatched else self.stored
+        end = max((id_of(each)[0] for each in (self.captured, self.emitted) if each), default=0)
+        return (id_of(behind)[0] * MS or None) if behind else None, end * MS

@@ -58,6 +58,10 @@ return 1
 )
 """KEYS as above, then those to remove; ARGV the state that was judged -> 1, or 0: another one, nothing was done."""
 
+_FORGOTTEN = """
+INSERT INTO gaps (id, shard, channel, cause, state, from_ns, to_ns, revision, detected_ns)
+VALUES ($1, $2, 'events', 'forgotten', 'closed', $3, $4, 1, $5) ON CONFLICT DO NOTHING
+"""
 _GONE_ACCOUNTS = """
 SELECT namespace || '/' || name AS account FROM accounts GROUP BY namespace, name
 HAVING bool_and(removed_at IS NOT NULL AND removed_at < to_timestamp($1::bigint / 1e9)) ORDER BY 1
@@ -113,7 +117,8 @@ class Cleaner:
         await self._remove([each for each in judged if each is not None])
 
     async def forget(self, feed: Key) -> None:
-        """Remove the streams of a feed that is in no manifest, whatever is in them, unless a process works on it.
+        """Remove the streams of a feed that is in no manifest, whatever is in them, unless a process works on it. What
+        was not stored is told by gap rows.
 
         Raises as :meth:`run`.
         """
@@ -198,6 +203,9 @@ class Cleaner:
             size += await self._bytes(found)
             if self._report.dry_run:
                 continue
+            if streams.left:
+                # Before it is gone: what was captured and never stored is told, whoever gave it up.
+                await self._tell(streams)
             if found and not await self._wire.run(
                 _REMOVE, [*_keys(streams.shard), *(key.decode() for key in found)], *streams.state
             ):
@@ -212,6 +220,11 @@ class Cleaner:
             if not await self._wire.call("EXISTS", lease_key(feed)):
                 await self._wire.call("UNLINK", record_key(feed))
             await self._wire.call("HDEL", self._list, field_of(feed))
+
+    async def _tell(self, streams: Streams) -> None:
+        from_ns, to_ns = streams.lost_ns
+        name = f"{streams.shard}/events/{streams.captured or streams.emitted}"
+        await self._connection.execute(_FORGOTTEN, name, str(streams.shard), from_ns, to_ns, self._now)
 
     async def _bytes(self, keys: Sequence[bytes]) -> int:
         """Of memory."""
