@@ -22,6 +22,7 @@ import asyncpg
 from faults.accounts import Accounts, up_to_date
 from faults.proxy import Proxy
 from faults.watch import Watch
+from feedmill.local.backups import backup_workloads
 from feedmill.local.demo.simulation import Simulation, emitted
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from feedmill.local.embedded.files import private_folder
@@ -110,8 +111,10 @@ class Setup:
     """Services reach Redis, PostgreSQL and the exchanges through proxies."""
     more: Callable[[World], str] | None = None
     """More lines of the pipeline's spec, and resources after it; the simulator runs by then."""
-    extra: tuple[str, ...] = ()
-    """More arguments of every service."""
+    secrets: Path | None = None
+    """Folder of the Secrets that the manifest names."""
+    follow: bool = False
+    """Services follow changes of the manifest."""
     history: int = HISTORY
     """Trades of an instrument that its REST API still has."""
     environ: Callable[[World], Awaitable[dict[str, str]]] | None = None
@@ -425,13 +428,15 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
             environ = await setup.environ(world)
         stack.push_async_callback(_put_away, world)
         world.manifest.write_text(world.manifest_text())
+        resources = load_files([world.manifest], local=True)
+        extra = ["--reload"] if setup.follow else []
         world.manager = ServiceManager(
-            plan(load_files([world.manifest], local=True)),
+            [*plan(resources), *backup_workloads(resources, setup.secrets)[0]],
             config=[world.manifest],
             data_dir=folder,
             servers=LocalServers(folder, environ),
             restart_cap=setup.restart_cap,
-            extra_args=setup.extra,
+            extra_args=extra if setup.secrets is None else ["--secrets-dir", str(setup.secrets), *extra],
             kek_file=world.accounts.kek_file if setup.accounts else None,
         )
         stack.push_async_callback(world.manager.close)

@@ -38,7 +38,7 @@ _SPEC = """\
     destination: {{folder: {{path: "{backups}"}}}}
     encryption: {{keySecretRef: {{name: backup-key, key: key}}}}
     continuous: {{enabled: true, spool: {{size: 64Mi}}}}
-    verify: {{schedule: "* * * * *"}}
+    verify: {{schedule: "*/2 * * * *"}}
 """
 _ACCOUNT = """---
 apiVersion: feedmill.dev/v1alpha1
@@ -165,7 +165,7 @@ async def observed(folder: Path) -> AsyncIterator[Observed]:
     setup = Setup(
         rate=600.0, seed=7, venues=(VENUE, QUIET), accounts=2, account_rate=2.0, members=1, memory="2Mi", spill="1Mi",
         proxied=True, restart_cap=0.2, history=200, more=more,
-        extra=("--secrets-dir", str(secrets), "--reload"),
+        secrets=secrets, follow=True,
     )  # fmt: skip
     try:
         async with made(folder / "world", setup) as world:
