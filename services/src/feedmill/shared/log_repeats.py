@@ -22,12 +22,12 @@ REMEMBERED = 2000
 """Kinds of lines; what was heard longest ago is forgotten first."""
 
 SUBJECTS = frozenset({
-    "account", "backup", "batch", "batches", "channel", "code", "command", "connection", "exchange", "folder", "gap",
-    "gauge", "hash", "host", "id", "instance", "kind", "lease", "lost", "market", "name", "part", "path", "process",
-    "section", "segment", "server", "session", "shard", "slot", "socket", "stage", "state", "status", "step", "subject",
-    "symbol", "table", "topic", "venue",
+    "account", "backup", "channel", "code", "exchange", "folder", "gauge", "hash", "host", "instance", "kind", "lease",
+    "market", "name", "part", "path", "process", "section", "segment", "server", "session", "shard", "slot", "socket",
+    "stage", "state", "status", "step", "subject", "symbol", "table", "topic", "venue",
 })  # fmt: skip
-"""Fields that say what a line is about; all others say how it stands."""
+"""Fields that say what a line is about; all others say how it stands, or are numbers that only grow (connections,
+batches, gaps): the next one is no other subject."""
 CAUSES = ("cause", "error", "exception", "logger", "reason", "why")
 """Fields that say why, of which the beginning counts: numbers and details in it change from line to line."""
 _kind = re.compile(r"[^0-9:]*")
