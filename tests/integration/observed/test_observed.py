@@ -77,7 +77,7 @@ async def the_exchange_is_away(run: Run) -> None:
     seen = await world.emitted()
 
     async def forgotten() -> bool:
-        return await world.emitted() > seen + 20 * world.setup.history
+        return await world.emitted() > seen + 40 * world.setup.history
 
     await until(forgotten, 120.0, "forgotten by the exchange")
     async with run.fire("FeedmillBackfillGivenUp", "FeedmillGaps"):
