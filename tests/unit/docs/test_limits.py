@@ -18,7 +18,7 @@ from feedmill.receiver.settings import ReceiverSettings
 from feedmill.receiver.spill import spool
 from feedmill.resources.feed import Receiver, Spill
 from feedmill.resources.pipeline import ManagedRedis
-from feedmill.shared import log, otlp, tracing
+from feedmill.shared import log, log_repeats, otlp, tracing
 from feedmill_operator.build.monitoring import ALERTS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -66,6 +66,8 @@ OTHERS = {
         f"{books.MAX_BUFFERED}, or {books.MAX_BUFFERED_LEVELS} levels"
     ),
     "entries a distributor or processor reads at once": f"{dispatcher.MAX_COUNT}",
+    "log lines that are alike": f"{log_repeats.ALIKE} at once, then one in {log_repeats.ALIKE_EVERY:g} s",
+    "log lines of one event": f"{log_repeats.OF_EVENT} at once, then one in {log_repeats.OF_EVENT_EVERY:g} s",
     "log lines that wait to be written": f"{log.QUEUE}",
     "spans that wait to be sent": f"{otlp.QUEUE} a process, made for at most {tracing.PER_SECOND} traces a second",
 }
