@@ -438,7 +438,7 @@ def test_the_log_is_uploaded_by_one_pod_and_only_where_it_is_wanted() -> None:
     spool = {"name": "spool", "emptyDir": {"sizeLimit": str(5 * 2**28)}}
     assert spool in found["template"]["spec"]["volumes"]
     without = {**BACKUP, "continuous": {"enabled": False}}
-    for changes in ({"backup": without}, {"backup": BACKUP, "suspend": True}):
+    for changes in ({"backup": without}, {"backup": {**BACKUP, "suspend": True}}, {"backup": BACKUP, "suspend": True}):
         made = build_pipeline(of_pipeline(pipeline(MANAGED, **changes)))
         assert "Deployment/main-backup-log" not in templates(made)
     waits = build_pipeline(of_pipeline(pipeline(MANAGED, backup=BACKUP), migrated=False))

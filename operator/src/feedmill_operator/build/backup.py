@@ -55,7 +55,8 @@ def backups(place: Place, inputs: PipelineInputs) -> list[Manifest]:
     # What is too old or too many goes when the next one is made.
     schedules = {Run.LOGICAL: spec.schedule, Run.VERIFY: spec.verify.schedule, Run.PRUNE: spec.schedule}
     made = [_schedule(place, inputs, spec, run, schedule) for run, schedule in schedules.items()]
-    if spec.continuous.enabled and inputs.migrated and not inputs.pipeline.spec.suspend:
+    suspended = inputs.pipeline.spec.suspend or spec.suspend
+    if spec.continuous.enabled and inputs.migrated and not suspended:
         made.append(_log(place, inputs, spec))
     return made
 

@@ -183,8 +183,8 @@ class Backup(Model):
     time_zone: TimeZone = TimeZone("UTC")
     """The zone of all schedules here."""
     suspend: Boolean = False
-    """True: nothing is made or drilled by schedule. A FeedBackup of one's own is carried out, and continuous backups go
-    on."""
+    """True: nothing is made or drilled by schedule, and the log is not uploaded, so nothing is restored to a moment of
+    that time. A FeedBackup of one's own is carried out."""
     destination: Destination
     """Where backups are stored."""
     encryption: Encryption
