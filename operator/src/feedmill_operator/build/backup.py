@@ -27,6 +27,8 @@ STATUS_FILE = "/dev/termination-log"
 """What a run says of itself stands in its pod's status."""
 DEADLINE = 86_400
 """Seconds; one that hangs would keep the next ones from beginning."""
+KEPT = 604_800
+"""Seconds the Job of an object stays once it has ended."""
 _TRIES_MORE = {Run.LOGICAL: 2, Run.BASE: 2, Run.VERIFY: 1, Run.RESTORE: 0, Run.PRUNE: 1}
 """A restore that failed is for a person to look at."""
 _BAD_CONFIGURATION = 2
@@ -72,6 +74,8 @@ def run_job(place: Place, inputs: RunInputs) -> Manifest:
     labels = {names.RUN: str(inputs.run), names.RUN_OF: inputs.name}
     head = Head("batch/v1", "Job", names.run_job(inputs.run, inputs.name), labels=labels)
     spec = _job(place, inputs.pipeline, inputs.image, inputs.run, labels, inputs.options)
+    # The object keeps what came of it; the log stays for a week.
+    spec["ttlSecondsAfterFinished"] = KEPT
     return manifest(place, head, names.BACKUP_RUN, spec=spec)
 
 
