@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import zlib
 from collections.abc import AsyncGenerator
@@ -78,6 +79,7 @@ async def fetch_file(store: ObjectStore, ring: Keyring, name: str) -> bytes:
     """The content of a file of the log. Raises as :meth:`ObjectStore.get`, SealedError, and zlib.error."""
     made = zlib.decompressobj(_GZIP)
     content = bytearray()
-    async for piece in unseal(store.get(name), Unsealer(name, ring, store.where)):
-        content += await asyncio.to_thread(made.decompress, piece)
+    async with contextlib.aclosing(store.get(name)) as stored:
+        async for piece in unseal(stored, Unsealer(name, ring, store.where)):
+            content += await asyncio.to_thread(made.decompress, piece)
     return bytes(content + made.flush())
