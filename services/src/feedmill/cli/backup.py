@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +28,7 @@ from feedmill.cli.backup_run import (
     opened_target,
     parse_time,
 )
+from feedmill.cli.backup_watch import watch
 from feedmill.cli.common import DATA_DIR, DataDir, human_bytes, human_seconds, told
 from feedmill.cli.query import PipelineName, SecretsFolder
 from feedmill.general.backup.status import RunStatus, moment, of_backup
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from feedmill.general.backup.catalogue import Catalogue, Entry
     from feedmill.general.backup.manifest import Manifest
     from feedmill.general.backup.target import Target
+    from feedmill.general.backup.wal_plan import Reach
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -152,15 +154,19 @@ def list_(
     """
     chosen = Chosen.of(config, pipeline, secrets_dir, DATA_DIR)
 
-    async def work(_: str) -> tuple[Catalogue, str]:
+    async def work(_: str) -> tuple[Catalogue, dict[str, Reach | str], str]:
         from feedmill.general.backup.catalogue import read_catalogue
+        from feedmill.general.backup.wal_plan import logs_of, reaches
 
         async with opened_target(chosen) as (target, _ring):
-            return await read_catalogue(target.store, target.names), target.store.where
+            catalogue = await read_catalogue(target.store, target.names)
+            bases = [entry.manifest for entry in catalogue.of("base") if entry.whole]
+            logs = logs_of(await target.store.list(target.names.wals)) if bases else {}
+            return catalogue, reaches(bases, logs), target.store.where
 
-    catalogue, where = end_with("backup list", RunStatus(None), no_database, work)
+    catalogue, reached, where = end_with("backup list", RunStatus(None), no_database, work)
     if output is Output.JSON:
-        typer.echo(json.dumps({"destination": where, **_listed(catalogue)}, indent=2))
+        typer.echo(json.dumps({"destination": where, **_listed(catalogue, reached)}, indent=2))
         return
     if not catalogue.entries:
         typer.echo(f"{where}: no backups yet: make one with feedmill backup run")
@@ -180,6 +186,15 @@ def list_(
             typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     for wrong in catalogue.unreadable:
         typer.echo(f"not readable: {wrong}")
+    for backup_id, reach in reached.items():
+        typer.echo(_any_moment(backup_id, reach))
+
+
+def _any_moment(backup_id: str, reach: Reach | str) -> str:
+    if isinstance(reach, str):
+        return f"{backup_id}: no moment can be restored from it: {reach}"
+    said = f"{backup_id}: any moment from {moment(reach.base.ended_ns)} to about {moment(reach.until_ns)}"
+    return f"{said}; {reach.beyond} files of the log after that follow a gap" if reach.beyond else said
 
 
 def _state(entry: Entry) -> str:
@@ -190,7 +205,7 @@ def _state(entry: Entry) -> str:
     return "proven" if entry.drill.passed else "failed"
 
 
-def _listed(catalogue: Catalogue) -> dict[str, Any]:
+def _listed(catalogue: Catalogue, reached: Mapping[str, Reach | str]) -> dict[str, Any]:
     backups = [
         {
             "id": entry.manifest.id,
@@ -206,10 +221,15 @@ def _listed(catalogue: Catalogue) -> dict[str, Any]:
             "seconds": round(entry.manifest.seconds, 3),
             "rows": entry.manifest.row_counts,
             "drill": None if entry.drill is None else {"id": entry.drill.id, "passed": entry.drill.passed},
+            "anyMomentTo": _reached_to(reached.get(entry.manifest.id)),
         }
         for entry in catalogue.entries
     ]
     return {"backups": backups, "unreadable": list(catalogue.unreadable), "leftovers": len(catalogue.leftovers)}
+
+
+def _reached_to(reach: Reach | str | None) -> str | None:
+    return None if reach is None or isinstance(reach, str) else moment(reach.until_ns)
 
 
 @told
@@ -346,4 +366,5 @@ app.command("list", short_help="List what the destination holds.")(list_)
 app.command("verify", short_help="Prove a backup by restoring it into a scratch server.")(verify)
 app.command("restore", short_help="Restore into an empty database.")(restore)
 app.command("prune", short_help="Delete what spec.backup.retention does not keep.")(prune)
+app.command("watch", short_help="Upload the database's log as it is written, until Ctrl-C.")(watch)
 app.command("key", short_help="Make the key file that seals backups.")(key)

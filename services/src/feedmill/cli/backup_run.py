@@ -217,11 +217,11 @@ async def _health(status: RunStatus, host: str, port: int | None) -> AsyncGenera
         await server.stop()
 
 
-def logger(name: str) -> Any:
+def logger(name: str, *, level: str = "") -> Any:
     """Lines for whoever reads the log; on a terminal only what is wrong, since there is a progress bar."""
     from feedmill.shared.log import configure, get_logger
 
-    configure(name, level="warning" if os.isatty(2) else "info")
+    configure(name, level=level or ("warning" if os.isatty(2) else "info"))
     return get_logger()
 
 

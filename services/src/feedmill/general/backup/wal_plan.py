@@ -210,6 +210,17 @@ def choose(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None
     return max(reaches, key=lambda reach: reach.until_ns)
 
 
+def reaches(bases: Iterable[Manifest], logs: Mapping[str, Log]) -> dict[str, Reach | str]:
+    """Of each base backup how far it reaches, or why it does not."""
+    found: dict[str, Reach | str] = {}
+    for base in bases:
+        try:
+            found[base.id] = reach_of(base, logs.get(base.system, Log(base.system, {}, {}, ())))
+        except NoWay as error:
+            found[base.id] = str(error)
+    return found
+
+
 def connected(base: Manifest, log: Log, needed: Segment) -> bool:
     """Whether the log that is stored goes from the base backup up to, and without, ``needed``: all of it finished."""
     size = base.wal_segment_bytes
