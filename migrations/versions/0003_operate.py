@@ -106,7 +106,7 @@ TABLE_COMMENTS = {
     "restores": "Restores and drills (verify) that were made, into this database or from its backups.",
     "maintenance_runs": "Each run of maintenance: what it did and found.",
     "notifications": "What is to be told to people, in the order it is told. A row is sent at least once.",
-    "notify_state": "What each pipeline's notifier is to be told of, and what it last told of the state of things.",
+    "notify_state": "What the notifier of each pipeline is to be told of, and what it last told of the state of things.",
 }
 
 GAP_CAUSE = "sequence, disconnected, session_lost, shed, redis_lost or book{}."
@@ -364,7 +364,7 @@ def upgrade() -> None:
     for statement in (*TABLES, *INDEXES, *AGING, *NOTIFY):
         op.execute(statement)
     for table, comment in TABLE_COMMENTS.items():
-        op.execute(f"COMMENT ON TABLE {table} IS '{comment}'")
+        op.execute("COMMENT ON TABLE {} IS '{}'".format(table, comment.replace("'", "''")))
     for column, comment in COLUMN_COMMENTS.items():
         # op.execute takes :name for a parameter: a colon in a comment is escaped.
         op.execute("COMMENT ON COLUMN {} IS '{}'".format(column, comment.replace("'", "''").replace(":", r"\:")))
