@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import zlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from feedmill.general.backup.progress import Progress, counted, silent
 from feedmill.general.backup.seal import Sealer, seal
 from feedmill.general.backup.stores.base import ObjectStore, StoreError, put_bytes
 from feedmill.general.backup.wal import judge
-from feedmill.general.backup.wal_plan import Segment, parse_lsn, segment_at
+from feedmill.general.backup.wal_plan import Segment, segment_of
 from feedmill.shared import postgres
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.database_url import DatabaseUrl
@@ -36,8 +37,11 @@ _LOOK = 2.0
 _CLEAN_UP = 10.0
 """Seconds to remove what is half-made; what stays without a manifest is removed by prune."""
 _PIECE = 1 << 18
-_START = re.compile(r"start point: ([0-9A-F]+/[0-9A-F]+) on timeline ([0-9]+)")
-_END = re.compile(r"end point: ([0-9A-F]+/[0-9A-F]+)")
+_GZIP = 31
+"""zlib's window bits for the gzip format."""
+_LABEL = re.compile(r"START WAL LOCATION: [0-9A-F]+/[0-9A-F]+ \(file ([0-9A-F]{24})\)")
+_LABEL_WITHIN = 1 << 16
+"""Bytes of the archive that hold its label: it comes first."""
 _TABLESPACES = "can only write single tablespace"
 
 
@@ -125,9 +129,9 @@ async def _make(
         finally:
             await running.stop()
     ended = now_ns()
-    start, timeline, end = _positions(running.said)
-    first = segment_at(start, timeline, server.segment_bytes)
-    last = segment_at(end - 1, timeline, server.segment_bytes)
+    first = content.first_segment(server.segment_bytes)
+    last = await _last_segment(database, first, server.segment_bytes)
+    timeline = first.timeline
     needed = [Segment(number, timeline) for number in range(first.number, last.number + 1)]
     progress("waiting for its log", 0, 0)
     await _await_log(store, names, server, needed, log_patience)
@@ -164,11 +168,23 @@ class _Content:
 
     def __init__(self, running: Running) -> None:
         self._running = running
+        self._beginning = b""
         self.size = 0
+
+    def first_segment(self, size: int) -> Segment:
+        """The first part of the log that it needs, as its label says: the archive's first file. Raises BaseFailed."""
+        opened = zlib.decompressobj(_GZIP).decompress(self._beginning)
+        label = _LABEL.search(opened.decode("ascii", "replace"))
+        segment = None if label is None else segment_of(label[1], size)
+        if segment is None:
+            raise BaseFailed("pg_basebackup did not say in its label which log belongs to its backup")
+        return segment
 
     async def read(self) -> AsyncGenerator[bytes, None]:
         while piece := await self._running.stdout.read(_PIECE):
             self.size += len(piece)
+            if len(self._beginning) < _LABEL_WITHIN:
+                self._beginning += piece
             yield piece
         code = await self._running.end()
         if code == 0:
@@ -181,12 +197,13 @@ class _Content:
         raise judge(self._running.failure(code))
 
 
-def _positions(said: str) -> tuple[int, int, int]:
-    """(where the log that it needs begins, timeline, where that log ends)."""
-    start, end = _START.search(said), _END.search(said)
-    if start is None or end is None:
-        raise BaseFailed(f"pg_basebackup did not say which log belongs to its backup: {said[-300:]}")
-    return parse_lsn(start[1]), int(start[2]), parse_lsn(end[1])
+async def _last_segment(database: DatabaseUrl, first: Segment, size: int) -> Segment:
+    """The last one that belongs to it: the server began a new one when it was whole. Raises BaseFailed."""
+    async with _session(database) as connection:
+        current = segment_of(await connection.fetchval("SELECT pg_walfile_name(pg_current_wal_lsn() + 1)"), size)
+    if current is None or current.timeline != first.timeline or current.number <= first.number:
+        raise BaseFailed("the server was replaced or promoted while its base backup was made: make another")
+    return Segment(current.number - 1, first.timeline)
 
 
 async def _await_log(store: ObjectStore, names: Names, server: _Server, needed: list[Segment], patience: float) -> None:

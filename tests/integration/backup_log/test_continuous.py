@@ -1,0 +1,229 @@
+"""The log is received, uploaded, and replayed to any moment; what can go wrong meanwhile costs nothing, or is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from feedmill.general.backup.stores.base import StoreAway
+from feedmill.general.backup.wal_plan import segment_of
+
+
+def based(watch: Any) -> Any:
+    return lambda: bool(watch.bases.state.last_id)
+
+
+LETTERS = "dead_letters"
+
+
+async def test_to_the_last_moment_and_to_any_other(stage: Any) -> None:
+    watch = stage.watch()
+    await stage.write()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        base = watch.bases.state.last_id
+        await stage.write()
+        moment = await stage.moment()
+        then = await stage.tally()
+        for _ in range(30):
+            await stage.write(1000)
+        at_last = await stage.tally()
+        await stage.until(lambda: watch.uploader.state.files >= 2)
+    document = watch.document()
+    assert document["problem"] == ""
+    assert document["allowed"] is True
+    assert await stage.sql("SELECT state FROM backups WHERE id = $1", base) == "succeeded"
+    stage.destroy()
+    async with stage.restored() as content:
+        assert content.backup.id == base
+        assert (content.row_counts[LETTERS], content.hashes) == (30_400, at_last.hashes)
+        assert moment < content.content_ns
+    async with stage.restored(moment) as content:
+        assert content.content_ns == moment
+        assert (content.row_counts[LETTERS], content.hashes) == (400, then.hashes)
+
+
+async def test_a_server_that_is_lost_costs_nothing_that_was_committed(stage: Any) -> None:
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        await stage.write()
+        for _ in range(10):
+            await stage.write(50)
+        wanted = await stage.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+        await stage.until(lambda: (watch.receiver.server.received or 0) >= wanted)
+        at_last = await stage.tally()
+        before = watch.uploader.state.last_ns
+        stage.destroy()
+        await stage.until(lambda: watch.receiver.state.phase == "away")
+        await stage.until(lambda: watch.uploader.state.last_ns > before)
+        assert not watch.ready()[0]
+    async with stage.restored() as content:
+        assert content.hashes == at_last.hashes
+
+
+async def test_a_server_that_restarts_goes_on(stage: Any) -> None:
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        for _ in range(3):
+            await stage.write(5000)
+            await asyncio.to_thread(stage.server.stop)
+            await stage.until(lambda: watch.receiver.state.phase == "away")
+            await asyncio.to_thread(stage.server.start)
+            await stage.until(lambda: watch.ready()[0])
+        await stage.write(5000)
+        at_last = await stage.tally()
+    assert watch.receiver.state.begun_anew == 0
+    async with stage.restored() as content:
+        assert content.row_counts[LETTERS] == 20_000
+        assert content.hashes == at_last.hashes
+
+
+@pytest.mark.parametrize("what", ["role", "pg_hba"])
+async def test_a_server_that_allows_no_replication_says_so(stage: Any, what: str) -> None:
+    admin = await asyncpg.connect(stage.url)
+    await admin.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+    if what == "pg_hba":
+        await admin.execute("ALTER ROLE plain REPLICATION")
+        hba = stage.server.cluster / "pg_hba.conf"
+        hba.write_text("host replication plain all reject\n" + hba.read_text())
+        await admin.execute("SELECT pg_reload_conf()")
+    await admin.close()
+    url = stage.url.replace("feedmill:", "plain:", 1)
+    url = f"postgresql://plain:plain@{url.rpartition('@')[2]}"
+    watch = stage.watch(url)
+    async with stage.watching(watch):
+        await stage.until(lambda: watch.receiver.state.phase == "refused")
+        document = watch.document()
+    assert document["allowed"] is False
+    expected = {"role": "the role plain may not replicate: ALTER ROLE", "pg_hba": "pg_hba.conf lets no replication"}
+    assert expected[what] in document["problem"]
+    made = await stage.command("backup", "run", "--kind", "base", url=url)
+    output, said = await made.communicate()
+    assert made.returncode == 1, (output, said)
+    if what == "role":
+        assert b"may not replicate" in said
+    assert not list(stage.backups.rglob("data"))
+
+
+async def test_a_destination_that_is_away_is_bounded_and_told(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.write_manifest(spool={"size": "64Mi"})
+    target = stage.target()
+    away = [False]
+    real = target.store.put
+
+    async def put(name: str, source: Any) -> Any:
+        if away[0]:
+            raise StoreAway("the destination is away")
+        return await real(name, source)
+
+    monkeypatch.setattr(target.store, "put", put)
+    watch = stage.watch(target=target)
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        first = watch.bases.state.last_id
+        await stage.write()
+        away[0] = True
+
+        async def fill(megabytes: int) -> None:
+            for _ in range(megabytes // 20):
+                await stage.write(20_000)
+                await stage.sql("SELECT pg_switch_wal()")
+
+        await fill(100)
+        await stage.until(lambda: watch.receiver.state.phase == "waiting")
+        assert "spool is full" in watch.document()["problem"]
+        assert watch.uploader.state.spool_bytes <= (64 + 48) << 20
+        assert watch.receiver.state.begun_anew == 0
+        await fill(200)
+        await stage.until(lambda: watch.receiver.state.phase == "cut")
+        assert await stage.sql("SELECT count(*) FROM pg_replication_slots") == 0, "the disk of the database comes first"
+        assert "128 MiB may" in watch.document()["problem"]
+        away[0] = False
+        await stage.until(lambda: watch.ready()[0])
+        await stage.until(lambda: watch.bases.state.last_id != first)
+        assert watch.bases.state.why == "the log that is stored does not go on from the last one without a gap"
+        await stage.write()
+        at_last = await stage.tally()
+    async with stage.restored() as content:
+        assert content.backup.id == watch.bases.state.last_id
+        assert content.hashes == at_last.hashes
+
+
+async def test_a_spool_that_is_lost_loses_nothing(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = stage.target()
+    away = [False]
+    real = target.store.put
+
+    async def put(name: str, source: Any) -> Any:
+        if away[0]:
+            raise StoreAway("the destination is away")
+        return await real(name, source)
+
+    monkeypatch.setattr(target.store, "put", put)
+    watch = stage.watch(target=target)
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        away[0] = True
+        for _ in range(3):
+            await stage.write(20_000)
+        await stage.until(lambda: watch.uploader.state.waiting_files >= 2)
+        stop = watch.uploader
+        monkeypatch.setattr(stop, "finish", lambda seconds: asyncio.sleep(0, True))
+    import shutil
+
+    shutil.rmtree(stage.folder / "spool")
+    other = stage.watch()
+    async with stage.watching(other):
+        await stage.until(lambda: other.ready()[0])
+        at_last = await stage.tally()
+    assert not other.bases.state.why, "the log goes on, no base backup is needed"
+    async with stage.restored() as content:
+        assert content.hashes == at_last.hashes
+
+
+async def test_only_one_receives(stage: Any) -> None:
+    first, second = stage.watch(), stage.watch()
+    async with stage.watching(first):
+        await stage.until(lambda: first.ready()[0])
+        async with stage.watching(second):
+            await stage.until(lambda: second.receiver.state.phase == "standby")
+            assert "another process" in second.document()["problem"]
+
+
+async def test_a_time_that_nothing_reaches(stage: Any) -> None:
+    from feedmill.general.backup.choice import NoSuchBackup
+    from feedmill.general.backup.content import ContentError
+
+    watch = stage.watch()
+    before = await stage.moment()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        await stage.write()
+    after = await stage.moment()
+    with pytest.raises(NoSuchBackup, match="first moment that can be restored is"):
+        async with stage.restored(before):
+            pass
+    with pytest.raises(ContentError, match="nothing was committed after that time"):
+        async with stage.restored(after):
+            pass
+    assert not list(stage.folder.glob("feedmill-replay-*"))
+
+
+async def test_the_server_forgets_only_what_is_stored(stage: Any) -> None:
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        for _ in range(4):
+            await stage.write(20_000)
+        stored = "SELECT pg_walfile_name(restart_lsn) FROM pg_replication_slots"
+        await stage.until(lambda: watch.uploader.state.waiting_files == 0 and watch.uploader.state.files >= 3)
+        needed = segment_of(await stage.sql(stored))
+    assert needed is not None
+    log = await stage.log()
+    assert needed.number - 1 in log.finished(16 << 20)
+    assert max(log.finished(16 << 20)) >= needed.number - 1
