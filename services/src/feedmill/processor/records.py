@@ -68,7 +68,7 @@ SELECT found ->> 'kind' AS kind, count(*) FROM (
 ) AS last, jsonb_array_elements(report -> 'findings') AS found GROUP BY 1
 """
 OPEN = "SELECT channel, count(*) FROM gaps WHERE state = 'open' GROUP BY channel"
-LETTERS = "SELECT count(*) FROM (SELECT FROM dead_letters LIMIT $1) AS some"
+LETTERS = "SELECT count(*) FROM (SELECT FROM dead_letters LIMIT $1) AS letters"
 FIRST = "SELECT (extract(epoch FROM min(created_at)) * 1000000000)::bigint FROM instruments"
 
 
@@ -182,6 +182,7 @@ class Records:
         self._timeout = timeout
         self._log = log
         self._seen = monotonic()
+        self._error = ""
         forget()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -191,9 +192,15 @@ class Records:
                 # While the server is away for the shards nobody asks; a look says nothing to their breaker.
                 if self._breaker.state == "closed":
                     await self.look()
+                    self._error = ""
             except Exception as error:
                 if not (postgres.is_retryable(error) or isinstance(error, postgres.SchemaBehind)):
                     self._log.exception("records.fault")
+                elif (why := postgres.describe(error)) != self._error:
+                    self._error = why
+                    self._log.warning(
+                        "records.not_read", error=why, effect="what backups and gaps there are is not told"
+                    )
             if monotonic() - self._seen > FORGET * self._every:
                 forget()
             await sleep_or(stop, self._every)
