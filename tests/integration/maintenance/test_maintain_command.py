@@ -108,10 +108,8 @@ def test_the_report_is_of_the_last_run(maintain: Commands) -> None:
     code, said = maintain("report", files=False)
     assert code == 0
     assert ", succeeded\npartitions made: 4 of book_snapshots" in said
-    assert (
-        "findings: 1\n  duplicate_index  gaps_by_time: on gaps: the same as again\n      DROP INDEX gaps_by_time"
-        in said
-    )
+    finding = "  duplicate_index  again: on gaps: the same as gaps_by_time\n      DROP INDEX again"
+    assert f"findings: 1\n{finding}" in said
     assert "TABLE" in said
     [run] = json.loads(maintain("report", "-o", "json", files=False)[1])
     assert run["outcome"] == "succeeded"

@@ -83,8 +83,9 @@ async def test_a_run_is_written_down(
     connection: asyncpg.Connection, migrated: str, redis_server: EmbeddedRedis, settings: Settings
 ) -> None:
     redis_url = RedisUrl.parse(redis_server.url)
-    await connection.execute("INSERT INTO maintenance_runs (started_ns) VALUES (1)")  # Of a process that was killed.
     before = now_ns()
+    # Of a process that was killed.
+    await connection.execute("INSERT INTO maintenance_runs (started_ns) VALUES ($1)", before - 1)
     report = await run_once(connection, redis_url, settings, before, patience=0.1)
     last, killed = await record.last_runs(connection, 10)
     assert (last.outcome, last.report) == ("succeeded", report)
