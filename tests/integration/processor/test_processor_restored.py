@@ -62,7 +62,7 @@ async def lost(bench: Bench) -> Distributor:
     await distributor.trades(101, 180, size=10)
     await distributor.commit(tickers=[ticker(190)])
     await distributor.trades(201, 210)
-    await distributor.client.xtrim(REF.events, minid=distributor.entries[-1])
+    await distributor.client.xtrim(REF.events, minid=distributor.entries[-1], approximate=False)
     await distributor.commit(tickers=[ticker(211)])
     return distributor
 
@@ -128,7 +128,7 @@ async def test_another_chain_with_smaller_numbers_is_not_taken_for_the_same(benc
     distributor.n, distributor.id = 0, ""
     await distributor.commit(tickers=[ticker(140)])
     await distributor.trades(151, 160)
-    await distributor.client.xtrim(REF.events, minid=distributor.entries[-1])
+    await distributor.client.xtrim(REF.events, minid=distributor.entries[-1], approximate=False)
     bench.start(SHARD)
     await bench.until_stored()
     found = await bench.fetch(GAPS)
