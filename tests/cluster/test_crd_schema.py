@@ -48,8 +48,23 @@ PARTS: dict[str, list[dict[str, Any]]] = {
             "spec.postgres": _OWN | {"circuitBreaker": {"failureThreshold": 5, "resetTimeout": "30s"}},
             "spec.processor": _LIKE_THE_RECEIVER,
             "spec.accounts": _LIKE_THE_RECEIVER,
+            "spec.backup.podTemplate": _RECEIVER["podTemplate"],
+            "spec.backup.resources": _RECEIVER["resources"],
+            "spec.backup.destination": {
+                "s3": {
+                    "bucket": "backups",
+                    "prefix": "feedmill",
+                    "credentialsSecretRef": {"name": "s3"},
+                    "region": "us-east-1",
+                    "endpoint": "http://minio:9000",
+                    "pathStyle": True,
+                }
+            },
         },
+        {"spec.backup.destination": {"folder": {"path": "/backups", "claimName": "backups"}}},
     ],
+    "FeedBackup": [{"spec.kind": "Base"}],
+    "FeedRestore": [{}, {"spec.toTime": ..., "spec.backupId": "20261125T030000Z-logical-0a1b2c"}],
 }
 """Changes of the full example that bring in the fields it cannot show at once."""
 
@@ -200,7 +215,9 @@ def test_bounds_themselves_are_taken_by_server_and_local_mode(
         if where[-1:] == ("shards",):
             continue
         values = [shape.constraints["ge"], shape.constraints["le"]] if shape.kind == "integer" else shape.choices
-        if where[-1:] == ("name",) or where[-2:-1] == ("intervals",) or where[-1:] == ("environment",):
+        if where[-1:] == ("name",) or where[-1:] == ("environment",):
+            continue
+        if where[-2:-1] in (("intervals",), ("accountEvents",)):  # Sets: another of them may be it already.
             continue
         for value in values:
             count += 1
@@ -283,8 +300,10 @@ def test_columns(api_cluster: Cluster, api_namespace: str, kind: Kind) -> None:
     document = samples.full(kind.name)
     document["metadata"]["namespace"] = api_namespace
     api_cluster.api.create(kind.plural, document)
-    status = {"conditions": [{"type": "Ready", "status": "False", "reason": "Because", "message": "a sentence"}]}
-    status["conditions"].append({"type": "Accepted", "status": "True", "reason": "Valid", "message": ""})
+    ready = {"type": "Ready", "status": "False", "reason": "Because", "message": "a sentence"}
+    status: dict[str, Any] = {"conditions": [ready]}
+    if kind.name not in LOCAL:
+        status |= {"phase": "Running", "progress": 45, "message": "dump"}
     api_cluster.api.merge(kind.plural, api_namespace, document["metadata"]["name"], {"status": status}, "status")
     table = api_cluster.api.request(
         "GET", path(kind.plural, api_namespace), accept="application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -293,7 +312,7 @@ def test_columns(api_cluster: Cluster, api_namespace: str, kind: Kind) -> None:
     row = dict(zip([c["name"] for c in table["columnDefinitions"]], table["rows"][0]["cells"], strict=True))
     assert row["Name"] == document["metadata"]["name"]
     spec = document["spec"]
-    wanted: dict[str, Any] = {"Accepted": "True"}
+    wanted: dict[str, Any] = {"Pipeline": "main", "Status": "Running", "Progress": 45, "Message": "dump"}
     if kind.name in LOCAL:
         wanted = {"Ready": "False", "Reason": "Because", "Message": "a sentence"}
     if "exchange" in spec:

@@ -306,9 +306,12 @@ async def test_what_a_schedule_did_while_the_operator_was_away_is_seen_later(wor
     await backed(world)
     await world.stop()
     job = await due_unseen(world)
+    done = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
+    await world.api.patch_status(kinds.JOB, "ns", job, {"status": done})
     await world.start()
-    await world.settle()
+    await world.settle(5.0)
     assert world.names("FeedBackup") == [job]
+    assert world.status(("FeedBackup", job))["phase"] == "Succeeded"
     assert world.writes().count(f"create FeedBackup {job}") == 1
 
 

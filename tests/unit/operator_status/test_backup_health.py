@@ -107,6 +107,8 @@ def test_the_last_success_outlives_its_object() -> None:
     # The log moves all the time: seldom worth a write, and nobody waits for it.
     moved = facts(before=status, backup=CONTINUOUS, log=LogSaid(True, "", "2026-11-26T12:00:00Z"))
     assert change(status, pipeline_status(moved, NOW)) is Change.LIVE
+    made = facts(good(26), before=status, backup=CONTINUOUS)
+    assert change(status, pipeline_status(made, NOW)) is Change.MINOR
     # Without continuous backups there is no such moment.
     assert "continuousTo" not in pipeline_status(facts(before=status), NOW)["backup"]
     assert "backup" not in pipeline_status(after(pipeline(), before=status), NOW)

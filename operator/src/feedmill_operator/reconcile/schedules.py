@@ -16,6 +16,7 @@ from feedmill_operator.kube.api import ApiError, Kind, Manifest
 from feedmill_operator.names import Run
 from feedmill_operator.reconcile.base import Tools
 from feedmill_operator.reconcile.facts import RunRecord
+from feedmill_operator.reconcile.queue import Key
 from feedmill_operator.reconcile.run_status import FINAL
 from feedmill_operator.reconcile.store import Live
 
@@ -49,6 +50,8 @@ async def take_up(tools: Tools, pipeline: Mapping[str, Any]) -> None:
         try:
             made = await tools.api.create(_KINDS[run], _object(owner, job, run))
             tools.store.update(_KINDS[run], made)
+            # What we have put into the store ourselves is no news when the watch tells it.
+            tools.queue.add(Key(_KINDS[run].kind, namespace, job.name))
             log.get_logger().info("run.taken_up", kind=_KINDS[run].kind, namespace=namespace, name=job.name)
         except ApiError as error:
             if error.status != 409:

@@ -13,10 +13,11 @@ from feedmill_operator.reconcile.reasons import Reason, Type
 
 Findings = dict[Type, Finding]
 MOST_REJECTED = 20
-_LIVE = ("lag", "lastFill", "progress", "backup")
+_LIVE = ("lag", "lastFill", "progress")
 """Fields that follow the load and not an event."""
 _COUNTS = (
     "receiver", "distributor", "processor", "accounts", "config", "feeds", "rejected", "instruments", "data", "message",
+    "backup",
 )  # fmt: skip
 """Fields that a rollout or a run moves many times on its way."""
 
@@ -148,8 +149,15 @@ def change(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
             continue
         if _empty(before.get(name)) and _empty(after.get(name)):
             continue
-        worst = max(worst, Change.LIVE if name in _LIVE else Change.MINOR if name in _COUNTS else Change.MAJOR)
+        live = name in _LIVE or (name == "backup" and _only_the_log(before.get(name), after.get(name)))
+        worst = max(worst, Change.LIVE if live else Change.MINOR if name in _COUNTS else Change.MAJOR)
     return worst
+
+
+def _only_the_log(before: Any, after: Any) -> bool:
+    """Whether of ``status.backup`` only that differs which moves all the time."""
+    one, other = ({**(each or {}), "continuousTo": ""} for each in (before, after))
+    return bool(one == other)
 
 
 def patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
