@@ -89,8 +89,9 @@ async def judged(bed: Any) -> None:
         assert venue.trades.in_gaps == 0, f"all trades are offered still: {bed.explain(report)}"
         assert venue.tickers.in_gaps > 0, "quotes have no history"
         assert venue.dead_letters == 0
-    causes = {row["cause"] for row in await bed.rows("SELECT DISTINCT cause FROM gaps")}
-    assert "restore" in causes
+    found = await bed.rows("SELECT channel, state FROM gaps WHERE cause = 'restore' AND instrument_id IS NOT NULL")
+    assert {row["channel"] for row in found} == {"Trades", "Ticker"}
+    assert {row["state"] for row in found} == {"closed"}
     assert not await bed.rows("SELECT 1 FROM gaps WHERE channel = 'events' AND state = 'open'")
 
 
