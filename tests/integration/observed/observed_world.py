@@ -27,8 +27,8 @@ FACTOR = 60
 TOKEN = "7312345678:AAH-fake_token-for-tests_0123456789abcd"
 VENUE, QUIET = "binance/Spot", "deribit/Derivatives"
 """Whose connections are cut and stopped, and whose are left alone: a silence shows beside what was usual before."""
-WRONG, LATE = "wrong", "late"
-"""Accounts: one whose key the exchange refuses, one whose Secret is not there yet."""
+WRONG, BEHIND = "wrong", "behind"
+"""Accounts of VENUE beside those of the store, reached by the same way as the feed; the key of the one is refused."""
 
 _SPEC = """\
   notifications:
@@ -128,18 +128,22 @@ class Observed:
         assert code == 0, written
 
     # accounts
-    def give_key(self, account: str) -> None:
-        """A key that the exchange knows, into the account's Secret."""
-        found = json.loads(self.world.accounts.keys_file.read_text("utf-8"))[VENUE]["accounts"]
-        entry = next(each for each in found if "apiSecret" in each)
-        for field in ("apiKey", "apiSecret"):
-            write_private(self.secrets / account / field, entry[field])
+    def give_key(self) -> None:
+        """A key that the exchange knows, to the account whose own it refuses."""
+        _write_key(self.secrets / WRONG, *_known_key(self.world, 0))
 
 
-def _wrong_key(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    write_private(folder / "apiKey", "a" * 64)
-    write_private(folder / "apiSecret", "b" * 64)
+def _known_key(world: World, number: int) -> tuple[str, str]:
+    """Of the exchange's first or second account: it listens to one only once a connection."""
+    found = json.loads(world.accounts.keys_file.read_text("utf-8"))[VENUE]["accounts"]
+    entry = [each for each in found if "apiSecret" in each][number]
+    return entry["apiKey"], entry["apiSecret"]
+
+
+def _write_key(folder: Path, key: str, secret: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_private(folder / "apiKey", key)
+    write_private(folder / "apiSecret", secret)
 
 
 @contextlib.asynccontextmanager
@@ -150,17 +154,20 @@ async def observed(folder: Path) -> AsyncIterator[Observed]:
         (secrets / name).mkdir(parents=True)
     write_private(secrets / "telegram" / "token", TOKEN)
     write_private(secrets / "backup-key" / "key", f"k1 {base64.b64encode(os.urandom(32)).decode()}\n")
-    _wrong_key(secrets / WRONG)
+    _write_key(secrets / WRONG, "a" * 64, "b" * 64)
     backups.write_text("a file where the folder should be")
     chat = Chat()
     await chat.start()
 
     def more(world: World) -> str:
         exchange, _, market = VENUE.partition("/")
-        endpoint = world.simulation.endpoints[VENUE]
-        account = {"exchange": exchange, "market": market, "stream": endpoint.stream, "rest": endpoint.rest}
+        rest = world.simulation.endpoints[VENUE].rest
+        _write_key(secrets / BEHIND, *_known_key(world, 1))
         text = _SPEC.format(telegram=f"http://127.0.0.1:{chat.port}", backups=backups)
-        return text + "".join(_ACCOUNT.format(name=name, **account) for name in (WRONG, LATE))
+        stream = f"ws://127.0.0.1:{world.proxies['exchange'].port}"
+        for name in (WRONG, BEHIND):
+            text += _ACCOUNT.format(name=name, exchange=exchange, market=market, stream=stream, rest=rest)
+        return text
 
     setup = Setup(
         rate=600.0, seed=7, venues=(VENUE, QUIET), accounts=2, account_rate=2.0, members=1, memory="2Mi", spill="1Mi",

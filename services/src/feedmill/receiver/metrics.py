@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import Counter, Histogram
 
 from feedmill.shared.metrics import Gauge
@@ -35,7 +37,8 @@ subscriptions = Gauge(f"{P}_subscriptions", "Topics, by state.", ["state"])
 silent_topics = Gauge(f"{P}_silent_topics", "Topics silent far beyond their own usual silences.", ["channel"])
 asked_anew = Counter(f"{P}_asked_anew_topics", "Topics subscribed again since they fell silent.")
 rejected = Counter(f"{P}_rejected_topics", "Topics the venue refused or never acknowledged.")
-connections = Gauge(f"{P}_connections", "Open connections.")
+connections = Gauge(f"{P}_connections", "Open connections; NaN in an account receiver, which counts accounts.")
+connections.set(math.nan)
 paused_seconds = Counter(f"{P}_paused_seconds", "Time reading rested because memory was used up.")
 breaker_state = Gauge(f"{P}_breaker_state", "Breaker around Redis: 0 closed, 1 half-open, 2 open.")
 aof_confirmed = Gauge(f"{P}_aof_confirms", "1 when WAITAOF confirms, 0 when acknowledged counts as confirmed.")
