@@ -221,3 +221,21 @@ async def test_real_figures_lead_to_findings(connection: asyncpg.Connection) -> 
         assert (slot.name, slot.active, slot.holds_rows) == ("nobody", False, False)
     finally:
         await connection.execute("SELECT pg_drop_replication_slot('nobody')")
+
+
+async def test_dead_rows_are_told_once_two_runs_saw_them(
+    connection: asyncpg.Connection, redis_server: EmbeddedRedis, settings: Settings
+) -> None:
+    await connection.execute("ALTER TABLE dead_letters SET (autovacuum_enabled = off)")
+    await connection.execute(
+        "INSERT INTO dead_letters SELECT 'default.btc.0', 's', n, 0, 0, n, 'bad_json', '', '1', ''"
+        " FROM generate_series(1, 20000) n"
+    )
+    await connection.execute("DELETE FROM dead_letters")
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    redis_url = RedisUrl.parse(redis_server.url)
+    found = []
+    for _ in range(2):
+        report = await run_once(connection, redis_url, settings, now_ns(), patience=0.1)
+        found.append([finding.kind for finding in report.findings if finding.subject == "dead_letters"])
+    assert found == [[kinds.AUTOVACUUM_OFF], [kinds.AUTOVACUUM_OFF, kinds.DEAD_ROWS, kinds.STATISTICS]]

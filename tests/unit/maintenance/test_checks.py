@@ -165,9 +165,19 @@ def test_a_report_is_read_as_it_was_written() -> None:
     report = Report(
         made={"trades": ["2026-01-01"]}, dropped={"tickers": ["2025-01-01"]}, put_off={"trades": "in use"},
         aged={"dead_letters": 3}, analyzed=["trades"], removed={"default/btc": 4096}, kept={"default/eth": "why"},
-        findings=[Finding("bloat", "orders", "much", "less")], tables={"orders": TableFigures(1, 2, 3, 4, 5)},
+        findings=[Finding("bloat", "orders", "much", "less")], suspects=["dead_rows gaps"],
+        tables={"orders": TableFigures(1, 2, 3, 4, 5)},
         errors={"streams": "away"},
     )  # fmt: skip
     assert read_report(report.document()) == report
     assert Report().document() == {}
     assert (report.outcome, Report().outcome) == ("partly", "succeeded")
+
+
+def test_what_may_pass_by_itself_is_a_finding_once_two_runs_saw_it() -> None:
+    dead, bloat = Finding(kinds.DEAD_ROWS, "gaps", "", ""), Finding(kinds.BLOAT, "gaps", "", "")
+    first, suspects = checks.confirmed([dead, bloat], None)
+    assert (first, suspects) == ([bloat], ["dead_rows gaps"])
+    assert checks.confirmed([dead], Report(suspects=suspects)) == ([dead], ["dead_rows gaps"])
+    assert checks.confirmed([], Report(suspects=suspects)) == ([], [])
+    assert checks.confirmed([dead], Report(suspects=["dead_rows orders"])) == ([], ["dead_rows gaps"])

@@ -18,6 +18,7 @@ from feedmill.general.maintenance.kinds import (
     INVALID_INDEX,
     MISSING_INDEX,
     ORPHANED_STREAMS,
+    PASSING,
     PUT_OFF,
     STATISTICS,
     UNUSED_INDEX,
@@ -60,6 +61,20 @@ def judge(figures: Figures) -> list[Finding]:
         *_tables(figures.tables, figures.server),
         *_indexes(figures.indexes, figures.server),
     ]
+
+
+def confirmed(found: Iterable[Finding], before: Report | None) -> tuple[list[Finding], list[str]]:
+    """(findings, suspects): what autovacuum mends within minutes is a finding only where the run before saw it too."""
+    seen = set(before.suspects) if before is not None else set()
+    findings: list[Finding] = []
+    suspects: list[str] = []
+    for finding in found:
+        name = f"{finding.kind} {finding.subject}"
+        if finding.kind in PASSING:
+            suspects.append(name)
+        if finding.kind not in PASSING or name in seen:
+            findings.append(finding)
+    return findings, suspects
 
 
 def of_report(report: Report) -> Iterator[Finding]:

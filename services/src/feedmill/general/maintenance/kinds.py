@@ -20,3 +20,5 @@ KINDS = (
     MISSING_INDEX, STATISTICS, PUT_OFF, ORPHANED_STREAMS,
 )  # fmt: skip
 """All there are."""
+PASSING = frozenset((DEAD_ROWS, STATISTICS))
+"""Those that may be so for a moment: much was changed just now."""

@@ -53,6 +53,8 @@ class Report:
     released: dict[str, int] = field(default_factory=dict)
     """Replication slot of a continuous backup that nobody wants, or that nobody reads -> bytes of log it kept."""
     findings: list[Finding] = field(default_factory=list)
+    suspects: list[str] = field(default_factory=list)
+    """``kind subject`` of what may mend itself soon: a finding if the next run sees it too."""
     tables: dict[str, TableFigures] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     """Part of the run -> why it did not come about; the others did their work."""
@@ -73,6 +75,7 @@ class Report:
             "kept": self.kept,
             "released": self.released,
             "findings": [asdict(finding) for finding in self.findings],
+            "suspects": self.suspects,
             "tables": {name: asdict(figures) for name, figures in self.tables.items()},
             "errors": self.errors,
         }
@@ -91,6 +94,7 @@ def read_report(document: Mapping[str, Any]) -> Report:
         kept=dict(document.get("kept", {})),
         released=dict(document.get("released", {})),
         findings=[Finding(**found) for found in document.get("findings", [])],
+        suspects=list(document.get("suspects", [])),
         tables={name: TableFigures(**found) for name, found in document.get("tables", {}).items()},
         errors=dict(document.get("errors", {})),
     )

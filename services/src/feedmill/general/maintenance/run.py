@@ -104,5 +104,7 @@ async def _log(connection: asyncpg.Connection, settings: Settings, report: Repor
 async def _checks(connection: asyncpg.Connection, report: Report) -> None:
     figures = await look(connection)
     report.tables = checks.summed(figures.tables)
-    report.findings = [*checks.judge(figures), *checks.of_report(report)]
+    before = next((run.report for run in await record.last_runs(connection, 2) if run.ended_ns is not None), None)
+    report.findings, report.suspects = checks.confirmed(checks.judge(figures), before)
+    report.findings += checks.of_report(report)
     await statistics.analyze(connection, figures.tables, report)
