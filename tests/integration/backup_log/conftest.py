@@ -33,7 +33,8 @@ from feedmill.shared.log import get_logger
 
 WRITE = """
 INSERT INTO dead_letters (shard, session, batch, idx, conn, receive_ns, reason, detail, code_version, payload)
-SELECT 'default.spot.0', 's', $1::bigint, n, 1, n, 'test', 'x', '0', convert_to(repeat(md5(($1::bigint * n)::text), 30), 'utf8')
+SELECT 'default.spot.0', 's', $1::bigint, n, 1, n, 'test', 'x', '0',
+       convert_to(repeat(md5(($1::bigint * n)::text), 30), 'utf8')
 FROM generate_series(1, $2::int) n"""
 """Rows of about a kilobyte."""
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from feedmill.cli.migrate import migrate_sync
+from feedmill.general.backup.choice import NoSuchBackup
+from feedmill.general.backup.content import ContentError
 from feedmill.general.backup.stores.base import StoreAway
 from feedmill.general.backup.wal_plan import segment_of
+from feedmill.local.embedded import files
+from feedmill.local.managed.passwords import Passwords
+from feedmill.local.managed.postgres import ManagedPostgres
 
 
 def based(watch: Any) -> Any:
@@ -129,17 +137,18 @@ async def test_a_destination_that_is_away_is_bounded_and_told(stage: Any, monkey
         await stage.write()
         away[0] = True
 
-        async def fill(megabytes: int) -> None:
-            for _ in range(megabytes // 20):
+        async def fill(times: int) -> None:
+            """32 MiB of log each time."""
+            for _ in range(times):
                 await stage.write(20_000)
                 await stage.sql("SELECT pg_switch_wal()")
 
-        await fill(100)
+        await fill(3)
         await stage.until(lambda: watch.receiver.state.phase == "waiting")
         assert "spool is full" in watch.document()["problem"]
         assert watch.uploader.state.spool_bytes <= (64 + 48) << 20
         assert watch.receiver.state.begun_anew == 0
-        await fill(200)
+        await fill(3)
         await stage.until(lambda: watch.receiver.state.phase == "cut")
         assert await stage.sql("SELECT count(*) FROM pg_replication_slots") == 0, "the disk of the database comes first"
         assert "128 MiB may" in watch.document()["problem"]
@@ -174,8 +183,6 @@ async def test_a_spool_that_is_lost_loses_nothing(stage: Any, monkeypatch: pytes
         await stage.until(lambda: watch.uploader.state.waiting_files >= 2)
         stop = watch.uploader
         monkeypatch.setattr(stop, "finish", lambda seconds: asyncio.sleep(0, True))
-    import shutil
-
     shutil.rmtree(stage.folder / "spool")
     other = stage.watch()
     async with stage.watching(other):
@@ -196,9 +203,6 @@ async def test_only_one_receives(stage: Any) -> None:
 
 
 async def test_a_time_that_nothing_reaches(stage: Any) -> None:
-    from feedmill.general.backup.choice import NoSuchBackup
-    from feedmill.general.backup.content import ContentError
-
     watch = stage.watch()
     before = await stage.moment()
     async with stage.watching(watch):
@@ -212,6 +216,49 @@ async def test_a_time_that_nothing_reaches(stage: Any) -> None:
         async with stage.restored(after):
             pass
     assert not list(stage.folder.glob("feedmill-replay-*"))
+
+
+async def test_a_server_that_was_promoted_goes_on(stage: Any) -> None:
+    """As a standby that takes over, or a server that was recovered: another timeline, the same system."""
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        await stage.write()
+        await asyncio.to_thread(stage.server.stop)
+        (stage.server.cluster / "recovery.signal").touch()
+        (stage.server.cluster / "postgresql.auto.conf").write_text("restore_command = 'false'\n")
+        await asyncio.to_thread(stage.server.start)
+        await stage.until(lambda: watch.ready()[0])
+        assert watch.receiver.server.timeline == 2
+        await stage.write(20_000)
+        at_last = await stage.tally()
+    log = await stage.log()
+    assert "00000002.history" in log.files
+    async with stage.restored() as content:
+        assert content.hashes == at_last.hashes
+
+
+async def test_a_managed_server_allows_it(stage: Any, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("a password")
+    passwords = Passwords(password, tmp_path)
+    passwords.load()
+    stage.server.stop()
+    (tmp_path / "managed").mkdir()
+    files.write_private(tmp_path / "managed" / "password", "a password")
+    port = files.choose_port(tmp_path)
+    managed = ManagedPostgres(tmp_path / "managed", port=port, start_timeout=60)
+    try:
+        await asyncio.to_thread(managed.start)
+        url = f"postgresql://feedmill:a%20password@127.0.0.1:{port}/feedmill"
+        await asyncio.to_thread(migrate_sync, url)
+        watch = stage.watch(url)
+        async with stage.watching(watch):
+            await stage.until(based(watch))
+        assert watch.document()["problem"] == ""
+    finally:
+        await asyncio.to_thread(managed.stop)
+        managed.clean()
 
 
 async def test_the_server_forgets_only_what_is_stored(stage: Any) -> None:

@@ -103,6 +103,7 @@ async def test_the_demonstration_is_lost_and_had_back(tmp_path: Path) -> None:
         connection = await asyncpg.connect(server.url)
         at_last = await _tally(connection)
         await connection.close()
+    assert list((home / "backups").rglob("logical/*/manifest.json")), "what is due by schedule is made here too"
     shutil.rmtree(home / "postgres")
 
     last, told, report = await _restored(home, home)

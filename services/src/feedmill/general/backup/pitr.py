@@ -21,13 +21,14 @@ from feedmill.general.backup.dump import dump, hold
 from feedmill.general.backup.log_server import LogServer
 from feedmill.general.backup.progress import Progress
 from feedmill.general.backup.replaying import ReplayingPostgres, why_it_failed
+from feedmill.general.backup.scratch import scratch_folder
 from feedmill.general.backup.stores.base import ObjectStore
 from feedmill.general.backup.wal_plan import Log, Reach
 from feedmill.local.embedded.errors import EmbeddedError
 from feedmill.shared import postgres
 from feedmill.shared.clock import iso
 
-PREFIX = "feedmill-replay-"
+PREFIX, _SOCKETS = "feedmill-replay-", "feedmill-log-"
 _LAST = "SELECT (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint"
 
 
@@ -75,18 +76,21 @@ async def replayed(
     progress: Progress,
 ) -> AsyncGenerator[str, None]:
     """The URL of a scratch server that has replayed the log. Raises as :func:`moment_content`."""
-    place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=PREFIX, dir=folder))
-    sockets = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=PREFIX))
-    server = ReplayingPostgres(place, sockets, reach.base, to_ns)
+    sockets = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_SOCKETS))
     try:
-        await unpack(read_object(store, ring, reach.base, progress, "base backup"), server.cluster)
-        log_server = LogServer(store, ring, log, reach, progress)
-        async with log_server.listening(server.asked):
-            await _start(server, log_server, reach, to_ns)
-        yield server.url
+        async with scratch_folder(PREFIX, folder) as place:
+            server = ReplayingPostgres(place, sockets, reach.base, to_ns)
+            try:
+                await unpack(read_object(store, ring, reach.base, progress, "base backup"), server.cluster)
+                log_server = LogServer(store, ring, log, reach, progress)
+                async with log_server.listening(server.asked):
+                    await _start(server, log_server, reach, to_ns)
+                yield server.url
+            finally:
+                # In this order also when we are cancelled: the server must have let go of its files.
+                await asyncio.shield(asyncio.to_thread(server.kill))
     finally:
-        # In this order also when we are cancelled: the server must have let go of its files.
-        await asyncio.shield(asyncio.to_thread(_remove, server, place, sockets))
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, sockets, ignore_errors=True))
 
 
 async def _start(server: ReplayingPostgres, log_server: LogServer, reach: Reach, to_ns: int | None) -> None:
@@ -117,12 +121,6 @@ async def _last_replayed(url: str) -> int | None:
     finally:
         await postgres.close(connection)
     return None if microseconds is None else int(microseconds) * 1000
-
-
-def _remove(server: ReplayingPostgres, place: Path, sockets: Path) -> None:
-    server.kill()
-    for folder in (place, sockets):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def unpack(source: AsyncGenerator[bytes, None], folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from feedmill.local.embedded import EmbeddedPostgres
+from feedmill.local.embedded.files import DirLock, private_folder
 
 PREFIX = "feedmill-drill-"
 
@@ -22,16 +23,34 @@ async def scratch_server(
 
     Nothing in it is worth a sync to disk.
     """
-    place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=PREFIX, dir=folder))
-    server = EmbeddedPostgres(place, fsync=False, options={"autovacuum": "off", **(options or {})})
+    async with scratch_folder(PREFIX, folder) as place:
+        server = EmbeddedPostgres(place, fsync=False, options={"autovacuum": "off", **(options or {})})
+        try:
+            await asyncio.to_thread(server.start)
+            yield server
+        finally:
+            # In this order also when we are cancelled: the server must have let go of its files.
+            await asyncio.shield(asyncio.to_thread(server.kill))
+
+
+@contextlib.asynccontextmanager
+async def scratch_folder(prefix: str, parent: Path | None) -> AsyncGenerator[Path, None]:
+    """A folder for a while. Those that killed processes left beside it are removed. Raises OSError."""
+    outer, lock = await asyncio.to_thread(_make, prefix, Path(parent or tempfile.gettempdir()))
     try:
-        await asyncio.to_thread(server.start)
-        yield server
+        yield outer / "data"
     finally:
-        # In this order also when we are cancelled: the server must have let go of its files.
-        await asyncio.shield(asyncio.to_thread(_remove, server, place))
+        lock.release()
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, outer, ignore_errors=True))
 
 
-def _remove(server: EmbeddedPostgres, place: Path) -> None:
-    server.kill()
-    shutil.rmtree(place, ignore_errors=True)
+def _make(prefix: str, parent: Path) -> tuple[Path, DirLock]:
+    for left in parent.glob(f"{prefix}*"):
+        # One without a lock was made a moment ago by somebody else, who is about to take it.
+        if (left / "lock").exists() and not DirLock.is_held(left):
+            shutil.rmtree(left, ignore_errors=True)
+    outer = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    lock = DirLock(outer, "scratch folder")
+    lock.acquire(timeout=1.0)
+    private_folder(outer / "data")
+    return outer, lock
