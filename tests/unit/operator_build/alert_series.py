@@ -115,6 +115,7 @@ CASES = (
         {"feedmill_receiver_connections" + RECEIVER: hour(0, 1)},
         ("FeedmillReceiverNotCapturing",),
     ),
+    Case("an account receiver has no connections of feeds", {"feedmill_receiver_connections" + ACCOUNTS: UNKNOWN}),
     Case(
         "a breaker is open", {"feedmill_receiver_breaker_state" + RECEIVER: hour(2)}, ("FeedmillReceiverBreakerOpen",)
     ),
