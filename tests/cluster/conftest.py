@@ -58,7 +58,8 @@ def node_cluster() -> Iterator[Cluster]:
     """All controllers and a real node that runs pods."""
     if os.environ.get("FEEDMILL_E2E") != "1":
         pytest.skip("a real node takes minutes and root: run `make e2e`")
-    yield from _session("node", with_crds=False)
+    # Nodes beside each other on one machine need numbers of their own (0 to 15).
+    yield from _session("node", with_crds=False, index=int(os.environ.get("FEEDMILL_E2E_INDEX", "0")))
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,7 @@ def test_backups_come_by_schedule(vault: Vault) -> None:
 
     def made() -> list[Object]:
         found = vault.cluster.api.list("feedbackups", NAMESPACE)
-        return [each for each in found if (each.get("status") or {}).get("rows")]
+        return [each for each in found if (each.get("status") or {}).get("rows", 0) > 100]
 
     (backup, *_) = until(made, PATIENCE, what="a backup with rows")
     status = backup["status"]
@@ -165,6 +165,7 @@ def test_backups_come_by_schedule(vault: Vault) -> None:
 def test_a_drill_proves_the_newest_one(vault: Vault) -> None:
     vault.make("FeedRestore", "drill", mode="Verify")
     status = vault.done("frs/drill")
+    vault.told.append(f"drill: {status}")
     assert status["tables"] > 5
     assert status["rows"] > 100
     until(lambda: vault.world.status("fpl/main")["backup"].get("lastVerified"), 60, what="the drill in the pipeline")
@@ -194,6 +195,7 @@ def test_dropped_tables_come_back_as_of_a_moment(vault: Vault) -> None:
     vault.sql("CREATE SCHEMA public")
     vault.make("FeedRestore", "back", mode="Restore", toTime=moment)
     status = vault.done("frs/back")
+    vault.told.append(f"restore: {status}")
     assert status["restoredTo"] <= moment
     assert status["gaps"] > 0
     (found,) = vault.sql("SELECT count(*) AS rows FROM trades")
