@@ -102,15 +102,16 @@ class B2Bucket:
             return None
         if isinstance(error, b2.CapExceeded):
             return StoreFull(f"{self.where}: {error}: raise the account's caps, or keep fewer backups")
-        if isinstance(error, (b2.ResourceNotFound, b2.UnsatisfiableRange)):
+        if isinstance(error, (b2.FileNotPresent, b2.UnsatisfiableRange)):
             return ObjectMissing(f"{self.where}: there is no such object")
         if isinstance(error, b2.ClockSkew):
             return StoreRefused(f"{self.where}: {error}: set this machine's clock")
+        # Before the next one: the SDK calls these worth another try, which it has made by now, with a new token.
+        if isinstance(error, (b2.Unauthorized, b2.AccessDenied, b2.NotAllowedByAppKeyError, b2.RestrictedBucket)):
+            return StoreRefused(f"{self.where}: {error}: check the application key and what it may do")
         if error.should_retry_http() or error.should_retry_upload() or isinstance(error, b2.PartSha1Mismatch):
             said = f"{type(error).__name__}: {error}" if isinstance(error, b2.ServiceError) else type(error).__name__
             return StoreAway(f"{self.where}: does not answer as it should: {said}", error.retry_after_seconds)
-        if isinstance(error, (b2.Unauthorized, b2.AccessDenied, b2.NotAllowedByAppKeyError, b2.RestrictedBucket)):
-            return StoreRefused(f"{self.where}: {error}: check the application key and what it may do")
         return StoreRefused(f"{self.where}: {type(error).__name__}: {error}")
 
     def check(self) -> None:
@@ -160,7 +161,7 @@ class B2Bucket:
             return Reading(str(answer.headers["X-Bz-File-Id"]), size, lambda: next(pieces, b""), answer.close)
 
     def page(self, prefix: str, after: str | None) -> tuple[list[Found], str | None]:
-        answer = self._session.list_file_names(self._id, after, PAGE, prefix)
+        answer = self._session.list_file_names(self._id, after or prefix, PAGE, prefix)
         found = [
             Found(str(one["fileName"]), int(one["contentLength"]), int(one["uploadTimestamp"]) * MS)
             for one in answer["files"]

@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from botocore.config import Config
@@ -41,6 +42,16 @@ _PASSES = ("RequestTimeout", "BadDigest", "SlowDown", "Throttling", "OperationAb
 _ELSEWHERE = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "TemporaryRedirect")
 
 
+_MAKING = threading.Lock()
+"""A session makes clients for one thread at a time."""
+
+
+@cache
+def _session() -> Session:
+    """One for all: it reads and keeps the description of the API, which takes a while."""
+    return Session()
+
+
 class S3Bucket:
     """A bucket. See Bucket."""
 
@@ -52,15 +63,14 @@ class S3Bucket:
         self._bucket = bucket
         self._credentials = Credentials(read, "accessKeyId", "secretAccessKey")
         self._region, self._endpoint, self._path_style = region, endpoint, path_style
-        self._lock = threading.Lock()
         self._made: Any = None
 
     @property
     def _client(self) -> Any:
-        with self._lock:
+        with _MAKING:
             if self._made is None:
                 identity, secret = self._credentials.values()
-                self._made = Session().create_client(
+                self._made = _session().create_client(
                     "s3",
                     region_name=self._region,
                     endpoint_url=self._endpoint,
@@ -82,7 +92,7 @@ class S3Bucket:
     def renew(self) -> bool:
         changed = self._credentials.renew()
         if changed:
-            with self._lock:
+            with _MAKING:
                 self._made = None
         return changed
 
