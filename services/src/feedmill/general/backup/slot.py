@@ -125,6 +125,8 @@ async def create(connection: asyncpg.Connection, slot: str) -> None:
     """Make the server keep its log from now on. Raises NotAllowed where it has no slot left, asyncpg errors."""
     try:
         await connection.execute("SELECT pg_create_physical_replication_slot($1, true)", slot)
+        # It begins at the last checkpoint, which may be a gigabyte ago; a base backup begins with one of its own.
+        await connection.execute("SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", slot)
     except asyncpg.ConfigurationLimitExceededError as error:
         raise NotAllowed(
             f"the server has no replication slot left ({error}): raise max_replication_slots, or drop one that nobody "

@@ -1,0 +1,95 @@
+"""The commands, as a user or a pod runs them: watch, list, verify (drills take turns), restore to a moment, prune."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedmill.local.embedded import EmbeddedPostgres
+
+
+async def done(stage: Any, *arguments: str, **more: Any) -> str:
+    process = await stage.command("backup", *arguments, **more)
+    output, said = await process.communicate()
+    assert process.returncode == 0, said.decode()[-3000:]
+    return str(output.decode())
+
+
+@pytest.mark.slow
+async def test_from_watching_to_a_restore(stage: Any, tmp_path: Path) -> None:
+    watching = await stage.command("backup", "watch", "--data-dir", str(tmp_path / "here"))
+    draining = asyncio.create_task(watching.communicate())
+
+    async def based() -> bool:
+        return bool(list(stage.backups.rglob("base/*/manifest.json")))
+
+    await stage.until(based)
+    await stage.write()
+    moment = await stage.moment()
+    then = await stage.tally()
+    await stage.write()
+    await done(stage, "run")
+    watching.send_signal(signal.SIGINT)
+    _, said = await draining
+    assert watching.returncode == 0, said.decode()[-3000:]
+    assert (tmp_path / "here" / "backup-spool" / "watch").is_dir()
+
+    listed = json.loads(await done(stage, "list", "-o", "json"))["backups"]
+    kinds = {each["kind"]: each for each in listed}
+    assert set(kinds) == {"logical", "base"}
+    assert kinds["base"]["anyMomentTo"] > datetime.fromtimestamp(moment / 1e9, UTC).isoformat()
+    assert kinds["logical"]["anyMomentTo"] is None
+    drilled = [json.loads(await done(stage, "verify", "-o", "json"))["backupId"] for _ in range(2)]
+    assert drilled == [kinds["logical"]["id"], kinds["base"]["id"]], "they take turns"
+    listed = await done(stage, "list")
+    assert listed.count("proven") == 2
+    assert "any moment from" in listed
+
+    stage.destroy()
+    with EmbeddedPostgres(tmp_path / "other", fsync=False) as target:
+        to = datetime.fromtimestamp(moment / 1e9, UTC).isoformat(timespec="microseconds")
+        told = json.loads(await done(stage, "restore", "--to", to, "-o", "json", url=target.url))
+        assert told["backupId"] == kinds["base"]["id"]
+        found = await stage.tally(target.url)
+        assert found.hashes["dead_letters"] == then.hashes["dead_letters"]
+        assert await stage.sql("SELECT to_ns FROM restores WHERE mode = 'restore'", url=target.url) == moment
+        assert await stage.sql("SELECT state FROM backups WHERE kind = 'base'", url=target.url) == "succeeded"
+    assert not list(stage.folder.glob("feedmill-*")), "nothing is left of scratch servers"
+
+    pruned = json.loads(await done(stage, "prune", "-o", "json"))
+    assert (pruned["deletedBytes"], pruned["walFiles"]) == (0, 0)
+
+
+@pytest.mark.slow
+async def test_a_restore_that_is_killed_while_it_replays_leaves_the_target_alone(stage: Any, tmp_path: Path) -> None:
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(lambda: bool(watch.bases.state.last_id))
+        await stage.write(20_000)
+        at_last = await stage.tally()
+    with EmbeddedPostgres(tmp_path / "other", fsync=False) as target:
+        for patience in (0.5, 1.5, 2.5):
+            process = await stage.command("backup", "restore", "--scratch-dir", str(tmp_path), url=target.url)
+            draining = asyncio.create_task(process.communicate())
+            await asyncio.sleep(patience)
+            process.send_signal(signal.SIGKILL)
+            await draining
+        await done(stage, "restore", "--scratch-dir", str(tmp_path), url=target.url)
+        found = await stage.tally(target.url)
+        assert found.hashes["dead_letters"] == at_last.hashes["dead_letters"]
+    assert not list(tmp_path.glob("feedmill-replay-*")), "the next one removed what was left"
+
+
+async def test_run_backup_without_anything_to_do_is_refused(stage: Any) -> None:
+    stage.write_manifest(enabled=False)
+    process = await stage.command("run", "backup", "--pipeline", "default/main", "--spool-dir", str(stage.folder / "s"))
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert b"spec.backup.continuous.enabled is false" in said
+    assert b"--schedules" in said
