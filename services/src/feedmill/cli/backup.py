@@ -328,6 +328,7 @@ def restore(
             "backupId": content.backup.id, "rows": sum(made.row_counts.values()), "tables": len(made.row_counts),
             "restoredTo": moment(content.content_ns), "gaps": rejoined.gaps, "accounts": rejoined.accounts,
             "keyIds": list(rejoined.key_ids), "others": list(rejoined.others), "destination": target.store.where,
+            "note": content.note,
         }  # fmt: skip
 
     found = end_with("backup restore", status, chosen.empty_url, work, health_host, health_port)
@@ -340,6 +341,8 @@ def restore(
         said += f"; {found['accounts']} accounts are reconciled anew" + (
             f", their secrets need key {keys}" if keys else ""
         )
+    if found["note"]:
+        said += f"; {found['note']}"
     if found["others"]:
         said += f"; not in the manifests, so nothing is fetched for them: {', '.join(found['others'][:20])}"
     status.succeeded(said, found)

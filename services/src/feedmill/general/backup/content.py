@@ -39,6 +39,8 @@ class Content:
     row_counts: Mapping[str, int] = field(default_factory=dict)
     """Expected; empty = not known."""
     hashes: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    """What people should know of it; empty = nothing."""
 
 
 def require_readable(manifest: Manifest, ring: Keyring) -> None:

@@ -62,7 +62,14 @@ async def moment_content(
                 read=lambda: dump(url, snapshot),
                 row_counts=tally.rows,
                 hashes=tally.hashes,
+                note=_beyond(reach) if to_ns is None else "",
             )
+
+
+def _beyond(reach: Reach) -> str:
+    if not reach.beyond:
+        return ""
+    return f"{reach.beyond} stored files of the log could not be used, since files before them are missing"
 
 
 @contextlib.asynccontextmanager
