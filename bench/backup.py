@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,16 @@ async def fill(url: str, size: int) -> int:
             "INSERT INTO instruments (exchange, market, symbol, native)"
             " SELECT 'binance', 'Spot', 'X' || n || '-USDT', 'X' || n || 'USDT' FROM generate_series(1, 20) n"
         )
-        first = 1
+    finally:
+        await connection.close()
+    return await more(url, size)
+
+
+async def more(url: str, size: int) -> int:
+    """More of such rows until it has ``size`` bytes."""
+    connection = await asyncpg.connect(url)
+    try:
+        first = 1 + int(await connection.fetchval("SELECT coalesce(max(seq), 0) FROM tickers"))
         while (found := await connection.fetchval("SELECT pg_database_size(current_database())")) < size:
             for statement in (_TRADES, _TICKERS):
                 await connection.execute(
@@ -97,7 +107,7 @@ async def tallied(url: str) -> Tally:
         await connection.close()
 
 
-def run(*arguments: str, url: str, folder: Path) -> Run:
+def run(*arguments: str, url: str, folder: Path, programs: Collection[str] = ("pg_dump", "pg_restore")) -> Run:
     """Raises SystemExit with what the command said when it failed."""
     command = [sys.executable, "-m", "feedmill.cli.main", "backup", *arguments, "-c", str(folder / "pipeline.yaml")]
     command += ["--secrets-dir", str(folder / "secrets")]
@@ -110,7 +120,7 @@ def run(*arguments: str, url: str, folder: Path) -> Run:
         )
         seen = psutil.Process(process.pid)
         while process.poll() is None:
-            memory.append(_memory(seen))
+            memory.append(_memory(seen, programs))
             time.sleep(EVERY)
         seconds = time.monotonic() - started
         output.seek(0)
@@ -125,13 +135,13 @@ def run(*arguments: str, url: str, folder: Path) -> Run:
     )  # fmt: skip
 
 
-def _memory(process: psutil.Process) -> tuple[int, int]:
+def _memory(process: psutil.Process, programs: Collection[str]) -> tuple[int, int]:
     """(with the programs that it runs, alone). A scratch server is none of them."""
     try:
         alone = process.memory_info().rss
         both = alone
         for child in process.children():
-            if child.name() in ("pg_dump", "pg_restore"):
+            if child.name() in programs:
                 both += child.memory_info().rss
     except psutil.NoSuchProcess:
         return 0, 0
@@ -163,7 +173,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.backup", description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--no-verify", action="store_true", help="leave the drill out")
+    parser.add_argument("--continuous", action="store_true", help="base backup, log, and a restore of both")
     options = parser.parse_args()
+    if options.continuous:
+        from bench import backup_log
+
+        return backup_log.main(options.gigabytes)
     console = Console(highlight=False, width=max(Console().width, 120))
     busy = machine.busy_share()
     with tempfile.TemporaryDirectory(prefix="bench-backup-") as name:
