@@ -14,6 +14,8 @@ class Fault:
     where: str
     """Regular expression on ``METHOD path``."""
     times: int = 1
+    spare: int = 0
+    """So many go by unharmed first."""
     status: int = 0
     """Answer so, and do nothing."""
     code: str = "service_unavailable"
@@ -50,6 +52,9 @@ class Faults:
             self.asked.append(asked)
             for fault in self._faults:
                 if fault.times > 0 and re.search(fault.where, asked):
+                    if fault.spare > 0:
+                        fault.spare -= 1
+                        continue
                     fault.times -= 1
                     return fault
         return None

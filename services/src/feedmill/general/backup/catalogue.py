@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from feedmill.general.backup.manifest import Drill, Manifest, ManifestError, decode_drill, decode_manifest
@@ -71,7 +72,7 @@ async def read_catalogue(store: ObjectStore, names: Names) -> Catalogue:
     manifests, wrong = await _read(
         store,
         (found for found in objects if found.name.endswith("/manifest.json") and backup_of(found.name)),
-        decode_manifest,
+        partial(_in_its_place, names),
     )
     drills, wrong_too = await _read(store, await store.list(names.drills), decode_drill)
     newest: dict[str, Drill] = {}
@@ -86,6 +87,16 @@ async def read_catalogue(store: ObjectStore, names: Names) -> Catalogue:
     with_manifest = {backup_of(name) for name in there if name.endswith("/manifest.json")}
     leftovers = tuple(found for found in objects if backup_of(found.name) not in with_manifest)
     return Catalogue(tuple(entries), (*wrong, *wrong_too), leftovers, tuple(drills))
+
+
+def _in_its_place(names: Names, content: bytes, name: str) -> Manifest:
+    manifest = decode_manifest(content, name)
+    if names.manifest(manifest.id) != name or manifest.object != names.data(manifest.id):
+        raise ManifestError(
+            f"{name}: is the manifest of {manifest.object}: it was moved here, where what it tells of does not "
+            f"open; use the pipeline {manifest.namespace}/{manifest.pipeline}"
+        )
+    return manifest
 
 
 async def _read(
