@@ -13,6 +13,7 @@ import os
 import secrets
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,8 +57,7 @@ class FolderStore:
 
     async def put(self, name: str, source: AsyncIterable[bytes]) -> Stored:
         """See ObjectStore."""
-        path = self._path(name)
-        writing = await self._calls.once(_Writing, path, self.root)
+        writing = await self._calls.once(_Writing, self._path(name))
         try:
             async for piece in source:
                 await self._calls.once(writing.write, piece)
@@ -135,8 +135,7 @@ class FolderStore:
         await self._calls.once(self._check)
 
     def _check(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        writing = _Writing(self.root / "check", self.root)
+        writing = _Writing(self.root / "check")
         try:
             writing.write(b"feedmill")
         finally:
@@ -153,18 +152,18 @@ _UNFINISHED = ".unfinished"
 class _Writing:
     """One object on its way to the disk. Blocks."""
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
-        self._new, self._fd = self._open(root)
+        self._new, self._fd = self._open()
         self._hash = hashlib.sha256()
         self._size = self._synced = 0
         self._lock = threading.Lock()
         """A cancelled writer abandons while its last write may be under way."""
 
-    def _open(self, root: Path) -> tuple[list[Path], int]:
+    def _open(self) -> tuple[list[Path], int]:
         for _ in range(3):
-            made = _make_folders(self._path.parent, root)
+            made = _make_folders(self._path.parent)
             # A deletion beside us may take the empty folder away again.
             with contextlib.suppress(FileNotFoundError):
                 return made, os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -205,15 +204,12 @@ class _Writing:
             os.close(fd)
 
 
-def _make_folders(folder: Path, root: Path) -> list[Path]:
-    """Make ``folder``; those whose entries changed by that, which are to be synced."""
-    changed = []
-    for parent in (folder, *folder.parents):
-        if parent.is_dir():
-            break
-        changed.append(parent.parent)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return changed if folder.is_relative_to(root) else []
+def _make_folders(folder: Path) -> list[Path]:
+    """Make ``folder`` for us alone; those whose entries changed by that, which are to be synced."""
+    missing = list(takewhile(lambda each: not each.is_dir(), (folder, *folder.parents)))
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+    return [each.parent for each in missing]
 
 
 def _sync_folder(folder: Path) -> None:

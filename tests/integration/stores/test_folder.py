@@ -1,0 +1,82 @@
+"""What only a folder has: a process killed in the middle, a disk that is full, modes."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from feedmill.general.backup.stores.base import StoreRefused, get_bytes, put_bytes
+from feedmill.general.backup.stores.folder import FolderStore
+
+WRITER = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from feedmill.general.backup.stores.base import StoreFull
+from feedmill.general.backup.stores.folder import FolderStore
+
+async def source():
+    yield bytes(100_000)
+    yield bytes(100_000)
+    print("written", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    if sys.argv[2] == "small":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+    try:
+        await FolderStore(Path(sys.argv[1])).put("a/b/data", source())
+    except StoreFull as error:
+        print(error)
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_in_the_middle_it_leaves_nothing_but_what_is_swept(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    await put_bytes(store, "a/b/data", b"former")
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(store.root), "large"], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "written\n"
+        writer.kill()
+    assert [found.name for found in await store.list("")] == ["a/b/data"]
+    assert await get_bytes(store, "a/b/data") == b"former"
+    assert len(list(store.root.rglob("*data*"))) == 2
+    assert await store.sweep("a/", time.time_ns() - 10**12) == 0
+    assert await store.sweep("other/", time.time_ns() + 10**12) == 0
+    assert await store.sweep("a/", time.time_ns() + 10**12) == 1
+    assert [path.name for path in store.root.rglob("*") if path.is_file()] == ["data"]
+    await store.close()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", WRITER, str(tmp_path / "store"), "small"], capture_output=True, text=True, check=True
+    )
+    assert "make room, or keep fewer backups" in told.stdout
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+async def test_what_is_stored_is_its_owners_alone(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    await put_bytes(store, "a/data", b"x")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (store.root, *store.root.rglob("*"))}
+    assert modes == {"store": 0o700, "a": 0o700, "data": 0o600}
+    await store.close()
+
+
+async def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    store = FolderStore(tmp_path / "store")
+    with pytest.raises(StoreRefused, match="check the folder, its owner and its disk"):
+        await store.check()
+    with pytest.raises(StoreRefused):
+        await put_bytes(store, "a/data", b"x")
+    await store.close()
