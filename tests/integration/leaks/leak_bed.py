@@ -51,6 +51,10 @@ spec:
   postgres: {urlSecretRef: {name: servers, key: postgres}, circuitBreaker: {failureThreshold: 5, resetTimeout: 1s}}
   accounts: {keyEncryptionSecretRef: {name: kek, key: kek}}
 """
+TELLS = """  notifications:
+    telegram: {{botTokenSecretRef: {{name: telegram, key: token}}, chatId: "7", baseUrl: "{url}", minimumSeverity: Info,
+               accountEvents: [Fills, Orders, Transfers], perMinute: 60}}
+"""
 FEED = """---
 apiVersion: feedmill.dev/v1alpha1
 kind: ExchangeFeed
@@ -147,7 +151,7 @@ class Overheard:
             self._plant("signature of a query", signature)
 
     def _said(self, error: dict[str, Any], said: str) -> None:
-        name = "msg" if "msg" in error else "message"
+        name = next((name for name in ("msg", "description") if name in error), "message")
         error[name] = f"{said} was refused: {error.get(name)}"
         if self.unknown:
             error["code"] = -98765
@@ -190,6 +194,37 @@ class Overheard:
         patch.setattr(Connection, "send", repeat)
 
 
+class Chat:
+    """Stands for Telegram: takes messages, or refuses them; then :class:`Overheard` repeats the address, with token."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.refuses = False
+        self.refused = 0
+        self.url = ""
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application(middlewares=[])
+        app.router.add_post("/bot{token}/{method}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        if self.refuses:
+            self.refused += 1
+            return web.json_response({"ok": False, "error_code": 502, "description": "Bad Gateway"}, status=502)
+        if request.match_info["method"] == "sendMessage":
+            self.texts.append((await request.json())["text"])
+        return web.json_response({"ok": True, "result": {"message_id": len(self.texts), "username": "bot"}})
+
+
 @dataclass
 class Bed:
     folder: Path
@@ -200,6 +235,7 @@ class Bed:
     overheard: Overheard
     http: aiohttp.ClientSession
     passwords: dict[str, str]
+    chat: Chat
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -443,12 +479,14 @@ async def bed(folder: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[Bed]:
     await asyncio.gather(asyncio.to_thread(redis.start), asyncio.to_thread(postgres.start))
     try:
         async with Simulator(config) as sim, aiohttp.ClientSession() as http:
-            made = Bed(folder, scanner, redis, postgres, sim, overheard, http, passwords)
-            await _prepare(made)
+            made = Bed(folder, scanner, redis, postgres, sim, overheard, http, passwords, Chat())
+            await made.chat.start()
             try:
+                await _prepare(made)
                 yield made
             finally:
                 await made.stop()
+                await made.chat.stop()
     finally:
         await asyncio.gather(asyncio.to_thread(redis.stop), asyncio.to_thread(postgres.stop))
 
@@ -466,6 +504,9 @@ async def _prepare(made: Bed) -> None:
     kek = base64.b64encode(random.token_bytes(32)).decode()
     made.plant("KEK", kek)
     made.secret("kek", kek=f"first {kek}\n")
+    token = f"7312345678:Planted_{random.token_urlsafe(18)}"
+    made.plant("bot token", token)
+    made.secret("telegram", token=token)
     made.secret(
         "servers",
         redis=f"redis://{USER}:{made.passwords['redis']}@127.0.0.1:{made.redis.port}/0",

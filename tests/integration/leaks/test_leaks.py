@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from leak_bed import ACCOUNT, DERIBIT, FEED, PIPELINE, SPOT, USDM, Bed, bed, until
+from leak_bed import ACCOUNT, DERIBIT, FEED, PIPELINE, SPOT, TELLS, USDM, Bed, bed, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -37,6 +37,7 @@ BACKUP = """  backup:
 KEYS = {
     "Binance hmac key id", "Binance hmac key secret", "Binance ed25519 key id", "Binance ed25519 key secret",
     "Deribit client id", "Deribit client secret", "redis password", "postgres password", "KEK",
+    "bot token",
 }  # fmt: skip
 
 
@@ -57,12 +58,15 @@ async def test_services_through_faults(tmp_path: Path, monkeypatch: pytest.Monke
     _look_at_files(world)
     assert world.scanner.kinds == {*KEYS, "listen key", "access token", "refresh token", "signature of a query"}
     assert world.scanner.leaks == []
-    places = [f"{name}.log" for name in ("accounts", "receiver", "distributor", "processor", "maintenance")]
+    places = [f"{name}.log" for name in ("accounts", "receiver", "distributor", "processor", "maintenance", "notify")]
     for name in world.processes:
         places += [f"/health of {name}", f"/metrics of {name}", f"arguments of {name}"]
         if os.geteuid() == 0:  # Who is not root may not look into them: see feedmill.shared.dumps.
             places.append(f"environment of {name}")
-    _looked_at(world, "keys of Redis", "values of Redis: stream", "table fills", "traces", *places)
+    places += ["table fills", "table notifications", "traces"]
+    _looked_at(world, "keys of Redis", "values of Redis: stream", *places)
+    assert world.chat.texts
+    assert world.chat.refused
     assert any(place.startswith("redis/") and place.endswith(".aof") for place in world.scanner.looked)
 
 
@@ -80,6 +84,7 @@ async def test_commands_and_people_who_mistype(tmp_path: Path, monkeypatch: pyte
     assert world.scanner.kinds == {*KEYS, *asked, "imported secret", "mistyped secret", "backup key"}
     assert world.scanner.leaks == []
     said = [f"accounts {name}" for name in ("add", "list", "show", "rewrap")] + ["import pickle", "query select 1"]
+    said += ["notify test", "notify list"]
     _looked_at(world, "arguments of feedmill accounts", *(f"output of feedmill {name}" for name in said))
     # What was backed up is sealed, manifests and drills are not.
     stored = [place for place in world.scanner.looked if place.startswith("backups/")]
@@ -120,7 +125,8 @@ async def _add_accounts(world: Bed) -> None:
 
 async def _start(world: Bed, collector: str) -> None:
     traced = f'  monitoring: {{tracing: {{otlpEndpoint: "{collector}", samplingPercent: 100}}}}\n'
-    manifest = PIPELINE + traced + FEED.format(stream=world.sim.endpoints[SPOT][0], rest=world.sim.endpoints[SPOT][1])
+    manifest = PIPELINE + traced + TELLS.format(url=world.chat.url)
+    manifest += FEED.format(stream=world.sim.endpoints[SPOT][0], rest=world.sim.endpoints[SPOT][1])
     for name, (venue, _) in DECLARED.items():
         exchange, _, market = venue.partition("/")
         stream, rest = world.sim.endpoints[venue]
@@ -131,6 +137,7 @@ async def _start(world: Bed, collector: str) -> None:
     await world.start("distributor", "distributor", "--feed", "default/feed", "--shard", "0")
     await world.start("processor", "processor", "--pipeline", "default/main")
     await world.start("maintenance", "maintenance", "--pipeline", "default/main")
+    await world.start("notify", "notify", "--pipeline", "default/main", "--processes", str(world.work))
 
 
 async def _look(world: Bed) -> None:
@@ -162,6 +169,7 @@ async def _venues_refuse_and_repeat(world: Bed) -> None:
     """Errors, whose text has all that was sent in it: URLs, signatures, keys, tokens."""
     echoed = world.overheard.echoed
     world.overheard.echo = True
+    world.chat.refuses = True
     # With codes that nobody knows the venue's words are all there is to tell.
     world.overheard.unknown = True
     world.sim.fault("rest_500", count=10)
@@ -178,7 +186,8 @@ async def _venues_refuse_and_repeat(world: Bed) -> None:
         await world.look_at_redis()
         await _keys_change(world)
     await world.more_fills(EVERY)
-    world.overheard.echo = False
+    await until(lambda: world.chat.refused > 2, "refused by the chat")
+    world.overheard.echo = world.chat.refuses = False
 
 
 async def _keys_change(world: Bed) -> None:
@@ -192,7 +201,15 @@ async def _keys_change(world: Bed) -> None:
 async def _people_look(world: Bed) -> None:
     assert await world.command("accounts", "show", "binance-spot-0002")
     assert await world.command("query", "select 1")
+    world.manifest.write_text(PIPELINE + TELLS.format(url=world.chat.url))
+    asked = ("-c", str(world.manifest), "--secrets-dir", str(world.secrets))
+    await world.told("notify", "test", *asked)
+    world.overheard.echo = world.chat.refuses = True
+    await world.told("notify", "test", *asked, code=1)
+    await world.told("notify", "chats", *asked, code=1)
+    world.overheard.echo = world.chat.refuses = False
     for words in (
+        ("notify", "list"),
         ("accounts", "list"), ("accounts", "list", "-o", "json"), ("accounts", "show", "binance-spot-0001"),
         ("accounts", "show", "deribit-derivatives-0001", "-o", "json"), ("accounts", "rewrap"),
         ("orders", "--account", "binance-spot-0001"), ("fills", "--account", "binance-spot-0002"), ("balances",),
