@@ -59,10 +59,19 @@ class B2Server:
         self._server.server_close()
         self._thread.join()
 
-    def make_key(self, capabilities: list[str], prefix: str | None = None) -> tuple[str, str]:
-        """(id, key) of an application key. Not of the bucket alone: the simulator lets such a one write nothing."""
+    def make_key(
+        self, capabilities: list[str], prefix: str | None = None, *, of_bucket: bool = False
+    ) -> tuple[str, str]:
+        """(id, key) of an application key. One of the bucket alone can write nothing in the simulator."""
         made = self.simulator.create_key(
-            RawSimulator.API_URL, self.token, self.key_id, capabilities, "test", None, None, prefix
+            RawSimulator.API_URL,
+            self.token,
+            self.key_id,
+            capabilities,
+            "test",
+            None,
+            [self.bucket_id] if of_bucket else None,
+            prefix,
         )
         return made["applicationKeyId"], made["applicationKey"]
 

@@ -63,10 +63,28 @@ async def test_a_rotated_application_key_is_read_again(b2: B2Server) -> None:
 async def test_the_check_names_what_the_key_may_not_do(b2: B2Server) -> None:
     key_id, key = b2.make_key(["listBuckets", "listFiles", "readFiles"])
     store = remote(bucket_of(b2, {"keyId": key_id, "applicationKey": key}))
-    with pytest.raises(StoreRefused, match=r"lacks writeFiles, deleteFiles: make one with listFiles, readFiles"):
+    with pytest.raises(StoreRefused, match=r"lacks writeFiles: make one with listFiles, readFiles"):
         await store.check()
     with pytest.raises(StoreRefused, match="check the application key"):
         await put_bytes(store, "a", b"x")
+    await store.close()
+
+
+async def test_a_key_for_one_bucket_that_may_list_none(b2: B2Server) -> None:
+    key_id, key = b2.make_key(["listFiles", "readFiles"], of_bucket=True)
+    bucket = bucket_of(b2, {"keyId": key_id, "applicationKey": key})
+    assert bucket._id == b2.bucket_id  # type: ignore[attr-defined]
+    assert b2.faults.count("b2_list_buckets") == 0
+
+
+async def test_a_key_that_may_not_delete_makes_backups(b2: B2Server) -> None:
+    key_id, key = b2.make_key(["listBuckets", "listFiles", "readFiles", "writeFiles"])
+    store = remote(bucket_of(b2, {"keyId": key_id, "applicationKey": key}))
+    await store.check()
+    await store.put("a/data", pieces())
+    with pytest.raises(StoreRefused, match="check the application key"):
+        await store.delete("a/data")
+    assert await get_bytes(store, "a/data") == CONTENT
     await store.close()
 
 

@@ -123,6 +123,7 @@ def run(
 
 
 async def _make(kind: What, target: Target, ring: Keyring, url: str, log: Any, shown: Shown) -> Manifest:
+    await target.store.check()  # Before a dump of hours: what is wrong with the destination is said at once.
     if kind is What.BASE:
         from feedmill.general.backup.base import run_base
         from feedmill.shared.database_url import DatabaseUrl

@@ -32,7 +32,8 @@ from feedmill.shared.clock import MS
 
 ANSWER_SECONDS = 60
 PAGE = 1000
-NEEDED = ("listFiles", "readFiles", "writeFiles", "deleteFiles")
+NEEDED = ("listFiles", "readFiles", "writeFiles")
+"""What a backup needs of the application key; prune needs deleteFiles too, which a careful owner may withhold."""
 _KIND = "application/octet-stream"
 
 
@@ -70,15 +71,21 @@ class B2Bucket:
                 identity, secret = self._credentials.values()
                 session = _Session(InMemoryAccountInfo(), api_config=B2HttpApiConfig(user_agent_append="feedmill"))
                 session.authorize_account(self._realm, identity, secret)
-                account = session.account_info.get_account_id()
-                found = session.list_buckets(account, bucket_name=self._bucket)["buckets"]
-                if not found:
-                    raise StoreRefused(
-                        f"{self.where}: there is no such bucket that the application key may see: make it, or check "
-                        "its name (spec.backup.destination.b2)"
-                    )
-                self._made = session, str(found[0]["bucketId"])
+                self._made = session, self._find(session)
             return self._made
+
+    def _find(self, session: Any) -> str:
+        """Id of the bucket. A key that is for some buckets alone names them, and need not be allowed to list any."""
+        for one in session.account_info.get_allowed().get("buckets") or ():
+            if one["name"] == self._bucket:
+                return str(one["id"])
+        found = session.list_buckets(session.account_info.get_account_id(), bucket_name=self._bucket)["buckets"]
+        if not found:
+            raise StoreRefused(
+                f"{self.where}: there is no such bucket that the application key may see: make it, or check its name "
+                "(spec.backup.destination.b2)"
+            )
+        return str(found[0]["bucketId"])
 
     @property
     def _session(self) -> Any:
@@ -120,7 +127,8 @@ class B2Bucket:
         missing = [what for what in NEEDED if what not in allowed["capabilities"]]
         if missing:
             raise StoreRefused(
-                f"{self.where}: the application key lacks {', '.join(missing)}: make one with {', '.join(NEEDED)}"
+                f"{self.where}: the application key lacks {', '.join(missing)}: make one with {', '.join(NEEDED)}, and "
+                "deleteFiles where old backups are deleted"
             )
         limit = allowed.get("namePrefix") or ""
         if not self.prefix.startswith(limit):
