@@ -141,8 +141,8 @@ class Stage:
             yield content
 
     async def moment(self) -> int:
-        """A time that nothing is committed at: ns since the epoch."""
-        at = now_ns()
+        """A time that nothing is committed at: ns since the epoch, whole microseconds as PostgreSQL has them."""
+        at = now_ns() // 1000 * 1000
         await asyncio.sleep(0.01)
         return at
 
