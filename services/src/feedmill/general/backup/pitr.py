@@ -12,8 +12,9 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from feedmill.accounts.keyring import Keyring
 from feedmill.general.backup.content import Content, ContentError, read_object, require_readable
@@ -147,6 +148,10 @@ async def unpack(source: AsyncGenerator[bytes, None], folder: Path) -> None:
         raise failed
 
 
+_CAREFUL: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python before 3.11.4 (Debian 12) has no filters."""
+
+
 async def _pour(pieces: AsyncIterable[bytes], writing: int) -> None:
     """Also what follows after the archive's end is read: only the end of the object proves it."""
     is_read = True
@@ -164,12 +169,21 @@ def _write(writing: int, piece: bytes) -> None:
         view = view[os.write(writing, view) :]
 
 
+def _plain(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """What a base backup is made of: files and folders inside of it. Raises TarError for anything else."""
+    for member in archive:
+        parts = PurePosixPath(member.name).parts
+        if not (member.isreg() or member.isdir()) or member.name.startswith("/") or ".." in parts:
+            raise tarfile.TarError(f"{member.name!r} is no file or folder of a database's")
+        yield member
+
+
 def _extract(reading: int, folder: Path) -> None:
     with os.fdopen(reading, "rb") as file:
         folder.mkdir(mode=0o700)
         try:
             with tarfile.open(fileobj=file, mode="r|gz") as archive:
-                archive.extractall(folder, filter="data")
+                archive.extractall(folder, members=_plain(archive), **_CAREFUL)
         except tarfile.TarError as error:
             raise ContentError(f"the base backup cannot be unpacked: {error}; take another one") from error
         folder.chmod(0o700)
