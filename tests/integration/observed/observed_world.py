@@ -24,6 +24,8 @@ from feedmill_operator.build.monitoring import ALERTS, rule
 
 FACTOR = 60
 """Minutes of a rule are seconds here."""
+SLOWER = {"FeedmillPodRestarting": 10}
+"""Of rules that tell of what takes as long here as anywhere: the start of a process."""
 TOKEN = "7312345678:AAH-fake_token-for-tests_0123456789abcd"
 VENUE, QUIET = "binance/Spot", "deribit/Derivatives"
 """Whose connections are cut and stopped, and whose are left alone: a silence shows beside what was usual before."""
@@ -183,7 +185,7 @@ async def observed(folder: Path) -> AsyncIterator[Observed]:
                     "job_name": "feedmill",
                     "http_sd_configs": [{"url": f"{api.url}/targets", "refresh_interval": "1s"}],
                 }
-                rules = [compressed(rule(alert, "default", "main"), FACTOR) for alert in ALERTS]
+                rules = [compressed(rule(alert, "default", "main"), SLOWER.get(alert.name, FACTOR)) for alert in ALERTS]
                 async with Prometheus(folder / "prometheus", scrape, rules) as prometheus:
                     yield Observed(world, prometheus, chat, secrets, backups)
             finally:

@@ -119,7 +119,7 @@ async def frames_are_bad(run: Run) -> None:
 
 async def postgres_is_away(run: Run) -> None:
     postgres = run.it.world.proxies["postgres"]
-    alerts = ("FeedmillProcessorServerDown", "FeedmillProcessorLag", "FeedmillBackupLogStopped")
+    alerts = ("FeedmillProcessorServerDown", "FeedmillProcessorLag")
     async with run.fire(*alerts, timeout=180.0):
         postgres.set(Mode.CUT)
     postgres.set(Mode.OPEN)
@@ -143,7 +143,6 @@ async def a_service_dies_again_and_again(run: Run) -> None:
                 return await began() not in (before, [])
 
             await until(another, 60.0, "scraped again")
-    await run.resolve("FeedmillPodRestarting")
 
 
 async def a_configuration_is_wrong(run: Run) -> None:
@@ -179,18 +178,19 @@ async def test_each_alert_fires_and_resolves_and_no_panel_is_empty(tmp_path: Pat
         silent = asyncio.create_task(a_topic_falls_silent(run), name="a topic falls silent")
         try:
             await a_key_is_wrong(run)
+            await a_service_dies_again_and_again(run)
+            await a_configuration_is_wrong(run)
+            await the_chat_is_away(run)
+            await backups_fail(run)
+            await maintenance_stops(run)
             await processes_hang(run)
             await the_exchange_is_away(run)
             await redis_is_away(run)
             await redis_is_full(run)
             await frames_are_bad(run)
             await postgres_is_away(run)
-            await a_service_dies_again_and_again(run)
-            await a_configuration_is_wrong(run)
-            await the_chat_is_away(run)
-            await backups_fail(run)
-            await maintenance_stops(run)
             await silent
+            await run.resolve("FeedmillPodRestarting")
         finally:
             silent.cancel()
             await asyncio.gather(silent, return_exceptions=True)
@@ -210,15 +210,18 @@ async def a_topic_falls_silent(run: Run) -> None:
 async def backups_fail(run: Run) -> None:
     """The destination is a file, so nothing can be put there; then it is a folder; then what is in it is damaged."""
     it = run.it
-    early = ("BackupFailed", "BackupOverdue", "DrillOverdue", "BackupStoreAway", "BackupLogWaits")
-    alerts = [f"Feedmill{name}" for name in early]
+    early = ("Failed", "Overdue", "StoreAway", "LogWaits", "LogStopped")
+    alerts = ["FeedmillDrillOverdue", *(f"FeedmillBackup{name}" for name in early)]
     async with run.fire(*alerts, timeout=300.0):
         for _ in range(8):
             # As much of its log as a busy hour brings.
             await it.world.rows("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000)), pg_switch_wal()")
+        code, _ = await it.command("backup", "run")
+        assert code == 1
     it.backups.unlink()
     it.backups.mkdir()
-    await it.well("backup", "run")
+    for kind in ("logical", "base"):
+        await it.well("backup", "run", "--kind", kind)
     data = max(it.backups.rglob("logical/*/data"))  # Their names begin with the time.
     whole = data.read_bytes()
     async with run.fire("FeedmillDrillFailed"):

@@ -13,7 +13,8 @@ from prometheus_client import REGISTRY
 from feedmill.cli.migrate import migrate_sync
 from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.processor import records
-from feedmill.processor.records import DRILL, Done, Plan, Records
+from feedmill.processor.due import DRILL, Done, Plan
+from feedmill.processor.records import Records
 from feedmill.resources.types import Schedule
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.clock import SECOND, now_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-HOUR, REST = 60, 80
+HOUR, REST = 60, 45
 CHOSEN = 'namespace="feeds", feedmill_dev_pipeline="main"'
 
 
@@ -61,7 +61,7 @@ HEALTHY = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``series``: beside, or instead of, those of HEALTHY. ``firing``: after 55 minutes; none does 80 minutes later."""
+    """``series``: beside, or instead of, those of HEALTHY. ``firing``: after 55 minutes; none does 40 minutes later."""
 
     name: str
     series: dict[str, str] = field(default_factory=dict)

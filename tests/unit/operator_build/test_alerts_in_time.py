@@ -12,7 +12,7 @@ import pytest
 from alert_series import CASES, HEALTHY, LATE, Case
 from test_alerts import EVERY
 
-AFTER = "135m"
+AFTER = "100m"
 
 
 def test_every_alert_is_tried() -> None:

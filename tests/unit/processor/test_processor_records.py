@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from feedmill.processor import records
-from feedmill.processor.records import DRILL, Done, Found, Plan
+from feedmill.processor.due import DRILL, Done, Found, Plan
 from feedmill.processor.settings import due_of
 from feedmill.resources.load import load_texts
 from feedmill.resources.types import Schedule

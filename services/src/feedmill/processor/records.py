@@ -7,21 +7,17 @@ a processor is always there. Looked at every 15 s on a connection of its own; ev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
-from feedmill.resources.types import Schedule
+from feedmill.processor.due import DRILL, Done, Found, Plan
 from feedmill.shared import postgres
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.clock import SECOND, monotonic, now_ns
 from feedmill.shared.lease import sleep_or
 from feedmill.shared.metrics import Gauge
 
-DRILL = "drill"
-"""Stands beside the kinds of backups (logical, base): restores that were tried."""
 FORGET = 8.0
 """Looks that may fail in a row until nothing is told any more: what is not known is not shown."""
 COUNTED = 10_000
@@ -70,50 +66,6 @@ SELECT found ->> 'kind' AS kind, count(*) FROM (
 OPEN = "SELECT channel, count(*) FROM gaps WHERE state = 'open' GROUP BY channel"
 LETTERS = "SELECT count(*) FROM (SELECT FROM dead_letters LIMIT $1) AS letters"
 FIRST = "SELECT (extract(epoch FROM min(created_at)) * 1000000000)::bigint FROM instruments"
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The newest good backup of a kind, or drill. Times are Unix ns."""
-
-    started_ns: int
-    ended_ns: int
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What one look found."""
-
-    size_bytes: int
-    good: Mapping[str, Done]
-    """By kind of backup, and ``DRILL``."""
-    failed: Mapping[str, bool]
-    """Whether the newest of the kind that ended failed."""
-    maintained_ns: int | None
-    findings: Mapping[str, int]
-    """Of the last run of maintenance, by kind."""
-    open_gaps: Mapping[str, int]
-    dead_letters: int
-    since_ns: int | None
-    """When the database first heard of an instrument: before that no backup was due."""
-
-
-@dataclass(slots=True)
-class Plan:
-    """When backups are due. ``schedules``: by kind, and ``DRILL``; empty = none are made."""
-
-    schedules: Mapping[str, Schedule] = field(default_factory=dict)
-    time_zone: str = "UTC"
-
-    def overdue(self, kind: str, found: Found, now: int) -> float | None:
-        """Seconds since one is due; 0 = none is; None = there is no schedule, or nothing to back up yet."""
-        schedule, done = self.schedules.get(kind), found.good.get(kind)
-        after = done.started_ns if done is not None else found.since_ns
-        if schedule is None or after is None:
-            return None
-        due = schedule.next_after(after, self.time_zone)
-        return max(0.0, (now - due) / SECOND) if due is not None else 0.0
 
 
 async def read(connection: asyncpg.Connection) -> Found:

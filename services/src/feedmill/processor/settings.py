@@ -9,7 +9,7 @@ from typing import Any
 from feedmill.exchanges.base import Arbitration, ChannelName
 from feedmill.exchanges.registry import get_venue
 from feedmill.plan import shard_subscriptions, shards_of
-from feedmill.processor.records import DRILL, Plan
+from feedmill.processor.due import DRILL, Plan
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill.resources.types import BatchingMode
