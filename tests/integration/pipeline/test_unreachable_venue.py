@@ -23,7 +23,9 @@ def test_every_example_loads_and_plans(path: Path) -> None:
     roles = {load.role for load in plan(resources)}
     of_feeds = {"receiver", "distributor"} if resources.feeds else set()
     of_accounts = {"accounts"} if resources.accounts else set()
-    assert roles == {"processor", "maintenance"} | of_feeds | of_accounts
+    specs = [pipeline.spec.notifications for pipeline in resources.pipelines.values()]
+    of_pipelines = {"notify"} if any(spec is not None and spec.telegram for spec in specs) else set()
+    assert roles == {"processor", "maintenance"} | of_pipelines | of_feeds | of_accounts
     assert of_feeds or of_accounts
 
 
