@@ -58,7 +58,9 @@ class Output:
     ) -> str:
         """Ask the receivers for something; answers the command's id. ``again``: the id of one that is issued anew."""
         number = again or secrets.token_hex(8)
-        self.commands.append(Command(number, kind, symbol, native, channel, now_ns, reason, **bounds, living=living))
+        self.commands.append(
+            Command(number, kind, symbol, native, channel, now_ns, reason, **bounds, living=living, trace="")
+        )
         return number
 
 

@@ -9,7 +9,7 @@ from feedmill.distributor.traced import Traced
 from feedmill.shared.clock import SECOND, now_ns
 from feedmill.shared.control import Command
 from feedmill.shared.traceparent import TraceRef
-from feedmill.shared.tracing import TRACES, Span
+from feedmill.shared.tracing import TRACES, Span, Value
 
 ASKED = frozenset({"trades", "book_snapshot"})
 """Commands that are traced: what is missing, and how it comes back."""
@@ -25,14 +25,18 @@ class CommitSpans:
         self._batches: list[tuple[Traced, Span]] = []
         for each in found:
             origin = each.origin
-            attributes: dict[str, str | int | Sequence[str]] = {
+            attributes: dict[str, Value] = {
                 "feedmill.shard": shard,
                 "feedmill.session": origin.session,
                 "feedmill.batch": origin.batch,
                 "feedmill.raw_entry": origin.stream_id,
                 "feedmill.events": each.events,
             }
-            named = {"feedmill.trades": each.trades, "feedmill.fills": each.fills, "feedmill.command": origin.command}
+            named: dict[str, Value] = {
+                "feedmill.trades": each.trades,
+                "feedmill.fills": each.fills,
+                "feedmill.command": origin.command,
+            }
             attributes |= {name: value for name, value in named.items() if value}
             span = TRACES.begin("distribute", origin.read_ns, "consumer", attributes, origin.parent)
             span.event("mapped", mapped_ns or now_ns())
@@ -49,7 +53,11 @@ class CommitSpans:
     def sent(self, number: int, commit_id: str) -> None:
         """The commit is under way. ``number``: of the events entry, 0 = none."""
         at = now_ns()
-        attributes = {"db.system.name": "redis", "feedmill.commit": number, "feedmill.commit_id": commit_id}
+        attributes: dict[str, Value] = {
+            "db.system.name": "redis",
+            "feedmill.commit": number,
+            "feedmill.commit_id": commit_id,
+        }
         self._commits = [span.child("commit", at, "client", attributes) for _, span in self._batches]
 
     def committed(self) -> list[tuple[float, Span]]:
@@ -76,7 +84,7 @@ class CommitSpans:
 
 
 def _asked(shard: str, command: Command) -> Span:
-    attributes = {
+    attributes: dict[str, Value] = {
         "feedmill.shard": shard,
         "feedmill.command": command.id,
         "feedmill.symbol": command.symbol,

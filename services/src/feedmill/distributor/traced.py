@@ -58,7 +58,8 @@ class Traced:
 def of_feed(origin: Origin, block: EventBlock, before: Mark) -> Traced:
     """``before``: what was in ``block`` before the batch was handled."""
     trades = block.trades[before.trades :]
-    times = [(event.exchange_ns, event.receive_ns) for event in (*trades, *block.tickers[before.tickers :])]
+    times = [(trade.exchange_ns, trade.receive_ns) for trade in trades]
+    times += [(ticker.exchange_ns, ticker.receive_ns) for ticker in block.tickers[before.tickers :]]
     return Traced(origin, len(block) - before.events, *oldest(times), trades=_ranges(trades))
 
 

@@ -28,7 +28,7 @@ from feedmill.shared.budget import Budget, TokenBucket
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.fleet import Fleet
 from feedmill.shared.traceparent import trace_id
-from feedmill.shared.tracing import TRACES, Span
+from feedmill.shared.tracing import TRACES, Span, Value
 
 QUEUE = 1000
 WORKERS = 4
@@ -281,7 +281,7 @@ def _named(job: Job) -> dict[str, str]:
 def _span(job: Job) -> Span:
     """Of one try at a command's request. How long it stood in the line and waited for budget is an attribute."""
     request = job.request
-    attributes = {
+    attributes: dict[str, Value] = {
         "server.address": host_of(request.url),
         "feedmill.command": job.command,
         "feedmill.kind": request.kind,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from feedmill.receiver.packer import Contents
 from feedmill.shared.clock import now_ns
 from feedmill.shared.frames import RunKind
-from feedmill.shared.tracing import TRACES, Span
+from feedmill.shared.tracing import TRACES, Span, Value
 
 
 class BatchTrace:
@@ -63,7 +63,7 @@ def begin(shard: str, session: str, n: int, contents: Contents) -> BatchTrace | 
     if not (contents.frames or contents.rest) or not TRACES.sampled():
         return None
     runs = [run for run in contents.runs if run.kind != RunKind.CONTROL]
-    attributes = {
+    attributes: dict[str, Value] = {
         "feedmill.shard": shard,
         "feedmill.session": session,
         "feedmill.batch": n,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PER_SECOND = 100
 """Traces a process begins at most: with many small batches a large share of them would cost more than the work."""
-Attributes = Mapping[str, str | int | float | bool | Sequence[str] | Sequence[int]]
+Value = str | int | float | bool | Sequence[str] | Sequence[int]
+Attributes = Mapping[str, Value]
 
 
 class TracingUnavailable(ValueError):
