@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
@@ -123,7 +124,16 @@ def run(
 
 
 async def _make(kind: What, target: Target, ring: Keyring, url: str, log: Any, shown: Shown) -> Manifest:
-    await target.store.check()  # Before a dump of hours: what is wrong with the destination is said at once.
+    from feedmill.general.backup import record
+    from feedmill.general.backup.stores.base import StoreError
+    from feedmill.shared import postgres
+
+    try:
+        await target.store.check()  # Before a dump of hours: what is wrong with the destination is said at once.
+    except StoreError as error:
+        with contextlib.suppress(*postgres.RETRYABLE, postgres.SchemaBehind):
+            await record.not_begun(url, target.names, kind.value, destination=target.store.where, error=str(error))
+        raise
     if kind is What.BASE:
         from feedmill.general.backup.base import run_base
         from feedmill.shared.database_url import DatabaseUrl

@@ -6,7 +6,9 @@ import asyncpg
 import msgspec
 
 from feedmill.general.backup.manifest import Manifest
-from feedmill.general.backup.names import Kind
+from feedmill.general.backup.names import Kind, Names, new_id
+from feedmill.shared import postgres
+from feedmill.shared.clock import now_ns
 
 _BEGIN = """
 INSERT INTO backups (id, kind, state, destination, object, started_ns, schema_version)
@@ -55,6 +57,21 @@ async def succeeded(connection: asyncpg.Connection, manifest: Manifest) -> None:
 async def failed(connection: asyncpg.Connection, backup_id: str, ended_ns: int, error: str) -> None:
     """It came to nothing. ``error``: a reason for people, without secrets."""
     await connection.execute(_FAILED, backup_id, ended_ns, error[:MAX_ERROR])
+
+
+async def not_begun(database_url: postgres.Url, names: Names, kind: Kind, *, destination: str, error: str) -> None:
+    """Nothing could be begun, since the destination does not let it: a failure all the same, which people are told."""
+    connection = await postgres.connect(database_url, name="feedmill backup record")
+    try:
+        revision = await postgres.require_schema(connection)
+        backup_id = new_id(kind, now := now_ns())
+        folder = names.data(backup_id).rpartition("/")[0]
+        await begin(
+            connection, backup_id, kind, destination=destination, folder=folder, started_ns=now, schema_version=revision
+        )
+        await failed(connection, backup_id, now_ns(), error)
+    finally:
+        await postgres.close(connection)
 
 
 async def close_cut_off(connection: asyncpg.Connection, kind: Kind, *, before_ns: int, ended_ns: int) -> None:
