@@ -74,7 +74,7 @@ class Sender:
         self._other_hours = True
         """Quiet hours may be others than when rows were postponed."""
         self._rest = _Rest()
-        self._backoff = Backoff(1.0, 60.0, floor=0.5)
+        self._backoff = Backoff(1.0, 30.0, floor=0.5)
         self._blocked = Backoff(10.0, BLOCKED, floor=5.0)
         self.wake = asyncio.Event()
         """Set: look at once."""
