@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 VENUE = "binance/Spot"
@@ -34,6 +35,19 @@ def covers(span: Any, symbol: str, trade: int) -> bool:
     return False
 
 
+async def exemplars(bed: Any, role: str) -> set[tuple[str, str]]:
+    """(histogram, trace) of all exemplars that a service shows to whoever asks for OpenMetrics."""
+    url = f"http://127.0.0.1:{bed.service(role).port}/metrics"
+    async with bed.http.get(url, headers={"Accept": "application/openmetrics-text; version=1.0.0"}) as answer:
+        families = text_string_to_metric_families(await answer.text())  # type: ignore[no-untyped-call]
+        return {
+            (family.name, sample.exemplar.labels["trace_id"])
+            for family in families
+            for sample in family.samples
+            if sample.exemplar is not None
+        }
+
+
 async def stopped(bed: Any) -> None:
     """The services end, and send the last spans."""
     await bed.manager.stop()
@@ -45,9 +59,20 @@ async def test_a_trade_is_followed_from_the_socket_to_the_commit(start_bed: Any,
     report = await bed.settled()
     assert report.ok, bed.explain(report)
     rows = await bed.rows(TRADES)
+    named = {role: await exemplars(bed, role) for role in ("receiver", "distributor", "processor")}
     await stopped(bed)
 
     traces = by_trace(collector.spans())
+    # The histograms of latency name traces that are there.
+    assert {role: {family for family, _ in found} for role, found in named.items()} == {
+        "receiver": {"feedmill_receiver_append_seconds"},
+        "distributor": {"feedmill_distributor_receive_to_dispatch_seconds"},
+        "processor": {
+            "feedmill_processor_exchange_to_commit_seconds", "feedmill_processor_receive_to_commit_seconds",
+        },
+    }  # fmt: skip
+    assert {trace for found in named.values() for _, trace in found} <= traces.keys()
+
     followed = 0
     for row in rows:
         for spans in traces.values():
