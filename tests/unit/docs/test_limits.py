@@ -12,6 +12,7 @@ import pytest
 
 from feedmill.distributor import backfill, books, dispatcher, held, trades
 from feedmill.distributor.settings import DistributorSettings
+from feedmill.general.notify import states, watcher
 from feedmill.processor import source
 from feedmill.receiver import commands, headroom, rest, session
 from feedmill.receiver.settings import ReceiverSettings
@@ -66,12 +67,14 @@ OTHERS = {
         f"{books.MAX_BUFFERED}, or {books.MAX_BUFFERED_LEVELS} levels"
     ),
     "entries a distributor or processor reads at once": f"{dispatcher.MAX_COUNT}",
+    "states a notifier knows of": f"{states.MOST}",
+    "notices a notifier holds while PostgreSQL is away": f"{watcher.PENDING}",
     "log lines that are alike": f"{log_repeats.ALIKE} at once, then one in {log_repeats.ALIKE_EVERY:g} s",
     "log lines of one event": f"{log_repeats.OF_EVENT} at once, then one in {log_repeats.OF_EVENT_EVERY:g} s",
     "log lines that wait to be written": f"{log.QUEUE}",
     "spans that wait to be sent": f"{otlp.QUEUE} a process, made for at most {tracing.PER_SECOND} traces a second",
 }
-UNBOUNDED = {"dead letters", "connections to PostgreSQL"}
+UNBOUNDED = {"dead letters", "connections to PostgreSQL", "notices that wait for their chat"}
 
 
 def test_the_links_of_the_chain_have_the_codes_numbers() -> None:
@@ -110,7 +113,13 @@ def test_the_seconds_are_the_bytes_divided_by_the_rate() -> None:
 
 
 def test_every_link_has_a_metric_and_an_alert_that_exist() -> None:
-    for module in ("receiver.metrics", "distributor.metrics", "processor.measures", "shared.metrics"):
+    for module in (
+        "receiver.metrics",
+        "distributor.metrics",
+        "processor.measures",
+        "shared.metrics",
+        "general.notify.metrics",
+    ):
         importlib.import_module(f"feedmill.{module}")
     known = prometheus_client.REGISTRY._names_to_collectors
     for row in table("The chain"):
