@@ -13,7 +13,7 @@ from feedmill.general.backup.stores.remote import Bucket, RemoteStore
 from feedmill.general.backup.stores.s3 import S3Bucket
 
 PART = 4096
-"""Bytes; the real one is 8 MiB."""
+"""Bytes; the real one is 5 MiB."""
 PREFIX = "home/backups/"
 
 
