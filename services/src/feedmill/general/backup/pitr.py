@@ -183,7 +183,7 @@ def _extract(reading: int, folder: Path) -> None:
         folder.mkdir(mode=0o700)
         try:
             with tarfile.open(fileobj=file, mode="r|gz") as archive:
-                archive.extractall(folder, members=_plain(archive), **_CAREFUL)
+                archive.extractall(folder, members=_plain(archive), **_CAREFUL)  # noqa: S202 - members are looked at
         except tarfile.TarError as error:
             raise ContentError(f"the base backup cannot be unpacked: {error}; take another one") from error
         folder.chmod(0o700)
