@@ -6,16 +6,18 @@ import asyncio
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import pytest
 
 from feedmill.cli.migrate import migrate_sync
-from feedmill.general.backup.choice import NoSuchBackup
+from feedmill.general.backup.choice import NoSuchBackup, opened
 from feedmill.general.backup.content import ContentError
+from feedmill.general.backup.progress import silent
 from feedmill.general.backup.stores.base import StoreAway
 from feedmill.general.backup.wal_plan import segment_of
-from feedmill.local.embedded import files
+from feedmill.local.embedded import EmbeddedPostgres, files
 from feedmill.local.managed.passwords import Passwords
 from feedmill.local.managed.postgres import ManagedPostgres
 
@@ -191,6 +193,37 @@ async def test_a_spool_that_is_lost_loses_nothing(stage: Any, monkeypatch: pytes
     assert not other.bases.state.why, "the log goes on, no base backup is needed"
     async with stage.restored() as content:
         assert content.hashes == at_last.hashes
+
+
+async def test_a_server_that_was_made_anew_begins_its_own_log(stage: Any) -> None:
+    """The same names of files, another system: nothing of the destroyed one is written over."""
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        await stage.write()
+        first, old = watch.bases.state.last_id, watch.receiver.server.system
+        last = await stage.tally()
+        wanted = await stage.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+        await stage.until(lambda: (watch.receiver.server.received or 0) >= wanted)
+        port = stage.server.port
+        stage.destroy()
+        stage.server = EmbeddedPostgres(stage.server.data_dir, fsync=False, port=port)
+        files.private_folder(stage.server.data_dir)
+        files.write_private(stage.server.data_dir / "password", watch_password(watch))
+        try:
+            await asyncio.to_thread(stage.server.start)
+            await asyncio.to_thread(migrate_sync, stage.url)
+            await stage.until(lambda: watch.bases.state.last_id not in ("", first))
+            await stage.until(lambda: not (stage.folder / "spool" / old).exists())
+        finally:
+            await asyncio.to_thread(stage.server.kill)
+    target = stage.target()
+    async with opened(target, await target.ring(), first, None, stage.folder, silent) as content:
+        assert content.hashes == last.hashes
+
+
+def watch_password(watch: Any) -> str:
+    return unquote(urlsplit(watch.bases._database.get()).password or "")
 
 
 async def test_only_one_receives(stage: Any) -> None:

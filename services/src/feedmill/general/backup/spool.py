@@ -22,7 +22,6 @@ class Waiting:
     system: str
     file: str
     path: Path
-    size_bytes: int
     since_ns: int
     """When it was last written."""
 
@@ -50,7 +49,7 @@ class Spool:
                 if path.suffix == _HISTORY or segment_of(path.name) is not None:
                     with contextlib.suppress(FileNotFoundError):
                         state = path.stat()
-                        found.append(Waiting(system, path.name, path, state.st_size, state.st_mtime_ns))
+                        found.append(Waiting(system, path.name, path, state.st_mtime_ns))
         return sorted(found, key=lambda item: (item.system, item.path.suffix != _HISTORY, item.file[8:], item.file))
 
     def partial(self, system: str) -> Path | None:
@@ -94,5 +93,5 @@ class Spool:
         item.path.unlink(missing_ok=True)
 
     def forget(self, system: str) -> None:
-        """Remove all of a system whose log is not received any more."""
+        """Remove all of a system whose log is not received any more: it was stored."""
         shutil.rmtree(self.folder(system), ignore_errors=True)

@@ -50,7 +50,6 @@ class Uploads:
     complete_ns: int = 0
     """Everything that had been received by then is stored."""
     waiting_files: int = 0
-    waiting_bytes: int = 0
     spool_bytes: int = 0
     error: str = ""
     """Why the last attempt failed; empty: it did not."""
@@ -62,8 +61,9 @@ class Uploader:
     """``run`` until cancelled, then ``finish``. The key file is read for each upload, since it may change."""
 
     def __init__(
-        self, spool: Spool, target: Target, log: Any, on_stored: OnStored, is_receiving: Callable[[], bool]
+        self, spool: Spool, target: Target, log: Any, on_stored: OnStored, received: Callable[[], str]
     ) -> None:
+        """``received``: the system whose log is being received, empty while none is."""
         self.state = Uploads()
         self.changed = asyncio.Event()
         """Set after each look at the spool."""
@@ -73,11 +73,11 @@ class Uploader:
         self._ring = target.ring
         self._log = log
         self._on_stored = on_stored
-        self._is_receiving = is_receiving
+        self._received = received
         self._wake = asyncio.Event()
         self._urgent = False
-        self._written: dict[Path, int] = {}
-        """Unfinished file -> when it was last written, as of its last upload."""
+        self._written: dict[str, tuple[Path, int]] = {}
+        """System -> its unfinished file, and when that was last written, as of its last upload."""
         self._partial_at = float("-inf")
 
     def wake(self, *, urgent: bool = False) -> None:
@@ -125,12 +125,14 @@ class Uploader:
 
     async def _attempt(self) -> bool:
         """Upload what can be; False when something failed."""
-        began, live = now_ns(), self._is_receiving()
+        began, live = now_ns(), bool(self._received())
         try:
             while await self._upload_finished():
                 pass
-            if await self._upload_unfinished() and live:
-                self.state.complete_ns = began
+            # One that is finished just now is gone: it is uploaded at the next look.
+            with contextlib.suppress(FileNotFoundError):
+                if await self._upload_unfinished() and live:
+                    self.state.complete_ns = began
         except (StoreError, KeyringError, OSError) as error:
             measures.store_up.set(0)
             if self.state.error != str(error):
@@ -148,7 +150,6 @@ class Uploader:
     async def _look(self) -> list[Waiting]:
         waiting = await asyncio.to_thread(self._spool.waiting)
         self.state.waiting_files = len(waiting)
-        self.state.waiting_bytes = sum(item.size_bytes for item in waiting)
         self.state.spool_bytes = await asyncio.to_thread(self._spool.size_bytes)
         measures.spool_bytes.set(self.state.spool_bytes)
         now = now_ns()
@@ -188,14 +189,17 @@ class Uploader:
             if path is None:
                 continue
             state = await asyncio.to_thread(path.stat)
-            if not state.st_size or self._written.get(path) == state.st_mtime_ns:
+            if not state.st_size or self._written.get(system) == (path, state.st_mtime_ns):
+                if self._received() not in ("", system):
+                    # Of a server that was replaced by another: nothing follows.
+                    await asyncio.to_thread(self._spool.forget, system)
                 continue
             if early:
                 return False
             name = self._names.wal(system, partial_name(path.name.removesuffix(".partial"), now_ns()))
             stored = await store_file(self._store, await self._ring(), name, path)
             measures.stored.labels("wal").inc(stored.size_bytes)
-            self._written = {path: state.st_mtime_ns}
+            self._written[system] = (path, state.st_mtime_ns)
             self._partial_at, self.state.last_ns = now, now_ns()
             before, self.state.unfinished[system] = self.state.unfinished.get(system), name
             if before is not None:

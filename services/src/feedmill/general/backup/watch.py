@@ -24,13 +24,15 @@ class Watch:
         spool = Spool(spool_dir)
         limit = target.spec.continuous.spool.size.bytes
         self.receiver = Receiver(database, target.names, spool, limit, log)
-        self.uploader = Uploader(
-            spool, target, log, self.receiver.stored, lambda: self.receiver.state.phase == "receiving"
-        )
+        self.uploader = Uploader(spool, target, log, self.receiver.stored, self._received)
         self.receiver.uploader = self.uploader
         self.bases = Bases(database, target, self.receiver, log)
         self._where = target.store.where
         self._log = log
+
+    def _received(self) -> str:
+        server = self.receiver.server
+        return server.system if server is not None and self.receiver.state.phase == "receiving" else ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set; what was written by then is stored, if that can be done in a few seconds.
