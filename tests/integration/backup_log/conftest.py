@@ -159,7 +159,7 @@ class Stage:
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
-    async def until(self, holds: Callable[[], bool | Awaitable[bool]], seconds: float = 60.0) -> None:
+    async def until(self, holds: Callable[[], bool | Awaitable[bool]], seconds: float = 120.0) -> None:
         async with asyncio.timeout(seconds):
             while True:
                 found = holds()
