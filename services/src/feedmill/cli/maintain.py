@@ -202,6 +202,8 @@ def _work(chosen: Chosen, work: Work) -> Report:
 
     redis = redis_url(chosen.pipeline, chosen.secrets_dir, chosen.data_dir)
     settings = settings_of(chosen.pipeline, chosen.resources)
+    if redis is None:
+        typer.echo("Redis does not run: streams are not looked at", err=True)
 
     async def session(url: str) -> Report:
         connection: asyncpg.Connection | None = None

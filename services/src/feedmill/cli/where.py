@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from feedmill.cli.common import folder
 from feedmill.cli.query import QueryError, database, pipeline_database
-from feedmill.local.embedded.files import password, remembered_port
+from feedmill.local.embedded.files import listens, password, remembered_port
 from feedmill.shared import postgres
 from feedmill.shared.config import read_setting, resolve_urls
 from feedmill.shared.dumps import forbid_dumps
@@ -71,10 +71,10 @@ class Where:
 
 
 def redis_url(pipeline: FeedPipeline, secrets_dir: Path | None, data_dir: Path) -> RedisUrl | None:
-    """That of REDIS_URL, of the Secrets, or the one in the data folder (None = it has none). Raises ConfigError."""
+    """That of REDIS_URL, of the Secrets, or the one in the data folder (None = it does not run). Raises ConfigError."""
     named = secrets_dir is not None and pipeline.spec.redis.url_secret_ref is not None
     if named or read_setting(os.environ, "REDIS_URL") is not None:
         return resolve_urls(pipeline, os.environ, secrets_dir, frozenset({"redis"}))[0]
     home = folder(data_dir) / "redis"
     port = remembered_port(home)
-    return RedisUrl("127.0.0.1", port, password=password(home)) if port and home.is_dir() else None
+    return RedisUrl("127.0.0.1", port, password=password(home)) if port and listens(port) else None
