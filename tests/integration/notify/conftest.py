@@ -68,7 +68,7 @@ class FakeTelegram:
 
     token: str = TOKEN
     chat: int = CHAT
-    per_minute: int = 20
+    per_minute: int = 60
     messages: list[Received] = field(default_factory=list)
     requests: list[tuple[float, str]] = field(default_factory=list)
     """(time, method) of each, whatever came of it."""
@@ -100,7 +100,7 @@ class FakeTelegram:
         if runner is not None:
             await runner.cleanup()
 
-    async def until(self, done: Callable[[Sequence[Received]], bool], timeout: float = 60.0) -> None:
+    async def until(self, done: Callable[[Sequence[Received]], bool], timeout: float = 240.0) -> None:
         """Wait until the messages are as wanted."""
         try:
             async with asyncio.timeout(timeout):
@@ -109,10 +109,6 @@ class FakeTelegram:
                     await self._arrived.wait()
         except TimeoutError:
             raise AssertionError(f"not as wanted: {[each.text for each in self.messages]}") from None
-
-    async def until_asked(self, times: int, timeout: float = 60.0) -> None:
-        """Wait until so many requests came, taken or not."""
-        await self.until(lambda _: len(self.requests) >= times, timeout)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         now, method = time.monotonic(), request.match_info["method"]
@@ -279,7 +275,7 @@ class Desk:
         """Wait until a query gives that value."""
         found: Any = None
         try:
-            async with asyncio.timeout(60.0), self.session() as connection:
+            async with asyncio.timeout(240.0), self.session() as connection:
                 while (found := await connection.fetchval(statement)) != wanted:
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -331,7 +327,7 @@ class Process:
         assert self.reader is not None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
-        code = await asyncio.wait_for(self.process.wait(), 30)
+        code = await asyncio.wait_for(self.process.wait(), 120)
         await self.reader
         return code
 
@@ -345,7 +341,7 @@ class Process:
 
     async def until_state(self, *states: str) -> dict[str, Any]:
         """Wait until sending is in one of these states."""
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(240.0):
             while True:
                 with contextlib.suppress(OSError, ValueError, aiohttp.ClientError):
                     section = (await self.health())["notify"]

@@ -25,6 +25,8 @@ from feedmill.shared.clock import SECOND, now_ns
 from feedmill.shared.health import Health, HealthServer
 from feedmill.shared.log import get_logger
 
+pytestmark = pytest.mark.timeout(900)  # None is judged by its speed.
+
 
 class Silent:
     """Stands for the sender where nothing is to be sent."""
@@ -216,15 +218,15 @@ async def test_feedmill_up_tells_of_an_exchange_that_cannot_be_reached(
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await telegram.until(lambda messages: bool(messages), timeout=150.0)
+        await telegram.until(lambda messages: bool(messages), timeout=270.0)
         assert telegram.messages[0].text.startswith(
             "🔴 default/spot: no data from the exchange\nshard 0\ncannot reach 127.0.0.1"
         )
         process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.wait(), 60)
+        await asyncio.wait_for(process.wait(), 120)
         # What ends with it is no fault.
         assert len(telegram.messages) == 1
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 60)
+        await asyncio.wait_for(process.wait(), 120)
