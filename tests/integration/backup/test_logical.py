@@ -152,6 +152,8 @@ async def test_a_failed_program_is_told_with_what_it_said(depot: Any, monkeypatc
     assert depot.files() == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_kill_9_at_any_point_leaves_no_backup_and_no_trace_that_lasts(
     depot: Any, kit: Any, tmp_path: Path
 ) -> None:
@@ -221,6 +223,8 @@ async def test_sigterm_ends_it_in_order(depot: Any, kit: Any, tmp_path: Path) ->
     assert depot.files() == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_the_commands_make_list_prove_and_restore(depot: Any, kit: Any, tmp_path: Path) -> None:
     manifests = depot.manifest_file(tmp_path)
     options = ("-c", str(manifests), "--secrets-dir", str(tmp_path / "secrets"))

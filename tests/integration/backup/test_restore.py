@@ -234,6 +234,8 @@ async def refuses_everything(url: str) -> None:
         await asyncio.to_thread(migrate_sync, url)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_kill_9_at_any_point_is_redone(depot: Any, kit: Any, tmp_path: Path, large: Any) -> None:
     """Killed as soon as this or that is seen of it: the target is empty, or marked and nobody's, or whole."""
     manifests = depot.manifest_file(tmp_path)
