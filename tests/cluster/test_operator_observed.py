@@ -101,7 +101,9 @@ async def _empty(prometheus: Prometheus) -> list[str]:
     found = []
     for row in BOARD.rows:
         for panel in row.panels:
-            missing = {n for query in panel.queries for n in re.findall(r"feedmill_\w+", query.expression)} - there
+            missing = {
+                n for query in panel.queries for n in re.findall(r"feedmill_(?!dev_)\w+", query.expression)
+            } - there
             shown = [await _shows(prometheus, query.expression) for query in panel.queries]
             if missing or not all(shown):
                 found.append(f"{panel.title}: {[query.expression for query in panel.queries]} {sorted(missing)}")

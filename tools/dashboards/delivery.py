@@ -144,10 +144,9 @@ BOARD = Board(
                 ),
                 graph(
                     "Candles",
-                    "Proven complete, and empty ones made, a second.",
+                    "Proven complete, a second.",
                     PER_SECOND,
-                    (by("interval", "feedmill_processor_candles_complete_total", PIPELINE), "{{interval}} complete"),
-                    (by("interval", "feedmill_processor_candles_filled_total", PIPELINE), "{{interval}} empty"),
+                    (by("interval", "feedmill_processor_candles_complete_total", PIPELINE), "{{interval}}"),
                 ),
                 graph(
                     "Candles compared",

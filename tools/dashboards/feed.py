@@ -66,7 +66,7 @@ BOARD = Board(
                     "Books in order",
                     "Order books that follow without a gap.",
                     COUNT,
-                    f'sum(feedmill_distributor_books{{{FEED}, state="live"}})',
+                    f'sum(feedmill_distributor_books{{{FEED}, state="valid"}})',
                 ),
             ),
         ),

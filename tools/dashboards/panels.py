@@ -117,7 +117,8 @@ def rose(labels: str, counter: str, chosen: str) -> str:
     A series begins with its first event, when there is no 0 to have risen from.
     """
     series = f"{counter}{{{chosen}}}"
-    return f"sum by ({labels}) (increase({series}[1h]) > 0 or ({series} unless {series} offset 1h))"
+    new = f"{series} unless count_over_time({series}[1h] offset 1h)"
+    return f"sum by ({labels}) (increase({series}[1h]) > 0 or ({new}))"
 
 
 def quantile(share: float, labels: str, histogram: str, chosen: str) -> str:

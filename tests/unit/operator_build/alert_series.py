@@ -177,6 +177,14 @@ CASES = (
         ("FeedmillProcessorServerDown",),
     ),
     Case(
+        "gaps opened long ago and the pod was not scraped for a while",
+        {
+            _counter(
+                "feedmill_distributor_gaps_total", DISTRIBUTOR, 'channel="Trades", cause="shed"'
+            ): f"3x35 _x6 3x{REST + 19}"
+        },
+    ),
+    Case(
         "gaps open",
         {_counter("feedmill_distributor_gaps_total", DISTRIBUTOR, 'channel="Trades", cause="shed"'): BORN},
         ("FeedmillGaps",),

@@ -121,7 +121,9 @@ def test_names_are_used_once() -> None:
 def test_an_alert_notices_the_first_event_of_a_series() -> None:
     for alert in ALERTS:
         for counter, window in re.findall(r"increase\((feedmill_[a-z_]+\{.*?\}\})\[(\d+m)\]\)", alert.expression):
-            assert f" or ({counter} unless {counter} offset {window}) > 0" in alert.expression, alert.name
+            assert (
+                f" or ({counter} unless count_over_time({counter}[{window}] offset {window})) > 0" in alert.expression
+            ), alert.name
     assert sum("increase(" in alert.expression for alert in ALERTS) >= 3
 
 

@@ -46,9 +46,11 @@ class Alert:
 
 
 def _rose(counter: str, minutes: int, labels: str = "") -> str:
-    """That a counter has risen lately. A series begins with its first event, when there is no 0 to have risen from."""
-    chosen = f"{counter}{{{{{{pods}}{labels}}}}}"
-    return f"increase({chosen}[{minutes}m]) > 0 or ({chosen} unless {chosen} offset {minutes}m) > 0"
+    """That a counter has risen lately. A series begins with its first event, when there is no 0 to have risen from; one
+    that was not scraped for a while does not begin."""
+    chosen, window = f"{counter}{{{{{{pods}}{labels}}}}}", f"{minutes}m"
+    new = f"{chosen} unless count_over_time({chosen}[{window}] offset {window})"
+    return f"increase({chosen}[{window}]) > 0 or ({new}) > 0"
 
 
 _PODS = "{{{pods}}}"
