@@ -106,7 +106,7 @@ TABLE_COMMENTS = {
     "restores": "Restores and drills (verify) that were made, into this database or from its backups.",
     "maintenance_runs": "Each run of maintenance: what it did and found.",
     "notifications": "What is to be told to people, in the order it is told. A row is sent at least once.",
-    "notify_state": "What the notifier of each pipeline is to be told of, and what it last told of the state of things.",
+    "notify_state": "What the notifier of each pipeline is to be told of, and what it told last of how things are.",
 }
 
 GAP_CAUSE = "sequence, disconnected, session_lost, shed, redis_lost or book{}."
