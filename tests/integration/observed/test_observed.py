@@ -214,7 +214,7 @@ async def a_topic_falls_silent(run: Run) -> None:
     world = run.it.world
     await asyncio.sleep(LEARNED)
     async with run.fire("FeedmillTopicSilent", timeout=180.0):
-        await world.fault(QUIET, kind="drop", channel="Ticker", symbol="BTC-PERPETUAL")
+        await world.fault(QUIET, kind="drop", channel="Ticker", symbol="BTC-PERPETUAL", count=100_000)
     await world.fault(QUIET, kind="clear")
     await run.resolve("FeedmillTopicSilent")
 
