@@ -13,7 +13,24 @@ from tools.metrics.page import page
 ROOT = Path(__file__).parents[3]
 FOUND = catalogue.catalogue()
 EVERY = [metric for metrics in FOUND.values() for metric in metrics]
-WHO = "account|backup|config|database|distributor|local|maintenance|notify|operator|process|processor|receiver|secret|tracing"
+WHO = "|".join(
+    (
+        "account",
+        "backup",
+        "config",
+        "database",
+        "distributor",
+        "local",
+        "maintenance",
+        "notify",
+        "operator",
+        "process",
+        "processor",
+        "receiver",
+        "secret",
+        "tracing",
+    )
+)
 MADE = re.compile(r"^\w+ = (?:Counter|Gauge|Histogram)\(|REGISTRY\.register\(", re.MULTILINE)
 
 
