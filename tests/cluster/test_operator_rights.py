@@ -171,7 +171,8 @@ def full_run(world: World) -> None:
                              for claim in cluster.api.list("persistentvolumeclaims", namespace)})  # fmt: skip
     for plural in MADE:
         for (kind, name), item in sorted(world.made().items()):
-            if kind == plural:
+            # A run is never begun anew.
+            if kind == plural and "feedmill.dev/run" not in item["metadata"]["labels"]:
                 cluster.api.delete(plural, namespace, name)
                 until(lambda n=name, p=plural, u=item["metadata"]["uid"]: renewed(world, p, n, u), 40, what=plural)
                 break
@@ -191,7 +192,7 @@ def full_run(world: World) -> None:
     world.ready("fpl/main", "xf/spot")
     world.delete("xa/fund")
     until(lambda: world.one("deployments", "main-accounts") is None)
-    for what in ("xf/spot", "xf/other", "fpl/main", "fpl/own"):
+    for what in ("xf/spot", "xf/other", "fpl/main", "fpl/own", "fbk/now", "frs/drill"):
         world.delete(what)
     until(lambda: not world.made(), 60)
 
