@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -84,21 +82,17 @@ async def replayed(
     progress: Progress,
 ) -> AsyncGenerator[str, None]:
     """The URL of a scratch server that has replayed the log. Raises as :func:`moment_content`."""
-    sockets = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_SOCKETS))
-    try:
-        async with scratch_folder(PREFIX, folder) as place:
-            server = ReplayingPostgres(place, sockets, reach.base, to_ns)
-            try:
-                await unpack(read_object(store, ring, reach.base, progress, "base backup"), server.cluster)
-                log_server = LogServer(store, ring, log, reach, progress)
-                async with log_server.listening(server.asked):
-                    await _start(server, log_server, reach, to_ns)
-                yield server.url
-            finally:
-                # In this order also when we are cancelled: the server must have let go of its files.
-                await asyncio.shield(asyncio.to_thread(server.kill))
-    finally:
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, sockets, ignore_errors=True))
+    async with scratch_folder(_SOCKETS, None) as sockets, scratch_folder(PREFIX, folder) as place:
+        server = ReplayingPostgres(place, sockets, reach.base, to_ns)
+        try:
+            await unpack(read_object(store, ring, reach.base, progress, "base backup"), server.cluster)
+            log_server = LogServer(store, ring, log, reach, progress)
+            async with log_server.listening(server.asked):
+                await _start(server, log_server, reach, to_ns)
+            yield server.url
+        finally:
+            # In this order also when we are cancelled: the server must have let go of its files.
+            await asyncio.shield(asyncio.to_thread(server.kill))
 
 
 async def _start(server: ReplayingPostgres, log_server: LogServer, reach: Reach, to_ns: int | None) -> None:

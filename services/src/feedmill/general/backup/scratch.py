@@ -50,6 +50,7 @@ def _make(prefix: str, parent: Path) -> tuple[Path, DirLock]:
         if (left / "lock").exists() and not DirLock.is_held(left):
             shutil.rmtree(left, ignore_errors=True)
     outer = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    outer.chmod(0o711)  # A server that may not run as root runs as nobody, and must get to its own folder.
     lock = DirLock(outer, "scratch folder")
     lock.acquire(timeout=1.0)
     private_folder(outer / "data")
