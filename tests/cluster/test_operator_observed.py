@@ -91,7 +91,7 @@ async def _is_gone(operator: Operator, prometheus: Prometheus) -> None:
     began = time.monotonic()
     operator.kill()
     await prometheus.until_fires("FeedmillOperatorAbsent", since=began, timeout=120)
-    await asyncio.to_thread(lambda: operator.start().ready(90))
+    await asyncio.to_thread(lambda: operator.start().ready(240))
     await prometheus.until_resolved("FeedmillOperatorAbsent", timeout=120)
 
 
