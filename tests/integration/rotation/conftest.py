@@ -69,7 +69,11 @@ class Bed(Stage):
         """What is stored is what the exchange has, and nobody had to be started again."""
         report = await self.verified(WAIT)
         [venue] = report.venues
-        assert agree(venue), (venue.accounts, venue.notes, self.trouble())
+        if not agree(venue):
+            gaps = await self.rows(
+                "SELECT shard, cause, state, from_ns, to_ns, revision FROM gaps WHERE channel = 'Account'"
+            )
+            pytest.fail(f"{venue.notes}\n{[tuple(row) for row in gaps]}\n{venue.accounts}\n{self.trouble()}")
         accounts = venue.accounts
         assert accounts.known == accounts.emitted > 0
         assert accounts.flows["fills"].emitted == accounts.flows["fills"].stored > 50
