@@ -126,6 +126,7 @@ class Stage:
         one millisecond Binance says nothing that tells them apart."""
         for _ in range(times):
             await self.sim(venue, "accounts/step?count=1")
+            await asyncio.sleep(0.002)
 
     async def has_state(self, name: str, state: str) -> bool:
         return ((await self.health()).get("states") or {}).get(f"default/{name}") == state

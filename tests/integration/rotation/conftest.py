@@ -26,6 +26,7 @@ class Bed(Stage):
         """So many actions, one after the other: Binance's transfers of one amount in one ms cannot be told apart."""
         for _ in range(count):
             await self.post("accounts/step", count="1")
+            await asyncio.sleep(0.002)
 
     async def at_rest(self, accounts: int | None = None, wait: float = WAIT) -> None:
         """Every account (so many) is listened to, and no gap is open."""
