@@ -21,6 +21,7 @@ from feedmill.simulator.report import Report
 from feedmill.simulator.verify import verify
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "accounts.yaml"
+pytestmark = pytest.mark.timeout(600)
 VENUES = {"binance-main": "binance/Spot", "deribit-main": "deribit/Derivatives"}
 
 
@@ -146,7 +147,7 @@ class Stage:
         await self.simulation.cut_accounts(VENUES["deribit-main"])
         report = await self.compare()
         try:
-            async with asyncio.timeout(60.0):
+            async with asyncio.timeout(180.0):
                 # The cut is noticed, told as a gap and closed.
                 while not report.ok or before[0] == (told := await self.gaps())[0] or told[1]:
                     await asyncio.sleep(0.2)
