@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from feedmill.distributor.accounts.state import Line
-from feedmill.distributor.sources import replica_of
+from feedmill.distributor.sources import age_of, replica_of
 from feedmill.shared import control
 from feedmill.shared.frames import RawBatch
 
@@ -22,11 +22,8 @@ _DOUBTFUL = frozenset(("silent", "unanswered", "error"))
 
 
 def _is_older(session: str, than: str) -> bool:
-    """Of two sessions of one replica: ids end in the time (hex) of their start. Clocks of two replicas may differ."""
-    if not than or replica_of(session) != replica_of(than):
-        return False
-    started, other = session.rpartition("-")[2], than.rpartition("-")[2]
-    return (len(started), started) < (len(other), other)
+    """Only of two sessions of one replica: the clocks of two may differ."""
+    return replica_of(session) == replica_of(than) and age_of(session) < age_of(than)
 
 
 class Listener(Protocol):
