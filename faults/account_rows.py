@@ -25,7 +25,7 @@ def _within(seconds: float) -> Callable[[Scale], Promise]:
 
 
 def _limited(_: Scale) -> Promise:
-    """Asked for so often that the rest of a venue's minute may have to be waited for."""
+    """So much is asked for that the rest of a venue's minute may have to be waited for."""
     return Promise(connects=None, catch_up=75.0)
 
 
@@ -41,7 +41,7 @@ FAULTS = (
         "account-redis-aof-cut", "the same, and the end of its log is gone", servers.redis_cut(3), _within(0), ALL,
     ),
     Fault("account-redis-full", "maxmemory of Redis reached for 20 s", servers.redis_full(20.0), _within(20), ALL),
-    Fault("account-redis-flushed", "FLUSHALL: every stream gone", servers.redis_flushed, _within(0), ALL),
+    Fault("account-redis-flushed", "FLUSHALL: every stream gone", servers.redis_flushed, _limited, ALL),
     Fault(
         "account-redis-stall", "the network to Redis silent for 20 s", servers.stalled("redis", 20.0), _within(20),
         PROXIED,

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -365,8 +366,8 @@ class Bed:
             [core] = [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size")]
             assert core == ["0", "0"], name
             for page in ("healthz", "readyz", "health", "metrics"):
-                text = await self.page(name, page)
-                assert text, (name, page)
+                # One that has just begun listens once it has read its manifests.
+                text = await until(partial(self.page, name, page), f"{name} answers {page}")
                 self.scanner.look(f"/{page} of {name}", text)
 
     async def page(self, name: str, page: str) -> str:

@@ -63,7 +63,7 @@ spec:
 _CHANNEL = {"Book": "{name: Book, depth: 20, sampleInterval: 1s}", "Candles": "{name: Candles, interval: 1m}"}
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 30.0) -> Any:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 90.0) -> Any:
     """Wait until ``condition`` holds; gives its value."""
     async with asyncio.timeout(timeout):
         while True:
@@ -105,7 +105,7 @@ class Bed:
     async def emitted(self) -> int:
         return sum(map(emitted, (await self.stats()).values()))
 
-    async def until_emitted(self, more: int, timeout: float = 60.0) -> None:
+    async def until_emitted(self, more: int, timeout: float = 120.0) -> None:
         """Until the exchanges have sent this many more messages."""
         goal = await self.emitted() + more
 
@@ -177,7 +177,7 @@ class Bed:
             sections += document["connections"].values()
         return all(is_flowing(item) and item.get("active") == item["topics"] for item in sections)
 
-    async def until_flowing(self, timeout: float = 45.0) -> None:
+    async def until_flowing(self, timeout: float = 120.0) -> None:
         try:
             await until(self.flowing, timeout)
         except TimeoutError:

@@ -61,14 +61,16 @@ async def test_the_whole_chain_fills_and_drains(start_bed: Any, kit: Any) -> Non
         await seen(kit, bed, "receiver", lambda told: told["redis"]["held"] and told["spill"]["unsentBytes"])
         await seen(kit, bed, "receiver", lambda told: told["spill"]["state"] == "full")
         await seen(kit, bed, "receiver", lambda told: told["spill"]["shedFrames"] > 1000)
-        (told,) = await bed.health("receiver")
-        assert told["ready"], "capturing goes on"
+        told = await seen(kit, bed, "receiver", lambda told: told["ready"] and told)
         assert told["session"]["peakBytes"] <= told["session"]["budgetBytes"]
-        assert (await client.info("memory"))["used_memory"] < used + (8 << 20)
+        # What clients are sending stands in Redis's memory too, until it is refused.
+        assert (await client.info("memory"))["used_memory"] < used + (9 << 20)
         bed.postgres.start()
-        await seen(kit, bed, "receiver", lambda told: told["spill"]["state"] == "idle" and not told["spill"]["bytes"])
+        await seen(kit, bed, "receiver", lambda told: told["spill"]["state"] != "full")
         await bed.until_emitted(3000)
+        # A slow machine may need its spill again and again as long as so much comes.
         report = await bed.repaired(120.0)
+        await seen(kit, bed, "receiver", lambda told: told["spill"]["state"] == "idle" and not told["spill"]["bytes"])
     assert report.ok, bed.explain(report)
     assert await bed.connects(VENUE) == connects, "no connection was closed for it"
     causes = await bed.rows("SELECT DISTINCT cause FROM gaps")

@@ -297,7 +297,7 @@ class Bed:
             pytest.fail(f"not drained: {await self.positions.read()}\n{self.trouble()}")
         report = await verify(self.folder / "ledger", self.database_url)
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(90):  # A killed session counts as silent after 30.
                 while not report.ok:
                     await asyncio.sleep(0.3)
                     report = await verify(self.folder / "ledger", self.database_url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -180,6 +181,7 @@ async def test_a_venue_that_gives_no_list(start_bed: Any, kit: Any) -> None:
     roles = ("receiver-two", "distributor-two")
     await strike(bed, venue, kind="rest_500", path="exchangeInfo")
     for role in roles:
+        await kit.until(partial(bed.health, role), timeout=60.0)  # It can end in order from here on.
         assert await bed.services[role].stop() == 0
     feed.select = "{types: [Spot], quote: [BTC], refreshInterval: 10s}"
     bed.write()

@@ -622,6 +622,30 @@ def test_batches_that_come_twice_count_once() -> None:
     assert len(world.blocks) == size
 
 
+def test_a_session_whose_first_batch_comes_after_the_next_one_began_does_not_count() -> None:
+    """It could append nothing while Redis was away; what it heard is data, and the next one is followed on."""
+    world = started()
+    known = [gap for block in world.blocks for gap in block.gaps]
+    current = world.sessions
+    events = world.venue.act(0, next(iter(world.instruments)), 1, step=False)
+    for n, payload in enumerate((world.say(events), world.say([])), 1):
+        run = Run(RunKind.FRAMES, 1, [world.at_ns], [payload])
+        world.raw.append((f"{len(world.raw) + 1}-0", encode_batch(RawBatch(VERSION, "r-0", n, [run]))))
+    end = control.encode(control.SessionEnd("shutdown"))
+    batch = RawBatch(VERSION, "r-0", 3, [Run(RunKind.CONTROL, 1, [world.at_ns], [end])])
+    world.raw.append((f"{len(world.raw) + 1}-0", encode_batch(batch)))
+    world.read(100)
+    world.commit()
+    assert [gap for block in world.blocks for gap in block.gaps] == known, "it ends nothing"
+    assert world.sessions == current
+    assert len(world.blocks[-1].orders) == len(events), "what it heard is told"
+    world.record(control.Disconnected(world.conn, "closed"))
+    world.read(100)
+    world.commit()
+    (gap,) = world.blocks[-1].gaps
+    assert (gap.cause, gap.to_ns) == ("disconnected", 0)
+
+
 def test_a_checkpoint_of_another_version_is_named() -> None:
     with pytest.raises(BadCheckpoint, match=r"'o:BTC-USDT/1' cannot be read .*run the version that wrote it"):
         state.load({b"o:BTC-USDT/1": b"\x01"})

@@ -97,18 +97,64 @@ def test_only_one_source_counts_and_the_other_goes_on(kit: Any) -> None:
     host, (a, b) = begin(kit, 2)
     host.feed(a.frames(1, bar(kit, 1, "a")), b.frames(1, bar(kit, 1, "b")), a.close(2), b.frames(3, bar(kit, 1, "c")))
     host.feed(b.frames(4, bar(kit, 2, "d")))
-    assert told(host) == [(1, "a", False), (1, "c", False), (1, "c", True), (2, "d", False)]
+    assert told(host) == [(1, "a", False), (1, "b", False), (1, "c", False), (1, "c", True), (2, "d", False)]
     assert not host.out.events.gaps
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_half_open_source_that_is_replaced_leaves_a_gap(kit: Any, closed: bool) -> None:
+def test_a_half_open_source_that_is_replaced_costs_nothing_where_the_other_one_was_there(
+    kit: Any, closed: bool
+) -> None:
     host, (a, b) = begin(kit, 2)
     host.feed(a.frames(1, bar(kit, 1, "a", closed=closed)), b.frames(1, *(bar(kit, n, "b") for n in (1, 2, 3))))
+    host.commit()
+    host.restart()
     host.feed(a.close(2, "silent"), b.frames(3, bar(kit, 4, "c")))
-    assert told(host) == [(1, "a", closed), (4, "c", False)]
+    first = [] if closed else [(1, "b", False), (1, "b", True)]
+    assert told(host)[1:] == [*first, (2, "b", False), (2, "b", True), (3, "b", False), (3, "b", True), (4, "c", False)]
+    assert not host.out.events.gaps
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_half_open_source_that_was_replaced_too_late_leaves_a_gap(kit: Any, closed: bool) -> None:
+    host, (a, b) = begin(kit, 2)
+    host.feed(a.frames(1, bar(kit, 1, "a", closed=closed)), b.frames(1, *(bar(kit, n, "b") for n in range(1, 8))))
+    host.feed(a.close(2, "silent"), b.frames(3, bar(kit, 8, "c")))
+    found = told(host)
+    assert found[:2] == [(1, "a", closed), (4, "b", False)]
+    assert found[-2:] == [(7, "b", True), (8, "c", False)]
     (gap,) = host.out.events.gaps
     assert [m for m in range(9) if gap.from_seq < m * MINUTE // MS < gap.to_seq] == ([2, 3] if closed else [1, 2, 3])
+
+
+def test_a_planned_renewal_at_the_end_of_a_minute_costs_nothing(kit: Any) -> None:
+    """The next connection brings the old minute, the old one ends, and then comes the new minute."""
+    host, (a,) = begin(kit)
+    host.feed(a.frames(1, bar(kit, 1, "a")), a.open(2, kit.topic("Candles"), conn=2, first=False))
+    host.feed(a.frames(3, bar(kit, 1, "b"), conn=2), a.frames(3, bar(kit, 1, "b")), a.close(4, "lifetime"))
+    host.commit()
+    host.restart()
+    host.feed(a.frames(5, bar(kit, 2, "c"), conn=2))
+    assert told(host) == [(1, "a", False), (1, "b", False), (1, "b", True), (2, "c", False)]
+    assert not host.out.events.gaps
+
+
+def test_what_the_next_connection_brought_first_is_not_lost_with_the_old_one(kit: Any) -> None:
+    host, (a, b) = begin(kit, 2)
+    host.feed(a.frames(1, bar(kit, 1, "a")), b.frames(1, bar(kit, 1, "b"), bar(kit, 2, "c"), bar(kit, 2, "d")))
+    assert told(host) == [(1, "a", False)]
+    host.feed(a.close(2))
+    assert told(host)[1:] == [(1, "b", False), (1, "b", True), (2, "d", False)]
+    assert not host.out.events.gaps
+
+
+def test_a_connection_that_ended_before_brings_nothing_later(kit: Any) -> None:
+    host, (a, b) = begin(kit, 2)
+    host.feed(a.frames(1, bar(kit, 1, "a")), b.frames(1, bar(kit, 1, "b"), bar(kit, 2, "c")), b.close(2), a.close(3))
+    host.feed(a.open(3, kit.topic("Candles"), conn=2, first=False), a.frames(4, bar(kit, 3, "d"), conn=2))
+    assert told(host) == [(1, "a", False), (3, "d", False)]
+    (gap,) = host.out.events.gaps
+    assert [m for m in range(9) if gap.from_seq < m * MINUTE // MS < gap.to_seq] == [1, 2]
 
 
 def test_intervals_are_apart(kit: Any) -> None:

@@ -112,6 +112,41 @@ def test_spot_drops_an_account_and_is_full_at_its_limits() -> None:
     assert connection.full
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_spot_subscribes_anew_an_account_that_was_dropped_while_it_was_asked_for(refused: bool) -> None:
+    """Two subscriptions at once would be refused, and the account lost for long."""
+    connection = made(SpotConnection, "a")
+    connection.start(0.0)
+    (asked,) = connection.opened(0.0)
+    assert connection.drop("a") == []
+    assert connection.want("a", Credentials(SecretStr("AnotherKey"), SecretStr("AnotherSecret")), 1.0) == []
+    if refused:
+        got = connection.frame(answer(sent(asked)["id"], status=400, error={"code": -2015, "msg": "m"}), 2.0)
+        (again,) = got.actions
+    else:
+        got = connection.frame(answer(sent(asked)["id"], status=200, result={"subscriptionId": 3}), 2.0)
+        away, again = got.actions
+        assert sent(away)["method"] == "userDataStream.unsubscribe"
+        assert sent(away)["params"] == {"subscriptionId": 3}
+        late = payload("spot/new").replace(b'"subscriptionId":0', b'"subscriptionId":3')
+        assert connection.frame(late, 2.0) == Received([])
+    assert sent(again)["params"]["apiKey"] == "AnotherKey"
+    got = connection.frame(answer(sent(again)["id"], status=200, result={"subscriptionId": 4}), 3.0)
+    assert got == Received([Ready("a")])
+    assert connection.due == NEVER
+
+
+def test_spot_asks_once_for_an_account_that_waits_for_the_time_and_is_wanted_again() -> None:
+    connection = made(SpotConnection, "a")
+    connection.start(0.0)
+    (asked,) = connection.opened(0.0)
+    refused = answer(sent(asked)["id"], status=400, error={"code": -1021, "msg": "m"})
+    (call,) = connection.frame(refused, 1.0).actions
+    connection.drop("a")
+    assert connection.want("a", KEYS, 2.0) == []
+    assert len(connection.answered(call.number, 200, {}, TIME, 3.0)) == 1
+
+
 @pytest.mark.parametrize(("code", "mend"), [(-2015, Mend.USER), (-2035, Mend.DONE), (-2042, Mend.RECONNECT)])
 def test_spot_loses_the_refused_account_only(code: int, mend: Mend) -> None:
     connection = made(SpotConnection, "a")

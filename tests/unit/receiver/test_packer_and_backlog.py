@@ -184,3 +184,18 @@ def test_replaced_session_tells_the_state_where_the_held_batches_begin() -> None
         control.Connected(1, "stream"), control.Subscribed(1, topics), b"held", control.Disconnected(1, "closed"),
     ]  # fmt: skip
     assert producer.budget.used == producer.backlog.bytes
+
+
+def test_an_ended_session_that_is_replaced_is_no_newer_than_the_one_that_followed_it() -> None:
+    times = iter(range(1_000_000_000, 10**12, 1_000_000_000))
+    producer = Producer("r", ByteBudget(10**9), wall=lambda: next(times))
+    began, first = producer.session.started_ns, producer.id
+    producer.replace()
+    assert producer.session.started_ns > began, "it goes on"
+    second, began = producer.id, producer.session.started_ns
+    assert first < second
+    producer.end()
+    producer.replace()
+    assert producer.session.started_ns == began
+    assert producer.id[:-6] == second[:-6]
+    assert producer.id != second

@@ -1,9 +1,13 @@
 """The venue's own candles: one source at a time, later over earlier, closed over open. Pure.
 
-Deribit never says that a candle is closed: one with a later open time from the same connection says so.
+Deribit never says that a candle is closed: one with a later open time from the same connection says so. What the other
+connections brought of the last candle and after it is kept, so a planned renewal at the end of a minute costs nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
 
 import msgspec
 
@@ -12,6 +16,8 @@ from feedmill.shared.clock import MS
 from feedmill.shared.events import Candle, Gap
 
 CHANNEL = "Candles"
+MOST = 4
+"""Candles kept of a connection that does not count: the latest of them."""
 
 
 class CandleTrack(msgspec.Struct, array_like=True):
@@ -22,6 +28,45 @@ class CandleTrack(msgspec.Struct, array_like=True):
     """The connection that brought it."""
     cause: str = ""
     """Why the connection ended since; empty while it lives."""
+    beside: dict[str, list[Candle]] = msgspec.field(default_factory=dict)
+    """Connection that does not count -> what it brought last of each candle that is not older than the last one."""
+
+    def show(self, candle: Candle, source: str) -> bool:
+        """One of a source that does not count; False = it is of no use."""
+        if candle.open_ns < self.last.open_ns:
+            return False
+        kept = self.beside.setdefault(source, [])
+        if not kept or candle.open_ns > kept[-1].open_ns:
+            kept.append(candle)
+            del kept[:-MOST]
+        elif candle.open_ns == kept[-1].open_ns and (candle.closed or not kept[-1].closed):
+            kept[-1] = candle
+        return True
+
+    def take_over(self, source: str, shard: str, out: list[Candle], gaps: list[Gap]) -> None:
+        """``source`` counts from now on: first what it brought while another one did."""
+        for candle in self.beside.pop(source, ()):
+            if candle.open_ns == self.last.open_ns and self._is_behind(candle):
+                self._follow(source)
+            else:
+                self.accept(candle, source, shard, out, gaps)
+
+    def _is_behind(self, candle: Candle) -> bool:
+        """Whether the last one is a later state of the same candle."""
+        last = self.last
+        return (last.closed and not candle.closed) or Decimal(candle.volume) < Decimal(last.volume)
+
+    def ended(self, source: str, cause: str, others: Iterable[str]) -> str | None:
+        """A connection brings it no more, or has lost some. Answers which of ``others`` is to count now, if any can."""
+        self.beside.pop(source, None)
+        if source != self.source:
+            return None
+        self.source, self.cause = "", cause
+        return max((each for each in others if each in self.beside), key=self._reach, default=None)
+
+    def _reach(self, source: str) -> tuple[int, int]:
+        kept = self.beside[source]
+        return kept[-1].open_ns, len(kept)
 
     def accept(self, candle: Candle, source: str, shard: str, out: list[Candle], gaps: list[Gap]) -> bool:
         """Take a candle of the source that counts, with what it says of the one before; False = known already."""
@@ -45,9 +90,17 @@ class CandleTrack(msgspec.Struct, array_like=True):
         elif (self.cause or source != self.source) and not self._next(candle):
             gaps.append(self._missed(candle, shard, "disconnected"))
         self._follow(source)
+        if candle.open_ns > last.open_ns:
+            self._passed(candle.open_ns)
         self.last = candle
         out.append(candle)
         return True
+
+    def _passed(self, open_ns: int) -> None:
+        for source, kept in list(self.beside.items()):
+            kept[:] = [each for each in kept if each.open_ns >= open_ns]
+            if not kept:
+                del self.beside[source]
 
     def _follow(self, source: str) -> None:
         self.source, self.cause = source, ""

@@ -328,9 +328,13 @@ class Engine:
             track = self._candles[key] = CandleTrack(candle, source)
             self.out.events.candles.append(candle)
         else:
-            if source != track.source and not self._take_over(track):
-                self.out.duplicates += 1
-                return
+            if source != track.source:
+                if not self._take_over(track):
+                    self.out.duplicates += 1
+                    if track.show(candle, source):
+                        self._touched[f"c:{key[0]}/{key[1]}"] = track
+                    return
+                track.take_over(source, self.shard, self.out.events.candles, self.out.events.gaps)
             if not track.accept(candle, source, self.shard, self.out.events.candles, self.out.events.gaps):
                 self.out.duplicates += 1
         self._touched[f"c:{key[0]}/{key[1]}"] = track
@@ -494,8 +498,9 @@ class Engine:
             self._quotes.lost(symbol, source, cause, at_ns, others, in_order=self._in_order)
         else:
             for (name, interval), candles in self._candles.items():
-                if name == symbol and candles.source == source:
-                    candles.source, candles.cause = "", cause
+                if name == symbol and (candles.source == source or source in candles.beside):
+                    if (heir := candles.ended(source, cause, others)) is not None:
+                        candles.take_over(heir, self.shard, self.out.events.candles, self.out.events.gaps)
                     self._touched[f"c:{name}/{interval}"] = candles
 
     def _known(self, topic: TopicRef) -> bool:

@@ -67,9 +67,10 @@ def replica_of(session: str) -> str:
     return session.rpartition("-")[0]
 
 
-def _age(session: str) -> str:
+def age_of(session: str) -> tuple[int, str]:
     """A session's id ends in its start (hex, ms) and random digits: the greatest is the newest."""
-    return session.rpartition("-")[2]
+    digits = session.rpartition("-")[2]
+    return len(digits), digits
 
 
 class Sources:
@@ -216,7 +217,7 @@ class Sources:
         self.heard.pop(session_id, None)
         self.touched.discard(session_id)
         self.gone.add(session_id)
-        ended = sorted((known for known in self.batches if known not in self.sessions), key=_age)
+        ended = sorted((known for known in self.batches if known not in self.sessions), key=age_of)
         for known in ended[:-REMEMBERED]:
             del self.batches[known]
             self.counted.discard(known)

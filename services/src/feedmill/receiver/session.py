@@ -277,7 +277,8 @@ class Producer:
             )  # fmt: skip
 
     def _begin(self, lost: str | None) -> None:
-        started = self._wall()
+        # One that has ended must not count again: another may have begun since.
+        started = self.session.started_ns if lost and self.ended else self._wall()
         self.id = new_session_id(self.replica, started)
-        self.session = control.Session(self.id, self.replica, __version__, started, lost)
+        self.session: control.Session = control.Session(self.id, self.replica, __version__, started, lost)
         self.budget.add(self.packer.add_control(0, started, self.session))

@@ -94,7 +94,8 @@ LOST = {
         (SELECT FROM balances t WHERE (t.account_id, t.asset) = (f.account_id, f.asset) AND t.total <> 0)""",
     "positions": f"""SELECT f.account, f.symbol FROM f_positions f WHERE f.size <> 0 AND NOT EXISTS
         (SELECT FROM positions t WHERE {_POSITION_KEY} AND t.size <> 0)""",
-    "transfers": "SELECT account, asset || ' ' || amount FROM lost_transfers WHERE lost AND NOT in_gap ORDER BY ns",
+    "transfers": "SELECT account, asset || ' ' || amount || ' at ' || ns FROM lost_transfers "
+    "WHERE lost AND NOT in_gap ORDER BY ns",
 }
 PHANTOM = {
     "fills": f"""SELECT m.account, i.symbol || ' ' || t.trade_id FROM fills t {_NAMED}

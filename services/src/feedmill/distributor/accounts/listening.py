@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from feedmill.distributor.accounts.state import Line
+from feedmill.distributor.sources import age_of, replica_of
 from feedmill.shared import control
 from feedmill.shared.frames import RawBatch
 
@@ -18,6 +19,11 @@ _CAUSES = {"expired": "expired", "shutdown": "shutdown", "killed": "killed", "re
 
 _DOUBTFUL = frozenset(("silent", "unanswered", "error"))
 """Ends of a connection that nobody told of."""
+
+
+def _is_older(session: str, than: str) -> bool:
+    """Only of two sessions of one replica: the clocks of two may differ."""
+    return replica_of(session) == replica_of(than) and age_of(session) < age_of(than)
 
 
 class Listener(Protocol):
@@ -53,6 +59,8 @@ class Listening:
         if last is None:
             while len(line.batches) > REMEMBERED:
                 del line.batches[next(iter(line.batches))]
+            if _is_older(batch.session, line.session):
+                return  # All of it is late: it had to wait for Redis, and the one after it had not.
             cause = "session_lost" if line.session else "first"
             if line.conn or not line.session:
                 self._listener.lost(cause, line.heard_ns, 0, at_ns)

@@ -37,6 +37,8 @@ class _Asked:
     deadline: float
     timed: bool
     """Signed by the venue's time."""
+    outdated: bool = False
+    """The account was dropped since, and is wanted again: the venue has one subscription of an account."""
 
 
 class SpotConnection(PrivateConnection):
@@ -64,7 +66,13 @@ class SpotConnection(PrivateConnection):
 
     def want(self, account: str, credentials: Credentials, now: float) -> list[Action]:
         self.wanted[account] = credentials
-        return [self._subscribe(account, now)] if self._open else []
+        if not self._open or account in self._waiting:
+            return []
+        for asked in self._asked.values():
+            if asked.account == account:
+                asked.outdated = True
+                return []
+        return [self._subscribe(account, now)]
 
     def drop(self, account: str) -> list[Action]:
         """Listen to it no longer."""
@@ -111,18 +119,22 @@ class SpotConnection(PrivateConnection):
         if verdict.subscription is None:
             return Received([])
         self._given += 1
-        if asked.account not in self.wanted:  # Dropped while it was asked for.
-            return Received([Send(calls.unsubscribe(self.number(), verdict.subscription).payload, calls.CALL_WEIGHT)])
+        if asked.outdated or asked.account not in self.wanted:  # Dropped while it was asked for.
+            unsubscribe = calls.unsubscribe(self.number(), verdict.subscription)
+            return Received([Send(unsubscribe.payload, calls.CALL_WEIGHT), *self._anew(asked, now)])
         self._of[verdict.subscription] = asked.account
         return Received([Ready(asked.account)])
+
+    def _anew(self, asked: _Asked, now: float) -> list[Action]:
+        return [self._subscribe(asked.account, now)] if asked.account in self.wanted else []
 
     def _lost(self, account: str, cause: str, why: Rejection | None) -> list[Action]:
         return [Lost(account, cause, why)] if self.wanted.pop(account, None) is not None else []
 
     def _refused(self, asked: _Asked, why: Rejection, now: float) -> list[Action]:
         account = asked.account
-        if account not in self.wanted:
-            return []
+        if account not in self.wanted or asked.outdated:
+            return self._anew(asked, now)
         if why.mend is Mend.CLOCK and not asked.timed:
             if self.place.clock.trusted(now):
                 return [self._subscribe(account, now)]

@@ -212,7 +212,8 @@ class AccountStreams:
         return all(stream.producer.idle for stream in self._all())
 
     def _all(self) -> list[_Stream]:
-        return [*self._streams.values(), *self._ending]
+        """Those that end first: a session must be known before the one that follows it."""
+        return [*self._ending, *self._streams.values()]
 
     async def settled(self) -> None:
         self._awaited += 1
