@@ -314,7 +314,10 @@ class KubeClient:
             headers["Content-Type"] = content_type
         started = time.perf_counter()
         try:
-            answer = self._pool.request(method, url, body=data, headers=headers, timeout=self._timeout)
+            # kubernetes 36 has no types: its pool is urllib3's.
+            answer: urllib3.BaseHTTPResponse = self._pool.request(
+                method, url, body=data, headers=headers, timeout=self._timeout
+            )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             metrics.api_requests.labels(verb, kind, "0").inc()
             return ApiError(0, "", f"{type(error).__name__}: {error}")
