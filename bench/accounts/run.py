@@ -35,6 +35,8 @@ class Load:
     """More instruments of the exchange."""
     swept: float = 900.0
     """Seconds to wait at most until new accounts are swept too."""
+    fills: int = 0
+    """To be stored at least before it is judged, so that the comparison says something."""
 
 
 @dataclass(slots=True)
@@ -156,6 +158,7 @@ class Run:
         self.found.whole = first.rss
 
     async def _judge(self) -> None:
+        await until(self._traded, LONG, "there are enough fills", 1.0)
         stats = await self.stage.stats()
         self.found.refused = sum(stats["rest_status"].get(status, 0) for status in ("429", "418"))
         self.found.refused += stats["refused"].get("-1003", 0)
@@ -175,6 +178,10 @@ class Run:
     async def _quiet(self, count: int) -> bool:
         self._alive()
         return await self.stage.states("listening") >= count
+
+    async def _traded(self) -> bool:
+        [(stored,)] = await self.stage.rows("SELECT count(*) FROM fills")
+        return bool(stored >= self.found.load.fills)
 
     async def _settled(self) -> bool:
         """The accounts are shared out, and no gap is open."""

@@ -16,7 +16,6 @@ from feedmill.distributor import changes, checkpoint
 from feedmill.distributor.backfill import Backfill
 from feedmill.distributor.book import Image
 from feedmill.distributor.books import BookMeta, BookTrack
-from feedmill.distributor.candles import CandleTrack
 from feedmill.distributor.checkpoint import Checkpoint
 from feedmill.distributor.images import ImageSchedule
 from feedmill.distributor.output import Output, Taken
@@ -26,6 +25,7 @@ from feedmill.distributor.sources import REMOVED, Sources, TopicKey, key_of, sou
 from feedmill.distributor.traced import Mark, Origin, of_feed
 from feedmill.distributor.trades import TradeTrack
 from feedmill.distributor.unseen import NUMBERED, Unseen
+from feedmill.distributor.venue_candles import VenueCandles, field_of
 from feedmill.exchanges.base import Arbitration, BookUpdate, ChannelName, MapError, Mapper
 from feedmill.shared import control, events
 from feedmill.shared.clock import MS
@@ -60,7 +60,6 @@ class Engine:
         self._committed_pos = state.pos
         self._mapper = mapper
         self._trades = state.trades
-        self._candles = state.candles
         self.books = {symbol: BookTrack(meta, settings.books, self.out) for symbol, meta in state.books.items()}
         self.sources = Sources(self, state.sessions, state.batches)
         self._unseen = Unseen(self.shard, state.unseen)
@@ -77,6 +76,7 @@ class Engine:
         self._quotes = Quotes(
             self.shard, state.tickers, self.out, self.sources, self._touched, self._begins, by_time=by_time
         )
+        self._candles = VenueCandles(self.shard, state.candles, self.out, self.sources, self._touched, self._is_retired)
         self._now_ns = 0
         self._monotonic = 0.0
         self._images = ImageSchedule(settings.image_interval, settings.image_bytes_per_second)
@@ -98,7 +98,7 @@ class Engine:
             book.restore(_image(images.get(symbol)))
         self._handlers: dict[type, Callable[[Any, str], None]] = {
             Ticker: self._quotes.take,
-            Candle: self._candle,
+            Candle: self._candles.take,
             BookUpdate: self._book,
             Instrument: self._instrument,
         }
@@ -315,30 +315,6 @@ class Engine:
         else:
             self._pending.pop(track.symbol, None)
 
-    def _take_over(self, track: CandleTrack) -> bool:
-        """Whether another source counts from now on: the one that did is gone."""
-        return not (track.source and self.sources.is_live(track.source))
-
-    def _candle(self, candle: Candle, source: str) -> None:
-        key = (candle.symbol, candle.interval)
-        track = self._candles.get(key)
-        if track is None:
-            if self._is_retired(ChannelName.CANDLES, candle.symbol, candle.interval):
-                return
-            track = self._candles[key] = CandleTrack(candle, source)
-            self.out.events.candles.append(candle)
-        else:
-            if source != track.source:
-                if not self._take_over(track):
-                    self.out.duplicates += 1
-                    if track.show(candle, source):
-                        self._touched[f"c:{key[0]}/{key[1]}"] = track
-                    return
-                track.take_over(source, self.shard, self.out.events.candles, self.out.events.gaps)
-            if not track.accept(candle, source, self.shard, self.out.events.candles, self.out.events.gaps):
-                self.out.duplicates += 1
-        self._touched[f"c:{key[0]}/{key[1]}"] = track
-
     def _book(self, update: BookUpdate, source: str) -> None:
         if update.symbol not in self.books and self._is_retired(ChannelName.BOOK, update.symbol):
             return
@@ -403,7 +379,7 @@ class Engine:
         """What neither the manifest wants nor a connection brings: it would wait for what never comes."""
         known = {(ChannelName.TRADES.value, symbol, "") for symbol in self._trades}
         known |= {(ChannelName.TICKER.value, symbol, "") for symbol in self._quotes.tracks}
-        known |= {(ChannelName.CANDLES.value, symbol, interval) for symbol, interval in self._candles}
+        known |= {(ChannelName.CANDLES.value, symbol, interval) for symbol, interval in self._candles.tracks}
         known |= {(ChannelName.BOOK.value, symbol, "") for symbol in self.books}
         known |= {(channel, symbol, "") for channel, _, symbol in (key.partition("/") for key in self._unseen.awaited)}
         for key in sorted(known - wanted - self.sources.covered()):
@@ -432,10 +408,8 @@ class Engine:
             if self._quotes.forget(symbol):
                 self._delete("k:" + symbol)
         elif channel == ChannelName.CANDLES:
-            candles = self._candles.get((symbol, interval))
-            if candles is not None and (ended or not candles.cause):
-                self._delete(f"c:{symbol}/{interval}")
-                del self._candles[symbol, interval]
+            if self._candles.forget(symbol, interval, ended=ended):
+                self._delete(field_of(symbol, interval))
         elif (book := self.books.get(symbol)) is not None:
             if book.meta.gaps.current is None:
                 self._delete("b:" + symbol)
@@ -497,11 +471,7 @@ class Engine:
         elif topic.channel == ChannelName.TICKER:
             self._quotes.lost(symbol, source, cause, at_ns, others, in_order=self._in_order)
         else:
-            for (name, interval), candles in self._candles.items():
-                if name == symbol and (candles.source == source or source in candles.beside):
-                    if (heir := candles.ended(source, cause, others)) is not None:
-                        candles.take_over(heir, self.shard, self.out.events.candles, self.out.events.gaps)
-                    self._touched[f"c:{name}/{interval}"] = candles
+            self._candles.lost(symbol, source, cause, others)
 
     def _known(self, topic: TopicRef) -> bool:
         """Whether the topic ever had an event."""
