@@ -394,7 +394,7 @@ def test_what_is_left_of_a_managed_pipeline_is_its_volumes(world: World, order: 
         world.delete(what)
         until(lambda what=what: world.get(what) is None)
     until(lambda: not world.made(), 40, what="all objects to go")
-    until(lambda: not world.pods())
+    until(lambda: not world.pods(scheduled=True))
     left = {item["metadata"]["name"] for item in world.cluster.api.list("persistentvolumeclaims", world.namespace)}
     assert left == volumes
 

@@ -71,7 +71,7 @@ def test_nothing_stays_behind_in_any_order(
         world.delete(what)
     until(lambda: world.get("fpl/main") is None and world.get("xf/spot") is None, 20)
     until(lambda: not world.made(), 40, what="the operator's objects to go")
-    until(lambda: not world.pods(), 40, what="the pods to go")
+    until(lambda: not world.pods(scheduled=True), 40, what="the pods to go")
     until(lambda: not kwok_cluster.api.list("replicasets", world.namespace), 40)
     left = kwok_cluster.api.list("persistentvolumeclaims", world.namespace)
     assert len(left) == 2

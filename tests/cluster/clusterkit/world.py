@@ -18,6 +18,7 @@ MADE = (
     "poddisruptionbudgets", "networkpolicies", "podmonitors", "prometheusrules",
 )  # fmt: skip
 MANAGED = "app.kubernetes.io/managed-by=feedmill-operator"
+SCHEDULED = ("maintenance",)
 
 
 def essence(found: Object) -> Object:
@@ -117,8 +118,10 @@ class World:
                     continue
                 raise
             for item in items:
-                owners = [reference["uid"] for reference in item["metadata"].get("ownerReferences", [])]
-                if uid is None or uid in owners:
+                references = item["metadata"].get("ownerReferences", [])
+                if any(reference["kind"] == "CronJob" for reference in references):
+                    continue  # made by the CronJob's controller, when the clock says so
+                if uid is None or uid in [reference["uid"] for reference in references]:
                     found[plural, item["metadata"]["name"]] = item
         return found
 
@@ -144,7 +147,12 @@ class World:
         found = [e for e in self.cluster.api.list("events", self.namespace) if e["involvedObject"].get("uid") == uid]
         return sorted(found, key=lambda event: event["metadata"]["creationTimestamp"])
 
-    def pods(self, component: str = "") -> list[Object]:
+    def pods(self, component: str = "", *, scheduled: bool = False) -> list[Object]:
+        """Those that are to stay; of a CronJob, whose pods come with the clock, if it is named or ``scheduled``."""
         labels = f"{MANAGED},app.kubernetes.io/component={component}" if component else MANAGED
-        return [pod for pod in self.cluster.api.list("pods", self.namespace, labels)
-                if "deletionTimestamp" not in pod["metadata"]]  # fmt: skip
+        return [
+            pod
+            for pod in self.cluster.api.list("pods", self.namespace, labels)
+            if "deletionTimestamp" not in pod["metadata"]
+            and (component or scheduled or pod["metadata"]["labels"]["app.kubernetes.io/component"] not in SCHEDULED)
+        ]
