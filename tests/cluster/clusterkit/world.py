@@ -18,7 +18,7 @@ MADE = (
     "poddisruptionbudgets", "networkpolicies", "podmonitors", "prometheusrules",
 )  # fmt: skip
 MANAGED = "app.kubernetes.io/managed-by=feedmill-operator"
-SCHEDULED = ("maintenance",)
+SCHEDULED = ("maintenance", "backup-run")
 
 
 def essence(found: Object) -> Object:
