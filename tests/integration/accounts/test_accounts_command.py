@@ -23,6 +23,7 @@ from feedmill.accounts.hygiene import Permissions, judge
 from feedmill.accounts.keyring import KeyFile
 from feedmill.accounts.sealing import SealError
 from feedmill.accounts.store import AccountError, Name
+from feedmill.cli import account_secrets
 from feedmill.cli.main import app
 from feedmill.cli.migrate import migrate_sync
 
@@ -181,13 +182,12 @@ def test_secrets_from_a_folder_and_from_the_prompt(
     assert opened(database_url, kek) == {"apiKey": KEY, "privateKey": pem.rstrip("\n")}
 
     asked: list[str] = []
-    monkeypatch.setattr("feedmill.cli.accounts.sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("feedmill.cli.accounts.getpass.getpass", lambda prompt: asked.append(prompt) or prompt + KEY)
-    monkeypatch.setattr("feedmill.cli.accounts.sys", type("T", (), {"stdin": type("I", (), {"isatty": lambda: True})}))
+    monkeypatch.setattr(account_secrets, "sys", type("T", (), {"stdin": type("I", (), {"isatty": lambda: True})}))
+    monkeypatch.setattr(account_secrets.getpass, "getpass", lambda prompt: asked.append(prompt) or prompt + KEY)
     with pytest.raises(AssertionError, match="white space"):
         run("add", "typed", *BINANCE)
     assert asked == ["apiKey: ", "apiSecret: "]
-    monkeypatch.setattr("feedmill.cli.accounts.getpass.getpass", lambda prompt: KEY)
+    monkeypatch.setattr(account_secrets.getpass, "getpass", lambda prompt: KEY)
     run("add", "typed", *BINANCE)
     assert opened(database_url, kek, "typed") == {"apiKey": KEY, "apiSecret": KEY}
 

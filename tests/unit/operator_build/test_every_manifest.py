@@ -30,7 +30,7 @@ from build_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedmill.cli.run import _REPLICA
+from feedmill.cli.run_process import REPLICA
 from feedmill.resources.feed import ExchangeFeed
 from feedmill.resources.pipeline import FeedPipeline
 from feedmill_operator import names
@@ -102,7 +102,7 @@ def check(manifests: list[Manifest], owner: dict[str, Any], labels: dict[str, st
             assert each["spec"]["selector"]["matchLabels"].items() <= template.items()
             # A pod's name is a replica's name: at most 63 characters, as the API server cuts it.
             pod = f"{metadata['name']}-{'a' * 10}-"[:58] + "12345"
-            assert _REPLICA.fullmatch(pod)
+            assert REPLICA.fullmatch(pod)
     keys = Counter((each["kind"], each["metadata"]["name"]) for each in manifests)
     assert max(keys.values()) == 1
     selectors = [

@@ -19,8 +19,6 @@ from feedmill.cli.backup_run import (
     Config,
     HealthHost,
     HealthPort,
-    Output,
-    Shape,
     Shown,
     StatusFile,
     end_with,
@@ -31,6 +29,7 @@ from feedmill.cli.backup_run import (
 )
 from feedmill.cli.backup_watch import watch
 from feedmill.cli.common import DATA_DIR, DataDir, human_bytes, human_seconds, told
+from feedmill.cli.options import Output, Shape
 from feedmill.cli.query import PipelineName, SecretsFolder
 from feedmill.general.backup.status import RunStatus, moment, of_backup
 

@@ -16,8 +16,6 @@ from feedmill.accounts.keyring import parse_keyring
 from feedmill.cli.backup_run import (
     Chosen,
     Config,
-    Output,
-    Shape,
     StatusFile,
     end_with,
     logger,
@@ -25,6 +23,7 @@ from feedmill.cli.backup_run import (
     opened_target,
 )
 from feedmill.cli.common import BAD_CONFIG, DATA_DIR, fail, human_bytes, told
+from feedmill.cli.options import Output, Shape
 from feedmill.cli.query import PipelineName, SecretsFolder
 from feedmill.general.backup.status import RunStatus, moment
 from feedmill.local.embedded.files import write_private

@@ -10,7 +10,6 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -56,14 +55,6 @@ BackupId = Annotated[
         "--backup", metavar="ID", help="The backup, as list shows it.", show_default="the newest that is good"
     ),
 ]
-
-
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
-Shape = Annotated[Output, typer.Option("--output", "-o", help="text for people, json for programs.")]
 
 
 @dataclass(frozen=True, slots=True)

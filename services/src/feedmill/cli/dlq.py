@@ -8,13 +8,13 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, fail, moment, told
+from feedmill.cli.options import Output, Shape
 from feedmill.cli.query import Manifests, PipelineName, QueryError, SecretsFolder, database, pipeline_database
 from feedmill.cli.where import redis_url as redis_of
 from feedmill.dlq import letters, show
@@ -59,11 +59,6 @@ Secrets: --config /etc/feedmill/config/resources.yaml --secrets-dir /etc/feedmil
 )
 
 
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
 Ids = Annotated[
     list[str] | None,
     typer.Argument(metavar="ID...", help="Ids of letters (SHARD/SESSION/BATCH/INDEX), as list shows them."),
@@ -78,7 +73,6 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only those received before.")]
 All = Annotated[bool, typer.Option("--all", help="Every one there is.")]
-Shape = Annotated[Output, typer.Option("--output", "-o", help="text for people, json for programs.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import typer
 
 from feedmill.accounts.audit import Who
 from feedmill.accounts.keyring import KeyFile
-from feedmill.cli.accounts import Output, Shape
 from feedmill.cli.common import DATA_DIR, DataDir, fail, told
+from feedmill.cli.options import Output, Shape
 from feedmill.cli.query import Manifests, PipelineName, SecretsFolder
 from feedmill.cli.where import Where
 from feedmill.importing import ImportRefused, sources

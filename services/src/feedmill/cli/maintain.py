@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from feedmill.cli.backup_run import Chosen
 from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, fail, human_bytes, told
+from feedmill.cli.options import Files, Output, Shape
 from feedmill.cli.query import Manifests, PipelineName, SecretsFolder
 from feedmill.cli.where import Where, redis_url
 from feedmill.general.maintenance.show import report_lines, run_lines
@@ -47,22 +46,6 @@ Secrets: --config /etc/feedmill/config/resources.yaml --secrets-dir /etc/feedmil
 )
 
 
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
-Files = Annotated[
-    list[Path],
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="File or folder with the resources (repeat for more).",
-        show_default=False,
-    ),
-]
-Shape = Annotated[Output, typer.Option("--output", "-o", help="text for people, json for programs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: tell what would be done.")]
 PATIENCE = 5.0
 """Seconds to wait for the run of a service."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from feedmill.cli.common import BAD_CONFIG, DATA_DIR, DataDir, fail, moment, told
+from feedmill.cli.options import Files, Output, Shape
 from feedmill.cli.query import Manifests, PipelineName, SecretsFolder
 from feedmill.cli.where import Where
 from feedmill.general.notify import outbox_sql as sql
@@ -52,24 +52,8 @@ list, retry and drop work on the database of --data-dir or DATABASE_URL, or on t
 )
 
 
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
-Files = Annotated[
-    list[Path],
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="File or folder with the resources (repeat for more).",
-        show_default=False,
-    ),
-]
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID...", help="Ids, as list shows them.")]
 All = Annotated[bool, typer.Option("--all", help="Every one there is.")]
-Shape = Annotated[Output, typer.Option("--output", "-o", help="text for people, json for programs.")]
 
 
 def _settings(config: list[Path], pipeline: str | None) -> NotifySettings:
