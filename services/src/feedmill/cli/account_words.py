@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from feedmill.accounts.store import Account, Stored
-from feedmill.cli.common import plain
+from feedmill.cli.common import columns, plain
 
 
 def document(account: Account, problem: str = "") -> dict[str, Any]:
@@ -48,10 +48,7 @@ def table(found: list[Account], waiting: Mapping[str, str]) -> str:
         )
         for a in found
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return columns(rows)
 
 
 def lines(account: Account, problem: str, secrets: list[Stored], log: list[dict[str, Any]]) -> Iterator[str]:

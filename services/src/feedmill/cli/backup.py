@@ -28,7 +28,7 @@ from feedmill.cli.backup_run import (
     parse_time,
 )
 from feedmill.cli.backup_watch import watch
-from feedmill.cli.common import DATA_DIR, DataDir, human_bytes, human_seconds, told
+from feedmill.cli.common import DATA_DIR, DataDir, columns, human_bytes, human_seconds, told
 from feedmill.cli.options import Output, Shape
 from feedmill.cli.query import PipelineName, SecretsFolder
 from feedmill.general.backup.status import RunStatus, moment, of_backup
@@ -191,9 +191,7 @@ def list_(
             )
         )  # fmt: skip
     if len(rows) > 1:
-        widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-        for row in rows:
-            typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo(columns(rows))
     for wrong in catalogue.unreadable:
         typer.echo(f"not readable: {wrong}")
     for backup_id, reach in reached.items():

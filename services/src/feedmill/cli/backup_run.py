@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from feedmill.cli.common import BAD_CONFIG, fail, folder, human_bytes
+from feedmill.cli.manifests import one_pipeline
 from feedmill.cli.query import database
 from feedmill.general.backup.status import RunStatus
 from feedmill.resources.load import load_files
-from feedmill.resources.problems import choose
 from feedmill.shared.clock import SECOND
 from feedmill.shared.config import read_setting, resolve_urls
 
@@ -70,11 +70,7 @@ class Chosen:
     def of(cls, config: list[Path], name: str | None, secrets_dir: Path | None, data_dir: Path) -> Chosen:
         """Raises ResourceError; ends the command where the name is none."""
         resources = load_files(config, local=True)
-        found = {"/".join(key): item for key, item in resources.pipelines.items()}
-        chosen = name if name is not None or len(found) != 1 else next(iter(found))
-        if chosen is None or chosen not in found:
-            fail(f"--pipeline {chosen or ''}: {choose(chosen or '', sorted(found))}", BAD_CONFIG)
-        return cls(resources, found[chosen], secrets_dir, data_dir)
+        return cls(resources, one_pipeline(resources, name), secrets_dir, data_dir)
 
     def settings(self) -> ProcessorSettings:
         """Of its processors."""

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, fail, moment, told
+from feedmill.cli.common import BAD_CONFIG, DATA_DIR, FAILED, DataDir, columns, fail, moment, told
+from feedmill.cli.manifests import one_pipeline
 from feedmill.cli.options import Output, Shape
 from feedmill.cli.query import Manifests, PipelineName, QueryError, SecretsFolder, database, pipeline_database
 from feedmill.cli.where import redis_url as redis_of
@@ -145,7 +146,7 @@ def list_(
         for group in groups:
             span = (show.moment(group.first_ns), show.moment(group.last_ns))
             lines.append((str(group.letters), group.shard, group.reason, *span, ",".join(group.versions)))
-        _columns(lines)
+        typer.echo(columns(lines))
         typer.echo("\nfeedmill dlq list --each (or a filter) shows them one by one, feedmill dlq show ID their bytes")
         return
     for letter, size in found:
@@ -399,14 +400,9 @@ def _settings(config: list[Path], name: str | None) -> tuple[FeedPipeline, Proce
     """The pipeline and what its processors work by."""
     from feedmill.processor.settings import processor_settings
     from feedmill.resources.load import load_files
-    from feedmill.resources.problems import choose
 
     resources = load_files(config, local=True)
-    found = {"/".join(key): item for key, item in resources.pipelines.items()}
-    chosen = name if name is not None or len(found) != 1 else next(iter(found))
-    if chosen is None or chosen not in found:
-        fail(f"--pipeline {chosen or ''}: {choose(chosen or '', sorted(found))}", BAD_CONFIG)
-    pipeline = found[chosen]
+    pipeline = one_pipeline(resources, name)
     return pipeline, processor_settings(pipeline, resources.feeds_of(pipeline), "")
 
 
@@ -430,9 +426,3 @@ def _filter(
     ids: list[str] | None, shard: str | None, reason: str | None, since: str | None, until: str | None
 ) -> Filter:
     return Filter(_keys(ids or []), shard, reason, moment(since, "--since"), moment(until, "--until"))
-
-
-def _columns(lines: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
-    for line in lines:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

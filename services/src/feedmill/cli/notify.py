@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from feedmill.cli.common import BAD_CONFIG, DATA_DIR, DataDir, fail, moment, told
+from feedmill.cli.manifests import one_pipeline
 from feedmill.cli.options import Files, Output, Shape
 from feedmill.cli.query import Manifests, PipelineName, SecretsFolder
 from feedmill.cli.where import Where
@@ -27,6 +28,8 @@ from feedmill.shared.dumps import forbid_dumps
 
 if TYPE_CHECKING:
     import asyncpg
+
+    from feedmill.resources.pipeline import FeedPipeline
 
 T = TypeVar("T")
 DAY = "1d"
@@ -58,20 +61,14 @@ All = Annotated[bool, typer.Option("--all", help="Every one there is.")]
 
 def _settings(config: list[Path], pipeline: str | None) -> NotifySettings:
     from feedmill.resources.load import load_files
-    from feedmill.resources.problems import choose
+
+    def tells(item: FeedPipeline) -> bool:
+        return item.spec.notifications is not None
 
     resources = load_files(config, local=True)
-    found = {
-        "/".join(key): item
-        for key, item in resources.pipelines.items()
-        if item.spec.notifications is not None or "/".join(key) == pipeline
-    }
-    name = pipeline if pipeline is not None or len(found) != 1 else next(iter(found))
-    if name is None and not found:
+    if pipeline is None and not any(map(tells, resources.pipelines.values())):
         fail("the files hold no FeedPipeline with spec.notifications: add telegram with chatId there", BAD_CONFIG)
-    if name is None or name not in found:
-        fail(f"--pipeline {name or ''}: {choose(name or '', sorted(found))}", BAD_CONFIG)
-    return notify_settings(resources, found[name])
+    return notify_settings(resources, one_pipeline(resources, pipeline, tells))
 
 
 def _with_bot(settings: NotifySettings, secrets_dir: Path | None, work: Callable[[Telegram], Awaitable[T]]) -> T:

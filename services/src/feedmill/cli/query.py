@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from feedmill.cli.common import DATA_DIR, DataDir, fail, folder, is_terminal, plain, told
+from feedmill.cli.manifests import one_pipeline
 from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.local.embedded.binaries import postgres_bin
 from feedmill.local.embedded.errors import DataDirInUse
@@ -62,14 +63,10 @@ SecretsFolder = Annotated[
 def pipeline_database(config: list[Path], pipeline: str | None, secrets_dir: Path | None) -> str:
     """The URL that a pipeline's processes use: a secret. Raises ResourceError, ConfigError."""
     from feedmill.resources.load import load_files
-    from feedmill.resources.problems import choose
     from feedmill.shared.config import resolve_urls
 
-    found = {"/".join(key): item for key, item in load_files(config, local=True).pipelines.items()}
-    name = pipeline if pipeline is not None or len(found) != 1 else next(iter(found))
-    if name is None or name not in found:
-        fail(f"--pipeline {name or ''}: {choose(name or '', sorted(found))}", 2)
-    return resolve_urls(found[name], os.environ, secrets_dir)[1]
+    found = one_pipeline(load_files(config, local=True), pipeline)
+    return resolve_urls(found, os.environ, secrets_dir)[1]
 
 
 @contextlib.contextmanager
