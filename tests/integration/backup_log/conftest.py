@@ -134,9 +134,9 @@ class Stage:
         return log
 
     @contextlib.asynccontextmanager
-    async def restored(self, to_ns: int | None = None) -> AsyncIterator[Content]:
+    async def restored(self, to_ns: int | None = None, target: Target | None = None) -> AsyncIterator[Content]:
         """The content that a restore would have."""
-        target = self.target()
+        target = target or self.target()
         async with opened(target, await target.ring(), None, to_ns, self.folder, silent) as content:
             yield content
 
