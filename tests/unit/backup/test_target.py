@@ -97,6 +97,15 @@ def test_nor_in_one_folder_under_two_names(secrets: Path) -> None:
         open_target(pipeline(B2), secrets)
 
 
+def test_nor_is_the_key_where_the_backups_go(secrets: Path, tmp_path: Path) -> None:
+    for place in (tmp_path, secrets, secrets / "backup-key", secrets / ".." / "secrets"):
+        with pytest.raises(ConfigError, match=r"key lies in the folder of spec\.backup\.destination"):
+            open_target(pipeline(FOLDER.replace("PATH", str(place))), secrets)
+    (tmp_path / "elsewhere").symlink_to(secrets)
+    with pytest.raises(ConfigError, match="name another folder"):
+        open_target(pipeline(FOLDER.replace("PATH", str(tmp_path / "elsewhere"))), secrets)
+
+
 def run(*arguments: str | Path) -> tuple[int, str]:
     result = CliRunner().invoke(app, [str(one) for one in arguments])
     return result.exit_code, result.output

@@ -192,7 +192,7 @@ def list_(
         )  # fmt: skip
     if len(rows) > 1:
         typer.echo(columns(rows))
-    for wrong in catalogue.unreadable:
+    for wrong in (*catalogue.unreadable, *catalogue.unreadable_drills):
         typer.echo(f"not readable: {wrong}")
     for backup_id, reach in reached.items():
         typer.echo(_any_moment(backup_id, reach))
@@ -233,7 +233,8 @@ def _listed(catalogue: Catalogue, reached: Mapping[str, Reach | str]) -> dict[st
         }
         for entry in catalogue.entries
     ]
-    return {"backups": backups, "unreadable": list(catalogue.unreadable), "leftovers": len(catalogue.leftovers)}
+    unreadable = [*catalogue.unreadable, *catalogue.unreadable_drills]
+    return {"backups": backups, "unreadable": unreadable, "leftovers": len(catalogue.leftovers)}
 
 
 def _reached_to(reach: Reach | str | None) -> str | None:

@@ -30,7 +30,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     secrets_dir: Annotated[
         Path | None,
-        typer.Option("--secrets-dir", metavar="DIR", help="Folder of Secrets (SECRET/KEY), for the keys of accounts."),
+        typer.Option("--secrets-dir", metavar="DIR", help="Folder of Secrets (SECRET/KEY) that the manifest names."),
     ] = None,
     kek_file: Annotated[
         Path | None,
@@ -45,8 +45,8 @@ def doctor(
 ) -> None:
     """Check this machine: Python, memory, disk, rights, the embedded servers (really started, in a temporary folder),
     the servers of REDIS_URL and DATABASE_URL where set, the clock, and with -f the way to the exchanges and, with
-    --secrets-dir, what the keys of the manifest's accounts may do (each exchange is asked), and bot and chat of its
-    notifications.
+    --secrets-dir, what the keys of the manifest's accounts may do (each exchange is asked), where its backups go and
+    what seals them, and bot and chat of its notifications.
 
     Exit code: 0 nothing fails, 1 something does, 2 the manifest is wrong.
 
@@ -92,6 +92,10 @@ def _all(files: list[Path], data_dir: Path, secrets_dir: Path | None, kek_file: 
             yield accounts.keys(kek_file)
         policies = [(item, resources.pool_of(item).permissions.withdraw) for item in listened]
         yield from asyncio.run(accounts.checks(policies, secrets_dir))
+    if any(item.spec.backup is not None for item in resources.pipelines.values()):
+        from feedmill.local.doctor import backups
+
+        yield from asyncio.run(backups.checks(resources, secrets_dir))
     if any(item.spec.notifications is not None for item in resources.pipelines.values()):
         from feedmill.local.doctor import notifications
 

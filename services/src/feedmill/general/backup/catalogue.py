@@ -49,10 +49,12 @@ class Catalogue:
     entries: tuple[Entry, ...]
     """The newest content first."""
     unreadable: tuple[str, ...]
-    """Why a manifest or the record of a drill cannot be used, each with its name."""
+    """Why a manifest cannot be used, each with its name."""
     leftovers: tuple[Found, ...]
     """Objects of backups without a manifest: under way, or left by one that was cut off."""
     drills: tuple[tuple[Found, Drill], ...]
+    unreadable_drills: tuple[str, ...] = ()
+    """Why the record of a drill cannot be used, each with its name."""
 
     def of(self, kind: Kind) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.entries if entry.manifest.kind == kind)
@@ -85,8 +87,13 @@ async def read_catalogue(store: ObjectStore, names: Names) -> Catalogue:
         entries.append(Entry(manifest, size, newest.get(manifest.id)))
     entries.sort(key=lambda entry: (entry.manifest.snapshot_ns, entry.manifest.id), reverse=True)
     with_manifest = {backup_of(name) for name in there if name.endswith("/manifest.json")}
-    leftovers = tuple(found for found in objects if backup_of(found.name) not in with_manifest)
-    return Catalogue(tuple(entries), (*wrong, *wrong_too), leftovers, tuple(drills))
+    # What is in no backup's place (a copy that somebody made under another name, a note) is not ours to delete.
+    leftovers = tuple(
+        found
+        for found in objects
+        if (made := backup_of(found.name)) is not None and made not in with_manifest and found.name == names.data(made)
+    )
+    return Catalogue(tuple(entries), tuple(wrong), leftovers, tuple(drills), tuple(wrong_too))
 
 
 def _in_its_place(names: Names, content: bytes, name: str) -> Manifest:

@@ -142,6 +142,8 @@ async def _tidy(
     why = "stopped before its end" if isinstance(error, asyncio.CancelledError) else f"{error}" or type(error).__name__
     with contextlib.suppress(StoreError, TimeoutError):
         async with asyncio.timeout(_CLEANING):
+            # First what makes it exist: its writing may have failed, or been stopped, after it was written.
+            await store.delete(names.manifest(backup_id))
             await store.delete(names.data(backup_id))
     with contextlib.suppress(*postgres.RETRYABLE):
         async with asyncio.timeout(_CLEANING):

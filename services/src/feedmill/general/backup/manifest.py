@@ -10,6 +10,8 @@ import msgspec
 from feedmill.general.backup.names import KINDS, Kind, kind_of
 
 FORMAT = 1
+_TORN = (msgspec.DecodeError, UnicodeDecodeError)
+"""What is raised for content that is not what was written."""
 
 
 class ManifestError(Exception):
@@ -96,13 +98,13 @@ def decode_manifest(content: bytes, name: str) -> Manifest:
     """The manifest stored under ``name``. Raises ManifestError."""
     try:
         version = msgspec.json.decode(content, type=_Version).format
-    except msgspec.DecodeError as error:
+    except _TORN as error:
         raise ManifestError(f"{name}: is not a backup's manifest: {error}") from None
     if version > FORMAT:
         raise ManifestError(f"{name}: has format {version}, this version reads {FORMAT}: use a newer feedmill")
     try:
         found = msgspec.json.decode(content, type=Manifest)
-    except msgspec.DecodeError as error:
+    except _TORN as error:
         raise ManifestError(f"{name}: is not a backup's manifest: {error}") from None
     if found.kind not in KINDS or kind_of(found.id) != found.kind:
         raise ManifestError(f"{name}: {found.id!r} is not the id of a {found.kind} backup")
@@ -113,7 +115,7 @@ def decode_drill(content: bytes, name: str) -> Drill:
     """The drill stored under ``name``. Raises ManifestError."""
     try:
         return msgspec.json.decode(content, type=Drill)
-    except msgspec.DecodeError as error:
+    except _TORN as error:
         raise ManifestError(f"{name}: is not the record of a drill: {error}") from None
 
 

@@ -6,14 +6,17 @@ import logging
 from pathlib import Path
 
 from feedmill.general.backup.stores.base import ObjectStore
+from feedmill.general.backup.stores.calls import PATIENCE
 from feedmill.general.backup.stores.credentials import ReadKey
 from feedmill.general.backup.stores.folder import FolderStore
 from feedmill.general.backup.stores.remote import RemoteStore
 from feedmill.resources.backup_policy import Destination
 
 
-def open_store(destination: Destination, read: ReadKey) -> ObjectStore:
+def open_store(destination: Destination, read: ReadKey, *, patience: float = PATIENCE) -> ObjectStore:
     """The store of a destination; ``read`` gives the values of the Secret with its credentials (a folder has none).
+
+    ``patience``: seconds for which one that is away is asked again.
 
     Nothing is connected yet; ``check`` does.
     """
@@ -28,13 +31,14 @@ def open_store(destination: Destination, read: ReadKey) -> ObjectStore:
         s3 = destination.s3
         prefix = _folder(s3.prefix)
         return RemoteStore(
-            S3Bucket(s3.bucket, prefix, read, region=s3.region, endpoint=s3.endpoint, path_style=s3.path_style)
+            S3Bucket(s3.bucket, prefix, read, region=s3.region, endpoint=s3.endpoint, path_style=s3.path_style),
+            patience=patience,
         )
     from feedmill.general.backup.stores.b2 import B2Bucket
 
     assert destination.b2 is not None
     b2 = destination.b2
-    return RemoteStore(B2Bucket(b2.bucket, _folder(b2.prefix), read, realm=b2.realm))
+    return RemoteStore(B2Bucket(b2.bucket, _folder(b2.prefix), read, realm=b2.realm), patience=patience)
 
 
 def _folder(prefix: str) -> str:

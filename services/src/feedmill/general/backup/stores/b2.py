@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,7 @@ ANSWER_SECONDS = 60
 PAGE = 1000
 NEEDED = ("listFiles", "readFiles", "writeFiles")
 """What a backup needs of the application key; prune needs deleteFiles too, which a careful owner may withhold."""
+_CODE = re.compile(r"(?:[0-9]{3} )?[a-z_]{1,60}")
 _KIND = "application/octet-stream"
 
 
@@ -62,17 +64,19 @@ class B2Bucket:
         self._realm = realm
         self._credentials = Credentials(read, "keyId", "applicationKey")
         self._lock = threading.Lock()
-        self._made: tuple[Any, str] | None = None
+        self._made: tuple[int, Any, str] | None = None
+        """(version of the credentials, session, id of the bucket)."""
 
     def _open_session(self) -> tuple[Any, str]:
         """(session, id of the bucket)."""
         with self._lock:
-            if self._made is None:
+            version = self._credentials.version
+            if self._made is None or self._made[0] != version:
                 identity, secret = self._credentials.values()
                 session = _Session(InMemoryAccountInfo(), api_config=B2HttpApiConfig(user_agent_append="feedmill"))
                 session.authorize_account(self._realm, identity, secret)
-                self._made = session, self._find(session)
-            return self._made
+                self._made = version, session, self._find(session)
+            return self._made[1:]
 
     def _find(self, session: Any) -> str:
         """Id of the bucket. A key that is for some buckets alone names them, and need not be allowed to list any."""
@@ -95,12 +99,12 @@ class B2Bucket:
     def _id(self) -> str:
         return self._open_session()[1]
 
-    def renew(self) -> bool:
-        changed = self._credentials.renew()
-        if changed:
-            with self._lock:
-                self._made = None
-        return changed
+    @property
+    def credentials(self) -> int:
+        return self._credentials.version
+
+    def renew(self, used: int) -> bool:
+        return self._credentials.renew(used)
 
     def translated(self, error: Exception) -> StoreError | None:
         if isinstance(error, (requests.RequestException, HTTPError)):
@@ -108,18 +112,17 @@ class B2Bucket:
         if not isinstance(error, b2.B2Error):
             return None
         if isinstance(error, b2.CapExceeded):
-            return StoreFull(f"{self.where}: {error}: raise the account's caps, or keep fewer backups")
+            return StoreFull(f"{self.where}: {_told(error)}: raise the account's caps, or keep fewer backups")
         if isinstance(error, (b2.FileNotPresent, b2.UnsatisfiableRange)):
             return ObjectMissing(f"{self.where}: there is no such object")
         if isinstance(error, b2.ClockSkew):
             return StoreRefused(f"{self.where}: {error}: set this machine's clock")
         # Before the next one: the SDK calls these worth another try, which it has made by now, with a new token.
         if isinstance(error, (b2.Unauthorized, b2.AccessDenied, b2.NotAllowedByAppKeyError, b2.RestrictedBucket)):
-            return StoreRefused(f"{self.where}: {error}: check the application key and what it may do")
+            return StoreRefused(f"{self.where}: {_told(error)}: check the application key and what it may do")
         if error.should_retry_http() or error.should_retry_upload() or isinstance(error, b2.PartSha1Mismatch):
-            said = f"{type(error).__name__}: {error}" if isinstance(error, b2.ServiceError) else type(error).__name__
-            return StoreAway(f"{self.where}: does not answer as it should: {said}", error.retry_after_seconds)
-        return StoreRefused(f"{self.where}: {type(error).__name__}: {error}")
+            return StoreAway(f"{self.where}: does not answer as it should: {_told(error)}", error.retry_after_seconds)
+        return StoreRefused(f"{self.where}: {_told(error)}")
 
     def check(self) -> None:
         session, _ = self._open_session()
@@ -153,10 +156,13 @@ class B2Bucket:
         try:
             self._session.finish_large_file(upload, tags)
         except b2.BadRequest as error:
-            raise ObjectMissing(f"{self.where}: the upload of {key} cannot be finished: {error}") from error
+            raise ObjectMissing(f"{self.where}: the upload of {key} cannot be finished: {_told(error)}") from error
 
     def abandon(self, key: str, upload: str) -> None:
-        self._session.cancel_large_file(upload)
+        try:
+            self._session.cancel_large_file(upload)
+        except b2.BadRequest as error:  # Finished or taken back meanwhile, by a try whose answer was lost for one.
+            raise ObjectMissing(f"{self.where}: there is no upload of {key} any more: {_told(error)}") from error
 
     def open(self, key: str, start: int, size_bytes: int | None) -> Reading:
         session = self._session
@@ -195,6 +201,14 @@ class B2Bucket:
                 if one["fileName"] == key and one["action"] in ("upload", "hide"):
                     self._session.delete_file_version(one["fileId"], key)
             name, version = answer["nextFileName"], answer["nextFileId"]
+
+
+def _told(error: b2.B2Error) -> str:
+    """What kind it is, with status and code. Not the server's own words: they may repeat what it was sent."""
+    code = str(getattr(error, "code", None) or "")
+    if isinstance(error, b2.ServiceError):
+        code = " ".join(str(error).split(" ")[:2])  # "503 service_unavailable and what it says".
+    return f"{type(error).__name__} ({code})" if _CODE.fullmatch(code) else type(error).__name__
 
 
 def _sha1(content: bytes) -> str:

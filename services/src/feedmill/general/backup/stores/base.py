@@ -82,7 +82,8 @@ class ObjectStore(Protocol):
         """The object's bytes in pieces of at most PIECE; after a cut it goes on where it was. Raises ObjectMissing."""
 
     async def list(self, prefix: str) -> tuple[Found, ...]:
-        """All whole objects whose names begin with ``prefix``, by name."""
+        """All whole objects whose names begin with ``prefix``, by name. What is called as no object of ours may be (a
+        folder's mark, a file of the system's) is somebody else's, and left out."""
 
     async def delete(self, name: str) -> None:
         """Remove it; nothing happens when it is not there."""
@@ -97,9 +98,14 @@ class ObjectStore(Protocol):
         """Let go of threads and connections. A call under way may fail."""
 
 
+def is_name(name: str) -> bool:
+    """Whether an object may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked(name: str) -> str:
     """``name``, when an object may be called so; raises ValueError."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(f"{name!r} is not a name for an object")
     return name
 

@@ -26,6 +26,7 @@ from feedmill.general.backup.stores.base import (
     StoreFull,
     StoreRefused,
     checked,
+    is_name,
 )
 from feedmill.general.backup.stores.calls import Calls
 
@@ -57,8 +58,9 @@ class FolderStore:
 
     async def put(self, name: str, source: AsyncIterable[bytes]) -> Stored:
         """See ObjectStore."""
-        writing = await self._calls.once(_Writing, self._path(name))
+        writing = _Writing(self._path(name))
         try:
+            await self._calls.once(writing.open)
             async for piece in source:
                 await self._calls.once(writing.write, piece)
             return await self._calls.once(writing.finish)
@@ -88,7 +90,7 @@ class FolderStore:
         found = []
         for path in self._files(prefix):
             name = path.relative_to(self.root).as_posix()
-            if not path.name.startswith(".") and name.startswith(prefix):
+            if is_name(name) and name.startswith(prefix):
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
                     found.append(Found(name, status.st_size, status.st_mtime_ns))
@@ -126,7 +128,7 @@ class FolderStore:
             if path.name.startswith(".") and path.name.endswith(_UNFINISHED) and name.startswith(prefix):
                 with contextlib.suppress(FileNotFoundError):
                     if path.stat().st_mtime_ns < older_than_ns:
-                        path.unlink()
+                        self._delete(path)
                         count += 1
         return count
 
@@ -137,9 +139,13 @@ class FolderStore:
     def _check(self) -> None:
         writing = _Writing(self.root / "check")
         try:
+            writing.open()
             writing.write(b"feedmill")
         finally:
             writing.abandon()
+            for folder in writing.made:
+                with contextlib.suppress(OSError):  # Somebody has put something there meanwhile.
+                    folder.rmdir()
 
     async def close(self) -> None:
         """See ObjectStore."""
@@ -155,18 +161,26 @@ class _Writing:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
-        self._new, self._fd = self._open()
+        self.made: list[Path] = []
+        """Folders that were not there, the innermost first."""
+        self._fd = -1
+        self._ended = False
         self._hash = hashlib.sha256()
         self._size = self._synced = 0
         self._lock = threading.Lock()
-        """A cancelled writer abandons while its last write may be under way."""
+        """A cancelled writer abandons while what it did last may be under way."""
 
-    def _open(self) -> tuple[list[Path], int]:
-        for _ in range(3):
-            made = _make_folders(self._path.parent)
-            # A deletion beside us may take the empty folder away again.
-            with contextlib.suppress(FileNotFoundError):
-                return made, os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def open(self) -> None:
+        """Once, before the first write."""
+        with self._lock:
+            for _ in range(3):
+                # A deletion beside us may take an empty folder away again.
+                with contextlib.suppress(FileNotFoundError):
+                    self.made = _make_folders(self._path.parent)
+                    if not self._ended:
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                        self._fd = os.open(self._temporary, flags, 0o600)
+                    return
         raise OSError(errno.EBUSY, "its folders are removed again and again", str(self._path.parent))
 
     def write(self, piece: bytes) -> None:
@@ -188,13 +202,15 @@ class _Writing:
             os.fsync(self._fd)
             self._close()
             self._temporary.replace(self._path)
-            for folder in (self._path.parent, *self._new):
+            # Of a new folder the entry in the one above it, too.
+            for folder in (self._path.parent, *(each.parent for each in self.made)):
                 _sync_folder(folder)
             return Stored(self._size, self._hash.hexdigest())
 
     def abandon(self) -> None:
         """Leave nothing, unless it was finished."""
         with self._lock, contextlib.suppress(OSError):
+            self._ended = True
             self._close()
             self._temporary.unlink()
 
@@ -205,17 +221,20 @@ class _Writing:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make ``folder`` for us alone; those whose entries changed by that, which are to be synced."""
+    """Make ``folder`` for us alone; what was made, the innermost first."""
     missing = list(takewhile(lambda each: not each.is_dir(), (folder, *folder.parents)))
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)
-    return [each.parent for each in missing]
+    return missing
 
 
 def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # What not every shared folder of a virtual machine can do.
+            raise
     finally:
         os.close(fd)
 

@@ -23,8 +23,10 @@ from feedmill.general.backup.stores.base import (
     StoreFull,
     StoreRefused,
     checked,
+    is_name,
 )
 from feedmill.general.backup.stores.calls import PATIENCE, Calls
+from feedmill.shared.config import ConfigError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,8 +74,12 @@ class Bucket(Protocol):
     def translated(self, error: Exception) -> StoreError | None:
         """A StoreError for what the library raised; None when it is not of its making."""
 
-    def renew(self) -> bool:
-        """Read the credentials again and use them; False when they are what they were. Raises ConfigError."""
+    @property
+    def credentials(self) -> int:
+        """Version of the credentials that a call made now would use."""
+
+    def renew(self, used: int) -> bool:
+        """Read the credentials again; False when they still are those of version ``used``. Raises ConfigError."""
 
     def check(self) -> None: ...
 
@@ -105,14 +111,20 @@ class RemoteStore:
     def __init__(self, bucket: Bucket, *, patience: float = PATIENCE, pause: float = 0.5, part_bytes: int = PART_BYTES):
         self._bucket = bucket
         self.where = bucket.where
-        self._calls = Calls("store", bucket.translated, threads=PARALLEL + 1, patience=patience, pause=pause)
+        self._calls = Calls("store", self._translated, threads=PARALLEL + 1, patience=patience, pause=pause)
         self._part_bytes = part_bytes
 
+    def _translated(self, error: Exception) -> StoreError | None:
+        if isinstance(error, ConfigError):  # Of the Secret with the credentials: it may be there again later.
+            return StoreRefused(f"{self.where}: {error}")
+        return self._bucket.translated(error)
+
     async def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        used = self._bucket.credentials
         try:
             return await self._calls.again(call, *args, **kwargs)
         except StoreRefused:
-            if not await self._calls.again(self._bucket.renew):
+            if not await self._calls.again(self._bucket.renew, used):
                 raise
             return await self._calls.again(call, *args, **kwargs)
 
@@ -205,9 +217,10 @@ class RemoteStore:
         after = None
         while True:
             page, after = await self._call(self._bucket.page, self._bucket.prefix + prefix, after)
-            found += (
-                Found(one.name.removeprefix(self._bucket.prefix), one.size_bytes, one.modified_ns) for one in page
-            )
+            for one in page:
+                name = one.name.removeprefix(self._bucket.prefix)
+                if is_name(name):
+                    found.append(Found(name, one.size_bytes, one.modified_ns))
             if after is None:
                 return tuple(sorted(found, key=lambda one: one.name))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import calendar
 import hashlib
+import ssl
 import threading
 from collections.abc import Iterable
 from datetime import datetime
@@ -36,7 +37,8 @@ from feedmill.general.backup.stores.remote import Reading, Unfinished
 from feedmill.shared.clock import SECOND
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
-_MISSING = ("NoSuchKey", "NoSuchUpload", "404", "NotFound")
+_MISSING = ("NoSuchKey", "NoSuchUpload", "404", "NotFound", "InvalidRange", "416")
+"""The last two: reading goes on behind the end of what is there now."""
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "EntityTooLarge", "InsufficientCapacity")
 _PASSES = ("RequestTimeout", "BadDigest", "SlowDown", "Throttling", "OperationAborted", "InternalError")
 _ELSEWHERE = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "TemporaryRedirect")
@@ -63,14 +65,16 @@ class S3Bucket:
         self._bucket = bucket
         self._credentials = Credentials(read, "accessKeyId", "secretAccessKey")
         self._region, self._endpoint, self._path_style = region, endpoint, path_style
-        self._made: Any = None
+        self._made: tuple[int, Any] | None = None
+        """(version of the credentials, client)."""
 
     @property
     def _client(self) -> Any:
         with _MAKING:
-            if self._made is None:
+            version = self._credentials.version
+            if self._made is None or self._made[0] != version:
                 identity, secret = self._credentials.values()
-                self._made = _session().create_client(
+                client = _session().create_client(
                     "s3",
                     region_name=self._region,
                     endpoint_url=self._endpoint,
@@ -87,21 +91,22 @@ class S3Bucket:
                         response_checksum_validation="when_required",
                     ),
                 )
-            return self._made
+                self._made = version, client
+            return self._made[1]
 
-    def renew(self) -> bool:
-        changed = self._credentials.renew()
-        if changed:
-            with _MAKING:
-                self._made = None
-        return changed
+    @property
+    def credentials(self) -> int:
+        return self._credentials.version
+
+    def renew(self, used: int) -> bool:
+        return self._credentials.renew(used)
 
     def translated(self, error: Exception) -> StoreError | None:
         if isinstance(error, ClientError):
             return self._answered(error)
-        if isinstance(error, SSLError):
+        if isinstance(error, SSLError) and not _cut(error):
             return StoreRefused(f"{self.where}: TLS fails: check the endpoint's certificate and the time: {error}")
-        if isinstance(error, (ConnectionError, HTTPClientError, IncompleteReadError)):
+        if isinstance(error, (SSLError, ConnectionError, HTTPClientError, IncompleteReadError)):
             return StoreAway(f"{self.where}: does not answer: {error}")
         if isinstance(error, BotoCoreError):
             return StoreRefused(f"{self.where}: {error}")
@@ -114,7 +119,7 @@ class S3Bucket:
         said = f"{self.where}: the server answers {status} {code} to {error.operation_name}"
         if code in _FULL or status == 507:
             return StoreFull(f"{said}: make room, or keep fewer backups (spec.backup.retention)")
-        if code in _PASSES or status == 429 or status >= 500:
+        if code in _PASSES or status in (408, 429) or status >= 500:
             after = str(answer.get("HTTPHeaders", {}).get("retry-after", ""))
             return StoreAway(said, float(after) if after.isdecimal() else None)
         if code == "NoSuchBucket":
@@ -159,6 +164,9 @@ class S3Bucket:
         wanted = {"Range": f"bytes={start}-"} if start else {}
         answer = self._client.get_object(Bucket=self._bucket, Key=key, **wanted)
         body = answer["Body"]
+        if start and not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
+            body.close()
+            raise StoreRefused(f"{self.where}: the server, or a proxy before it, does not give a part of an object")
         size = size_bytes if size_bytes is not None else int(answer["ContentLength"])
         return Reading(str(answer["ETag"]), size, lambda: bytes(body.read(PIECE)), body.close)
 
@@ -183,6 +191,17 @@ class S3Bucket:
 
     def delete(self, key: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=key)
+
+
+def _cut(error: SSLError) -> bool:
+    """Whether the connection ended within TLS, rather than that one of both did not want the other."""
+    seen: BaseException | None = error.kwargs["error"]
+    while seen is not None:
+        if isinstance(seen, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return True
+        inner = seen.args[0] if seen.args else None
+        seen = inner if isinstance(inner, BaseException) else seen.__cause__ or seen.__context__
+    return False
 
 
 def _many(answer: Any, field: str) -> Iterable[Any]:
