@@ -11,6 +11,8 @@ import pytest
 from store_helpers import PART
 
 from feedmill.general.backup.stores.base import Found, ObjectMissing, ObjectStore, Stored, get_bytes, put_bytes
+from feedmill.general.backup.stores.folder import FolderStore
+from feedmill.general.backup.stores.remote import RemoteStore
 
 CONTENT = bytes(range(256)) * 200  # 51,200 bytes: 13 parts.
 
@@ -47,6 +49,20 @@ async def test_names_come_sorted_and_by_prefix(store: ObjectStore) -> None:
     assert await names(store, "n/p/w") == ["n/p/wal-not/a", "n/p/wal/1/a", "n/p/wal/1/b"]
     assert await names(store, "none/") == []
     assert len(await names(store)) == 5
+
+
+async def test_what_others_put_there_is_left_out(store: ObjectStore) -> None:
+    await put_bytes(store, "a/data", b"x")
+    for name in ("a/with space", "a/.hidden", ".trash/a/data", "a/\u00fc"):
+        if isinstance(store, FolderStore):
+            path = store.root / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"x")
+        else:
+            assert isinstance(store, RemoteStore)
+            await asyncio.to_thread(store._bucket.small, store._bucket.prefix + name, b"x")
+    assert await names(store) == await names(store, "a/") == ["a/data"]
+    assert await names(store, ".trash/") == []
 
 
 async def test_an_object_is_replaced(store: ObjectStore) -> None:

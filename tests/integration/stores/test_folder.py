@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import stat
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,12 +62,99 @@ async def test_killed_in_the_middle_it_leaves_nothing_but_what_is_swept(tmp_path
     await store.close()
 
 
+async def test_what_is_swept_leaves_no_empty_folder(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    cut_off = store.root / "a" / "b" / ".data.0123abcd.unfinished"
+    cut_off.parent.mkdir(parents=True)
+    cut_off.touch()
+    await put_bytes(store, "a/other", b"x")
+    assert await store.sweep("a/", time.time_ns() + 10**12) == 1
+    assert sorted(path.name for path in store.root.rglob("*")) == ["a", "other"]
+    await store.close()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["under way", "waiting for its turn"])
+async def test_cancelled_while_its_file_is_made_it_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    store, reached, go = FolderStore(tmp_path / "store"), threading.Event(), threading.Event()
+    really = Path.mkdir
+
+    def slow(path: Path, **options: Any) -> None:
+        reached.set()
+        assert go.wait(30.0)
+        really(path, **options)
+
+    async def nothing() -> AsyncGenerator[bytes, None]:
+        yield b""
+
+    monkeypatch.setattr(Path, "mkdir", slow)
+    holding = [asyncio.create_task(store._calls.once(go.wait, 30.0)) for _ in range(2)] if late else []
+    await asyncio.sleep(0)
+    task = asyncio.create_task(store.put("a/data", nothing()))
+    if late:
+        await asyncio.sleep(0)
+    else:
+        assert await asyncio.to_thread(reached.wait, 30.0)
+    task.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.gather(*holding)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert _open_files(tmp_path) == []
+    await store.close()
+
+
+def _open_files(folder: Path) -> list[str]:
+    """Of this process, below ``folder``."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # That of the listing itself.
+            continue
+        if target.startswith(str(folder)):
+            found.append(target)
+    return found
+
+
+async def test_a_folder_whose_entries_cannot_be_synced_takes_backups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, refused = os.fsync, []
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            refused.append(fd)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        really(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = FolderStore(tmp_path / "store")
+    await put_bytes(store, "a/data", b"x")
+    assert refused
+    assert await get_bytes(store, "a/data") == b"x"
+    await store.close()
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-c", WRITER, str(tmp_path / "store"), "small"], capture_output=True, text=True, check=True
     )
     assert "make room, or keep fewer backups" in told.stdout
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+async def test_the_check_makes_no_folder_that_stays(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "a" / "store")
+    await store.check()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a" / "store").mkdir(parents=True)
+    await store.check()
+    assert list(store.root.iterdir()) == []
+    await store.close()
 
 
 async def test_what_is_stored_is_its_owners_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -96,6 +97,44 @@ async def test_what_was_cut_off_goes_after_its_grace(store: ObjectStore) -> None
     assert await names_in(store) == {half}
     await prune(store, NAMES, KEEP, LATER)
     assert await names_in(store) == set()
+
+
+async def test_what_somebody_put_beside_the_backups_stays(store: ObjectStore) -> None:
+    whole = await make(store, 0)
+    folder = NAMES.data(whole.id).rpartition("/")[0]
+    logical = NAMES.backups("logical")
+    beside = {
+        f"{folder}-copy/data", f"{folder}/notes.txt", f"{logical}README.txt", f"{logical}old/{whole.id}/data",
+        f"{logical}{backup_id(1, 'base')}/data",
+    }  # fmt: skip
+    for name in beside:
+        await put_bytes(store, name, b"x")
+    found = await read_catalogue(store, NAMES)
+    assert (len(found.entries), found.leftovers) == (1, ())
+    await prune(store, NAMES, KEEP, LATER)
+    assert await names_in(store) == {whole.object, NAMES.manifest(whole.id), *beside}
+
+
+async def test_a_drill_that_cannot_be_read_holds_no_log_back(store: ObjectStore) -> None:
+    await make(store, 0, "base", wal_from=WALS[6])
+    for wal in WALS:
+        await put_bytes(store, NAMES.wal("7421", wal), b"x")
+    await put_bytes(store, NAMES.drill("torn"), b"\xff")
+    found = await read_catalogue(store, NAMES)
+    assert found.unreadable == ()
+    assert [NAMES.drill("torn") in why for why in found.unreadable_drills] == [True]
+    pruned = await prune(store, NAMES, KEEP, NOW)
+    assert (pruned.wal_files, pruned.unreadable) == (6, ())
+
+
+async def test_an_upload_taken_back_by_a_try_whose_answer_was_lost(b2: B2Server) -> None:
+    store, bucket = remote(bucket_of(b2)), bucket_of(b2)
+    await asyncio.to_thread(bucket.begin, bucket.prefix + NAMES.data(backup_id(0, "logical")))
+    b2.faults.add(Fault("b2_cancel_large_file", unanswered=True))
+    await prune(store, NAMES, KEEP, LATER)
+    assert b2.faults.count("b2_cancel_large_file") == 2
+    assert b2.versions() == []
+    await store.close()
 
 
 async def test_the_log_that_no_base_backup_needs_goes(store: ObjectStore) -> None:

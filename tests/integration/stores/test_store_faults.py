@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from b2_server import B2Server
 from faults_http import Fault
+from pydantic import SecretStr
 from s3_server import S3Server
 from store_helpers import PART, PREFIX, bucket_of, remote
 
@@ -29,6 +30,7 @@ CONTENT = bytes(range(256)) * 200
 PARTS = -(-len(CONTENT) // PART)
 Server = S3Server | B2Server
 
+B2_CAN = ["listBuckets", "listFiles", "readFiles", "writeFiles", "deleteFiles"]
 PART_SENT = r"PUT .*partNumber=|POST /upload/part/"
 BEGUN = r"POST .*\?uploads|b2_start_large_file"
 FINISHED = r"POST .*uploadId=|b2_finish_large_file"
@@ -99,6 +101,70 @@ async def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(server: 
         async for _ in reading:
             pass
     await store.close()
+
+
+async def test_an_object_that_is_replaced_by_a_shorter_one_is_told_so(server: Server) -> None:
+    store = remote(bucket_of(server))
+    await store.put("a/data", pieces())
+    server.faults.add(Fault(READ, cut_after=30_000))
+    reading = store.get("a/data")
+    await anext(reading)
+    await put_bytes(store, "a/data", b"short")
+    with pytest.raises(ObjectMissing):
+        async for _ in reading:
+            pass
+    await store.close()
+
+
+async def test_credentials_that_are_rotated_while_parts_are_on_their_way(server: Server) -> None:
+    code, secrets = "InvalidAccessKeyId", {"accessKeyId": "former", "secretAccessKey": "x"}
+    if isinstance(server, B2Server):
+        code, secrets = "unauthorized", dict(zip(("keyId", "applicationKey"), server.make_key(B2_CAN), strict=True))
+    store = remote(bucket_of(server, secrets))
+    rotated = asyncio.Event()
+
+    async def source() -> AsyncGenerator[bytes, None]:
+        async for piece in pieces():
+            if not rotated.is_set() and server.faults.count(PART_SENT) >= PARALLEL:
+                newer = server.make_key(B2_CAN) if isinstance(server, B2Server) else ("newer", "y")
+                secrets.update(zip(secrets, newer, strict=True))
+                server.faults.add(Fault(PART_SENT, times=PARALLEL, status=401, code=code))
+                rotated.set()
+            yield piece
+
+    await store.put("a/data", source())
+    assert rotated.is_set()
+    assert await get_bytes(store, "a/data") == CONTENT
+    assert server.faults.count(BEGUN) == 1
+    await store.close()
+
+
+async def test_a_server_that_hangs_up_within_tls_is_away() -> None:
+    hung_up = 0
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal hung_up
+        hung_up += 1
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    secrets = dict.fromkeys(("accessKeyId", "secretAccessKey", "keyId", "applicationKey"), "x")
+
+    def read(key: str) -> SecretStr:
+        return SecretStr(secrets[key])
+
+    for bucket in (
+        s3_module.S3Bucket("bucket", "", read, region="us-east-1", endpoint=url, path_style=True),
+        b2_module.B2Bucket("bucket", "", read, realm=url),
+    ):
+        before, store = hung_up, remote(bucket, patience=0.2)
+        with pytest.raises(StoreAway):
+            await store.check()
+        assert hung_up > before + 1, "it was tried again"
+        await store.close()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_store_that_stays_away_is_told_and_leaves_nothing_visible(server: Server) -> None:
