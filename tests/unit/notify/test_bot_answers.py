@@ -20,7 +20,13 @@ from feedmill.shared.config import ConfigError
         (403, "Forbidden: bot was blocked by the user", None, NotAllowed),
         (400, "Bad Request: chat not found", None, NotAllowed),
         (400, "Bad Request: not enough rights to send text messages to the chat", None, NotAllowed),
+        (400, "Bad Request: PEER_ID_INVALID", None, NotAllowed),
+        (400, "Bad Request: TOPIC_CLOSED", None, NotAllowed),
         (400, "Bad Request: message text is empty", None, BadText),
+        (400, 'Bad Request: can\'t parse entities: unsupported start tag "user"', None, BadText),
+        (408, "Request Timeout", None, TelegramAway),
+        (409, "Conflict", None, TelegramAway),
+        (413, "Request Entity Too Large", None, TelegramAway),
         (400, "Bad Request: can't parse entities: character '.' is reserved", None, BadText),
         (400, "Bad Request: group chat was upgraded", {"migrate_to_chat_id": -100200}, Moved),
         (429, "Too Many Requests", {"retry_after": 7}, Slower),
@@ -36,6 +42,18 @@ def test_answers(status: int, description: str, parameters: dict[str, Any] | Non
         assert failed.value.seconds == (7.0 if parameters else 30.0)
     if isinstance(failed.value, Moved):
         assert failed.value.chat == "-100200"
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 407, 413, 503])
+@pytest.mark.parametrize("body", [b"<html>Proxy</html>", b'{"message": "no"}', b'{"ok": true', b"", b"[]"])
+def test_what_answers_in_its_place_says_nothing_of_a_text(status: int, body: bytes) -> None:
+    with pytest.raises(TelegramAway, match=f"HTTP {status}"):
+        telegram.judge(telegram._read(status, body))
+
+
+def test_a_rest_is_taken_from_whoever_asks_for_it() -> None:
+    with pytest.raises(Slower):
+        telegram.judge(telegram._read(429, b"<html>Slow down</html>"))
 
 
 def test_a_good_answer() -> None:

@@ -18,6 +18,7 @@ from feedmill.exchanges.account_base import AccountVenue, Credentials, Mend, Rej
 from feedmill.exchanges.base import MapError
 from feedmill.exchanges.registry import get_venue
 from feedmill.shared.clock import SECOND, now_ns
+from feedmill.shared.http_body import read_body
 
 TIMEOUT = 15.0
 MAX_BODY = 1024 * 1024
@@ -83,7 +84,7 @@ class RightsReader:
             async with http.request(
                 request.method, url, headers=request.headers, data=body, ssl=self._ssl, allow_redirects=False
             ) as answer:
-                return answer.status, answer.headers, await answer.content.read(MAX_BODY)
+                return answer.status, answer.headers, await read_body(answer, MAX_BODY)
         except aiohttp.ClientError as error:
             # Its own text may hold the URL, and that a signature.
             raise NotTold(f"{self._name} at {url.host}: {type(error).__name__}") from None

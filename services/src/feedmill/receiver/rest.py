@@ -27,6 +27,7 @@ from feedmill.shared.backoff import Backoff
 from feedmill.shared.budget import Budget, TokenBucket
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.fleet import Fleet
+from feedmill.shared.http_body import read_body
 from feedmill.shared.traceparent import trace_id
 from feedmill.shared.tracing import TRACES, Span, Value
 
@@ -215,9 +216,7 @@ class RestDesk:
         sent, began = now_ns(), monotonic()
         try:
             async with session.get(request.url, params=dict(request.params)) as answer:
-                body = await answer.content.read(MAX_BODY + 1)
-                while not answer.content.at_eof() and len(body) <= MAX_BODY:
-                    body += await answer.content.read(MAX_BODY + 1)
+                body = await read_body(answer, MAX_BODY)
                 status, headers = answer.status, answer.headers
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.problem = f"{host_of(request.url)}: {type(error).__name__}"

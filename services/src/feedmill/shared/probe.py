@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
+from feedmill.shared.http_body import read_body
+
 TIMEOUT = 1.0
 """Seconds for one answer."""
 MAX_BYTES = 4 << 20
@@ -47,8 +49,8 @@ class Prober:
             ):
                 if answer.status != 200:
                     return None
-                body = await answer.content.read(MAX_BYTES)
-                return body if answer.content.at_eof() or len(body) < MAX_BYTES else None
+                body = await read_body(answer, MAX_BYTES)
+                return body if len(body) <= MAX_BYTES else None
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
 

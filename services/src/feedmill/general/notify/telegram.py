@@ -12,11 +12,14 @@ import msgspec
 from pydantic import SecretStr
 
 from feedmill.general.notify.compose import Message
+from feedmill.shared.http_body import read_body
 from feedmill.shared.log import redact
 
 TIMEOUT = 10.0
 """Seconds for one request."""
 MOST_BYTES = 1 << 20
+_OF_THE_CHAT = ("chat", "channel", "group", "topic", "peer", "user", "member", "rights", "kicked")
+"""A refusal that speaks of these is none of the text: any other would be refused too."""
 LONGEST_REST = 3600.0
 """A longer retry_after is believed up to this."""
 
@@ -26,8 +29,8 @@ class TelegramError(Exception):
 
 
 class TelegramAway(TelegramError):
-    """It cannot be reached, or has a trouble of its own: may be otherwise soon. Whether it took the message is not
-    known when the answer was lost."""
+    """It cannot be reached, has a trouble of its own, or something else answers in its place: may be otherwise soon.
+    Whether it took the message is not known when the answer was lost."""
 
 
 class Slower(TelegramError):
@@ -84,11 +87,9 @@ def judge(answer: Answer) -> None:
         raise NotAllowed(f"the bot may not write to the chat ({said}): add it to the chat, or unblock it")
     if answer.status == 400 and "chat not found" in said.lower():
         raise NotAllowed("the chat is not known to the bot: check chatId, and write to the bot or add it to the chat")
-    if answer.status == 400 and any(
-        word in said.lower() for word in ("rights", "kicked", "not a member", "chat_write")
-    ):
+    if answer.status == 400 and "parse" not in said.lower() and any(word in said.lower() for word in _OF_THE_CHAT):
         raise NotAllowed(f"the bot may not write to the chat ({said}): give it the right to")
-    if 400 <= answer.status < 500:
+    if answer.status == 400:
         raise BadText(said)
     raise TelegramAway(f"Telegram has a trouble of its own ({said})")
 
@@ -130,7 +131,7 @@ class Telegram:
             async with self._http.post(
                 url, json=dict(body or {}), timeout=aiohttp.ClientTimeout(total=TIMEOUT), allow_redirects=False
             ) as response:
-                answer = _read(response.status, await response.content.read(MOST_BYTES))
+                answer = _read(response.status, await read_body(response, MOST_BYTES))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             # The error's own text may hold the address, and so the token.
             raise TelegramAway(f"Telegram cannot be reached ({_kind(error)})") from None
@@ -148,9 +149,9 @@ def _read(status: int, body: bytes) -> Answer:
         document = msgspec.json.decode(body)
     except msgspec.DecodeError:
         document = None
-    if not isinstance(document, dict):
-        # Not Telegram: a proxy, or something else at that address.
-        return Answer(status if status >= 400 else 502, description=f"no answer of the Bot API, HTTP {status}")
+    if not isinstance(document, dict) or not isinstance(document.get("ok"), bool):
+        # Not Telegram: a proxy, or something else at that address. What it refuses says nothing of text, chat or token.
+        return Answer(429 if status == 429 else 502, description=f"no answer of the Bot API, HTTP {status}")
     parameters = document.get("parameters")
     return Answer(
         status,

@@ -23,6 +23,7 @@ from feedmill.receiver.accounts.line import wall_ms
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.budget import Budget
 from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.http_body import read_body
 
 ATTEMPTS = 6
 MAX_BODY = 64 * 1024 * 1024
@@ -117,9 +118,7 @@ class AccountDesk:
                     data=signed.body or None, ssl=self._ssl, allow_redirects=False,
                 ) as got,
             ):  # fmt: skip
-                body = await got.content.read(MAX_BODY + 1)
-                while not got.content.at_eof() and len(body) <= MAX_BODY:
-                    body += await got.content.read(MAX_BODY + 1)
+                body = await read_body(got, MAX_BODY)
                 status, headers = got.status, got.headers
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._log.warning("account.rest_failed", kind=request.kind, error=type(error).__name__)

@@ -25,6 +25,7 @@ from feedmill.receiver.accounts.sink import Sink
 from feedmill.receiver.causes import explain
 from feedmill.shared.budget import Budget
 from feedmill.shared.clock import monotonic, now_ns
+from feedmill.shared.http_body import read_body
 
 CONNECT_TIMEOUT = 15.0
 REST_TIMEOUT = 15.0
@@ -258,7 +259,7 @@ class Line:
                 ) as answer,
             ):  # fmt: skip
                 status, headers = answer.status, dict(answer.headers)
-                body = await answer.content.read(MAX_BODY)
+                body = await read_body(answer, MAX_BODY)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._log.warning("account.rest_failed", error=type(error).__name__)
         self._do(self.connection.answered(call.number, status, headers, body, monotonic()))
