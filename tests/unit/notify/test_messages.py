@@ -88,6 +88,14 @@ def test_every_row_is_told_once_and_in_order(keys: list[tuple[str, str]]) -> Non
     assert all(message.plain.count("\n\n") < BLOCKS for message in messages)
 
 
+def test_a_row_of_several_messages_begins_with_one_of_its_own() -> None:
+    """Else what precedes it would be marked, and its first piece come again with the others."""
+    long = row(2, "Test", "long", kinds=["x" * 4000], text="short" * 20)
+    messages = compose([row(1, "Test", "first", text="before"), long, row(3, "Test", "last", text="after")], as_it_is)
+    assert [message.ids for message in messages] == [(1,), (), (2,), (3,)]
+    assert "short" not in messages[0].plain
+
+
 def test_rows_of_one_key_are_one_paragraph() -> None:
     messages = compose([fill(1), fill(2, side=2, size="0.30"), fill(3, key="other")], as_it_is)
     assert len(messages) == 1

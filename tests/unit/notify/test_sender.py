@@ -41,6 +41,8 @@ class World:
         self.times: list[float] = []
         self.lost = 0
         """Messages that were taken, and whose answer or mark was lost."""
+        self.poison: frozenset[int] = frozenset()
+        """Rows that Telegram refuses, and with them any message they are in."""
         self.chat = "1"
         self.sender = Sender(self, self, Window(per_minute), lambda text, _: text, None, get_logger())  # type: ignore[arg-type]
 
@@ -76,15 +78,18 @@ class World:
         self.outcomes |= dict.fromkeys(ids, "refused")
 
     async def send(self, message: Message) -> int:
-        fault = self._fault("away", "slower", "moved", "lost", "denied", "bad")
+        told = [int(line.split("reason r")[1]) for line in message.plain.splitlines() if "reason r" in line]
+        if self.poison & set(told):
+            raise BadText("empty")
+        fault = self._fault("away", "slower", "moved", "lost", "denied")
         errors: dict[str, TelegramError] = {
-            "away": TelegramAway("refused"), "slower": Slower(7.0), "moved": Moved("2"), "bad": BadText("empty"),
+            "away": TelegramAway("refused"), "slower": Slower(7.0), "moved": Moved("2"),
             "denied": NotAllowed("blocked"), "lost": TelegramAway("cut"),
         }  # fmt: skip
         if fault and fault != "lost":
             raise errors[fault]
         self.times.append(self.clock)
-        self.told += [int(line.split("reason r")[1]) for line in message.plain.splitlines() if "reason r" in line]
+        self.told += told
         if fault:
             self.lost += 1
             raise errors[fault]
@@ -139,12 +144,26 @@ def test_everything_is_told_in_order_within_the_limit(rows: int, faults: list[st
     assert all(b - a >= SPACE - 1e-6 for a, b in pairwise(world.times))
 
 
-def test_what_is_refused_for_ever_holds_up_nothing() -> None:
-    world = run(30, ["bad"])
-    refused = [number for number, outcome in world.outcomes.items() if outcome == "refused"]
-    assert refused == list(range(len(refused)))
-    assert 0 < len(refused) < 30
-    assert world.told == list(range(len(refused), 30))
+@settings(max_examples=50)
+@given(st.integers(min_value=1, max_value=60), st.sets(st.integers(min_value=0, max_value=59), max_size=4))
+def test_what_is_refused_for_ever_is_set_aside_alone(rows: int, poison: set[int]) -> None:
+    world = World(rows, [], 20)
+    world.poison = frozenset(poison)
+    finish(world)
+    assert {number for number, outcome in world.outcomes.items() if outcome == "refused"} == poison & set(range(rows))
+    assert world.told == [number for number in range(rows) if number not in poison]
+
+
+def test_of_rows_in_one_paragraph_only_the_one_at_fault_is_set_aside() -> None:
+    world = World(5, [], 20)
+    world.rows = [
+        Waiting(n, Notice("BackupFailed", Severity.CRITICAL, "logical", "BackupFailed", {"error": f"reason r{n}"}))
+        for n in range(5)
+    ]
+    world.poison = frozenset((3,))
+    finish(world)
+    assert world.outcomes == {0: "sent", 1: "sent", 2: "sent", 3: "refused", 4: "sent"}
+    assert world.told == [0, 1, 2, 4]
 
 
 def test_a_rest_is_kept_to() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from feedmill.general.notify.limit import MINUTE, SPACE, Window
@@ -132,6 +132,44 @@ def at(text: str, zone: ZoneInfo = BERLIN) -> int:
 def test_quiet_hours_over_midnight(now: str, until: str | None) -> None:
     quiet = QuietTimes(22 * 60, 7 * 60, BERLIN)
     assert quiet.until(at(now)) == (None if until is None else at(until))
+
+
+@pytest.mark.parametrize(
+    ("now", "until"),
+    [
+        # 02:00 becomes 03:00: half past two never comes, and hours to it end at three.
+        ("2026-03-28T22:30:00+00:00", "2026-03-29T01:00:00+00:00"),
+        ("2026-03-29T00:59:59+00:00", "2026-03-29T01:00:00+00:00"),
+        ("2026-03-29T01:00:00+00:00", None),
+        # 03:00 becomes 02:00: half past two comes twice.
+        ("2026-10-24T22:30:00+00:00", "2026-10-25T00:30:00+00:00"),
+        ("2026-10-25T00:30:00+00:00", None),
+        ("2026-10-25T01:10:00+00:00", "2026-10-25T01:30:00+00:00"),
+        ("2026-10-25T01:30:00+00:00", None),
+    ],
+)
+def test_quiet_hours_that_end_where_the_clock_is_set(now: str, until: str | None) -> None:
+    quiet = QuietTimes(22 * 60, 2 * 60 + 30, BERLIN)
+    moment = round(datetime.fromisoformat(now).timestamp()) * SECOND
+    expected = None if until is None else round(datetime.fromisoformat(until).timestamp()) * SECOND
+    assert quiet.until(moment) == expected
+
+
+@given(
+    st.integers(min_value=0, max_value=366 * 24 * 60),
+    st.integers(min_value=0, max_value=1439),
+    st.integers(min_value=0, max_value=1439),
+    st.sampled_from(["Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"]),
+)
+def test_the_end_of_quiet_hours_is_to_come_and_is_their_end(minutes: int, begin: int, end: int, zone: str) -> None:
+    assume(begin != end)
+    quiet = QuietTimes(begin, end, ZoneInfo(zone))
+    until = quiet.until(now := NOW + minutes * 60 * SECOND)
+    if until is not None:
+        assert now < until <= now + 25 * 3600 * SECOND
+        # Nothing that is put off waits longer than what comes then.
+        assert quiet.until(until) is None
+        assert quiet.until(until - SECOND) == until
 
 
 def test_quiet_hours_within_a_day_and_what_is_critical() -> None:

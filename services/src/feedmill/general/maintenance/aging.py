@@ -1,4 +1,4 @@
-"""Rows that nobody needs any more: dead letters, the audit log, old runs (notifications their sender removes).
+"""Rows that nobody needs any more: dead letters, the audit log, notifications, old runs.
 
 A few thousand rows a statement, so that no lock is held for long; what is left when the time is over the next run does.
 """
@@ -12,6 +12,7 @@ import asyncpg
 from feedmill.accounts import audit
 from feedmill.general.maintenance.report import Report
 from feedmill.general.maintenance.settings import Settings
+from feedmill.general.notify.notices import KEPT as NOTIFICATIONS
 from feedmill.shared.clock import iso, monotonic
 from feedmill.shared.partitions import DAY_NS
 
@@ -53,6 +54,7 @@ def aged_tables(settings: Settings) -> tuple[Aged, ...]:
         Aged("dead_letters", "shard, session, batch, idx", "receive_ns < $1", settings.dead_letters_ns),
         # The table's own guard goes by the server's clock.
         Aged(_AUDIT, "id", "at < least(to_timestamp($1::bigint / 1e9), now() - interval '30 days')", settings.audit_ns),
+        Aged("notifications", "id", "at_ns < $1", NOTIFICATIONS),
         Aged("maintenance_runs", "id", "outcome <> 'running' AND started_ns < $1", HISTORY),
     )
 

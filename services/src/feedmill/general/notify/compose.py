@@ -49,7 +49,9 @@ def compose(rows: Sequence[Waiting], hide: Hide) -> Iterator[Message]:
     used = 0
     for part in _parts(rows, hide):
         length = markdown.units(markdown.marked(part[0])) + 2
-        if held and (used + length > markdown.MOST or len(held) == BLOCKS):
+        # Where only the last piece of a row tells it, the first begins a message: else it would come again.
+        begins = not part[1] and bool(held) and bool(held[-1][1])
+        if held and (used + length > markdown.MOST or len(held) == BLOCKS or begins):
             yield _message(held)
             held, used = [], 0
         held.append(part)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from feedmill.resources.types import Severity
+from feedmill.shared.clock import SECOND
+
+KEPT = 30 * 86_400 * SECOND
+"""Rows of the outbox are removed by maintenance when they are so old, told or not: who could not be told for so long
+wants no such news, and the table must not grow for ever."""
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,20 @@ class Finding:
     key: str
     body: Mapping[str, Any] = field(default_factory=dict)
     since_ns: int | None = None
+
+    def storable(self) -> Finding:
+        """Without what PostgreSQL takes in no text: one such character, told by an exchange, would hold up all."""
+        return Finding(self.kind, _clean(self.subject), _clean(self.key), _clean(self.body), self.since_ns)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NO_TEXT.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {_clean(key): _clean(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(each) for each in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)

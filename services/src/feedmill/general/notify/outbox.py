@@ -14,20 +14,18 @@ import asyncpg
 import msgspec
 
 from feedmill.general.notify import outbox_sql as sql
-from feedmill.general.notify.notices import Notice, Waiting
+from feedmill.general.notify.notices import KEPT, Notice, Waiting
 from feedmill.general.notify.of_tables import KEY_DAYS, OpenGaps, Tables
 from feedmill.general.notify.settings import NotifySettings
 from feedmill.general.notify.states import State, States
 from feedmill.resources.types import Severity
 from feedmill.shared import postgres
-from feedmill.shared.clock import SECOND, monotonic, now_ns
+from feedmill.shared.clock import monotonic, now_ns
 
 AT_ONCE = 500
 """Rows read at once."""
 STATEMENT = 15.0
 """Seconds for one."""
-KEPT = 30 * 86_400 * SECOND
-"""Rows that are done are deleted after so long."""
 T = TypeVar("T")
 
 
@@ -164,10 +162,6 @@ class Outbox:
         """When messages were sent, ns."""
         rows = await self._ask(lambda c: c.fetch(sql.SENT_SINCE, since_ns, since_ns - KEPT))
         return sorted(row["sent_ns"] for row in rows)
-
-    async def age(self) -> None:
-        """Delete what was done long ago."""
-        await self._ask(lambda c: c.execute(sql.AGE, now_ns() - KEPT, self._pipeline))
 
     # -- looking
 

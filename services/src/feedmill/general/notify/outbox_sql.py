@@ -46,7 +46,6 @@ TRIED = "UPDATE notifications SET attempts = attempts + 1 WHERE id = ANY($1::big
 REFUSED = "UPDATE notifications SET outcome = $2, attempts = attempts + 1 WHERE id = ANY($1::bigint[])"
 SENT_SINCE = "SELECT DISTINCT sent_ns FROM notifications WHERE sent_ns > $1 AND at_ns > $2"
 """By the index of at_ns: what was sent in the last minute is at most some days old."""
-AGE = "DELETE FROM notifications WHERE at_ns < $1 AND pipeline = $2 AND outcome <> 'waiting'"
 
 GAPS = """
 SELECT g.shard, g.channel, g.cause, count(*) AS gaps, count(DISTINCT g.instrument_id) AS instruments,

@@ -26,8 +26,25 @@ class QuietTimes:
         if not inside:
             return None
         day = local.date() + timedelta(days=int(over_midnight and minute >= self.begin))
-        end = datetime(day.year, day.month, day.day, self.end // 60, self.end % 60, tzinfo=self.zone)
-        return round(end.timestamp()) * SECOND
+        wall = datetime(day.year, day.month, day.day, self.end // 60, self.end % 60, tzinfo=self.zone)
+        first, second = (round(wall.replace(fold=fold).timestamp()) for fold in (0, 1))
+        if second < first:
+            # The clock is set forward over the end, which it never shows: they end where it jumps.
+            return _jump(second, first, self.zone) * SECOND
+        # Where it is set back over the end it shows that twice.
+        return (first if first * SECOND > at_ns else second) * SECOND
+
+
+def _jump(low: int, high: int, zone: tzinfo) -> int:
+    """When, of these seconds, the clock of a zone jumps."""
+    before = datetime.fromtimestamp(low, zone).utcoffset()
+    while high - low > 1:
+        middle = (low + high) // 2
+        if datetime.fromtimestamp(middle, zone).utcoffset() == before:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def not_before(severity: Severity, at_ns: int, quiet: QuietTimes | None) -> int:

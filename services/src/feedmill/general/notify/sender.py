@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from feedmill.general.notify import metrics
@@ -71,6 +72,8 @@ class Sender:
         self._turn = asyncio.Lock()
         """One message at a time: those of the outbox, and those that cannot wait for it."""
         self._unmarked: list[tuple[tuple[int, ...], int]] = []
+        self._apart: set[int] = set()
+        """Rows of a message that was refused: each goes alone, so that only what is at fault is set aside."""
         self._other_hours = True
         """Quiet hours may be others than when rows were postponed."""
         self._rest = _Rest()
@@ -168,17 +171,27 @@ class Sender:
     async def _tell(self, rows: Sequence[Waiting]) -> float:
         """The first message of these, with all its parts where one row needs several."""
         kinds = {row.id: row.notice.kind for row in rows}
-        for message in compose(rows, self._hide):
-            ids = message.ids or tuple(kinds)[:1]
+        self._apart &= kinds.keys()
+        messages: list[Message] = []
+        for message in compose(self._together(rows), self._hide):
+            messages.append(message)
+            if message.ids:
+                break
+        ids = messages[-1].ids
+        for message in messages:
             if not await self._deliver(message, ids):
                 return POLL
-            if message.ids:
-                for number in message.ids:
-                    metrics.notices.labels(kinds[number]).inc()
-                self._unmarked.append((message.ids, now_ns()))
-                await self._mark()
-                break
+        for number in ids:
+            metrics.notices.labels(kinds[number]).inc()
+        self._unmarked.append((ids, now_ns()))
+        await self._mark()
         return 0.0
+
+    def _together(self, rows: Sequence[Waiting]) -> Sequence[Waiting]:
+        """Those that may share messages, from the first on."""
+        if rows[0].id in self._apart:
+            return rows[:1]
+        return list(takewhile(lambda row: row.id not in self._apart, rows))
 
     async def _mark(self) -> None:
         while self._unmarked:
@@ -216,6 +229,11 @@ class Sender:
                 "notify.chat_moved", reason=text, remedy="write it into spec.notifications.telegram.chatId"
             )
             self._telegram.chat = self.sending.migrated = error.chat
+            return False
+        if isinstance(error, BadText) and len(ids) > 1:
+            self._apart.update(ids)
+            self._log.warning("notify.apart", reason=text, notices=list(ids), effect="each is told by itself")
+            self.sending.state = "sending"
             return False
         if isinstance(error, BadText):
             # It would be refused for ever, and hold up all that comes after it.

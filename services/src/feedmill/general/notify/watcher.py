@@ -88,8 +88,10 @@ class Watcher:
             look = _own(look, settings.pipeline, away, now - int(self._since() * SECOND))
         elif away:
             look += Look(blind=("ServerAway/postgres",))
-        wanted = tuple(finding for finding in look.findings if finding.kind in settings.kinds)
-        self.states, notices = step(self.states, Look(wanted, look.blind), now)
+        wanted = tuple(finding.storable() for finding in look.findings if finding.kind in settings.kinds)
+        # What is no longer to be told is not told to be over either.
+        states = {key: state for key, state in self.states.items() if state.kind in settings.kinds}
+        self.states, notices = step(states, Look(wanted, look.blind), now)
         for notice in notices:
             self._log.info("notify.found", kind=notice.kind, subject=notice.subject, over="over" in notice.body)
             self._keep(notice)
@@ -110,7 +112,6 @@ class Watcher:
         if due or (self._registered is not None and monotonic() - self._registered[0] > REGISTER):
             await self._outbox.register(settings)
             self._registered = (monotonic(), settings)
-            await self._outbox.age()
         if not self._loaded:
             # What was found meanwhile is newer.
             self._saved = await self._outbox.states()
@@ -142,9 +143,8 @@ class Watcher:
         for at, (notice, sent) in enumerate(list(self._pending)):
             if not sent and notice.severity is Severity.CRITICAL:
                 sent = await self._sender.direct(notice)
-                if not sent:
-                    return
-                self._pending[at] = (notice, sent)
+                if sent:  # Else it may be this one that is refused; while Telegram rests, the others are too.
+                    self._pending[at] = (notice, sent)
 
     def _count(self) -> None:
         told = Counter(state.kind for state in self.states.values() if state.told and not state.over)
