@@ -153,6 +153,12 @@ async def test_what_is_older_than_is_kept_goes(
             "INSERT INTO maintenance_runs (started_ns, ended_ns, outcome) VALUES ($1, $1, 'succeeded')",
             now - age * DAY_NS,
         )
+    for age, outcome in ((31, "waiting"), (31, "sent"), (29, "waiting")):
+        await connection.execute(
+            "INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, outcome)"
+            " VALUES ('default/gone', $1, 'Info', 'Fill', '', '', $2)",
+            *(now - age * DAY_NS, outcome),
+        )
     for age in (366, 364):
         await connection.execute(
             "INSERT INTO audit_log (at, actor, place, action)"
@@ -161,7 +167,7 @@ async def test_what_is_older_than_is_kept_goes(
         )
     redis_url = RedisUrl.parse(redis_server.url)
     would = await carry_out(connection, redis_url, settings, now, dry_run=True)
-    wanted = {"dead_letters": 1, "maintenance_runs": 1, "audit_log": 1}
+    wanted = {"dead_letters": 1, "maintenance_runs": 1, "audit_log": 1, "notifications": 2}
     assert would.aged == wanted
     assert (await carry_out(connection, redis_url, settings, now)).aged == wanted
     assert [row["batch"] for row in await connection.fetch("SELECT batch FROM dead_letters")] == [1]

@@ -10,7 +10,7 @@ SECOND = 1_000_000_000
 REPORT = Report(
     made={"trades": ["2026-11-27", "2026-11-26"], "tickers": ["2026-11-29"]}, dropped={"tickers": ["2026-11-22"]},
     put_off={"trades": "a dump is running"}, aged={"dead_letters": 1, "audit_log": 20}, analyzed=["trades"],
-    removed={"default/gone": 123_456}, kept={"default/left": "events were not stored (2 entries)"},
+    removed={"default/gone": 123_456}, released={"feedmill_default_main_1a2b3c4d": 9 << 30}, kept={"default/left": "events were not stored (2 entries)"},
     findings=[Finding("bloat", "orders", "about 1.0 GiB of its 2.0 GiB hold nothing", "VACUUM FULL")],
     tables={"trades": TableFigures(1_000_000, 5, 3 << 30, 1 << 29, 31), "gaps": TableFigures(3, 0, 8192, 0, 0)},
     errors={"streams": "ConnectionRefusedError: no"},
@@ -28,6 +28,7 @@ def test_all_that_a_run_did_and_found_is_shown() -> None:
         "aged out: 1 row of dead_letters",
         "statistics made: trades",
         "removed from Redis: streams of default/gone (120.6 KiB)",
+        "dropped: replication slot feedmill_default_main_1a2b3c4d, which kept 9.0 GiB of log",
         "put off: old partitions of trades (a dump is running)",
         "kept in Redis: streams of default/left: events were not stored (2 entries)",
         "failed: streams: ConnectionRefusedError: no",

@@ -153,6 +153,7 @@ def _tell(context: ServiceContext, state: _State, report: Report, seconds: float
         put_off=report.put_off,
         aged=report.aged,
         streams_removed=report.removed,
+        slots_dropped=report.released,
         findings=dict(Counter(finding.kind for finding in report.findings)),
         errors=report.errors,
         kept_days={table: ns // DAY_NS for table, ns in state.settings.partitions_ns.items()},

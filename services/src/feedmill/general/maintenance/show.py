@@ -54,6 +54,8 @@ def _done(report: Report) -> Iterator[str]:
         yield f"statistics made: {', '.join(report.analyzed)}"
     for name, size in sorted(report.removed.items()):
         yield f"removed from Redis: streams of {name} ({_bytes(size)})"
+    for name, size in sorted(report.released.items()):
+        yield f"dropped: replication slot {name}, which kept {_bytes(size)} of log"
 
 
 def _span(days: Sequence[str]) -> str:
