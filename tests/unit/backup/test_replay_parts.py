@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import io
 import os
 import random
 import sys
 import tarfile
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from feedmill.accounts.keyring import Keyring, parse_keyring
-from feedmill.general.backup import _fetch_wal, log_server
+from feedmill.general.backup import _fetch_wal, log_server, pitr
 from feedmill.general.backup.content import ContentError
 from feedmill.general.backup.log_server import LogServer
 from feedmill.general.backup.manifest import Manifest
 from feedmill.general.backup.names import Names
 from feedmill.general.backup.pitr import unpack
+from feedmill.general.backup.replaying import ReplayingPostgres
 from feedmill.general.backup.seal import ChunkDamaged
 from feedmill.general.backup.stores.base import StoreAway
 from feedmill.general.backup.stores.folder import FolderStore
 from feedmill.general.backup.wal import store_file
 from feedmill.general.backup.wal_plan import Segment, logs_of, partial_name, reach_of
+from feedmill.local.embedded.errors import EmbeddedError
 
 SIZE = 1 << 20
 NAMES = Names("default", "main")
@@ -73,6 +77,70 @@ async def test_one_that_is_cut_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContentError, match="cannot be unpacked"):
         await unpack(pieces(archive({"../elsewhere": b"x"})), tmp_path / "outside")
     assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_without_room_it_says_what_to_do_and_reads_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    read = []
+
+    async def large() -> AsyncGenerator[bytes, None]:
+        content = archive({"a": random.Random(3).randbytes(200_000)})
+        for piece in (content, *[b"and so on" * 10_000] * 100):
+            read.append(len(piece))
+            yield piece
+
+    with pytest.raises(ContentError, match=r"no room for the base backup's files.*--scratch-dir"):
+        await unpack(large(), tmp_path / "pgdata")
+    assert len(read) < 20, "what follows is not fetched for nothing"
+
+
+class Slow:
+    """A server whose replay takes a day, unless it is interrupted."""
+
+    def __init__(self) -> None:
+        self.began, self.interrupted = threading.Event(), threading.Event()
+
+    def start(self) -> None:
+        self.began.set()
+        assert self.interrupted.wait(60)
+        raise EmbeddedError("interrupted")
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+async def test_a_replay_that_is_cancelled_ends_at_once(stage: Any) -> None:
+    server: Any = Slow()
+    log = await stage.server()
+    starting = asyncio.create_task(pitr._start(server, log, cast("Any", None), None))
+    await asyncio.to_thread(server.began.wait, 20)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert server.interrupted.is_set()
+
+
+def test_a_server_that_is_interrupted_before_it_runs_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stops a restore may come while its files are still made ready."""
+    base = Manifest(
+        id="20261126T030000Z-base-000001", kind="base", namespace="default", pipeline="main", object="o", size_bytes=1,
+        sha256="", key_id="k1", plain_bytes=1, started_ns=1, ended_ns=1, snapshot_ns=1, schema_version="0003",
+        feedmill_version="0", server_version="18.6", system=SYSTEM, timeline=1, wal_from=file(3), wal_to=file(3),
+        database="feedmill", role="feedmill",
+    )  # fmt: skip
+    server = ReplayingPostgres(tmp_path / "data", tmp_path, base, None)
+    monkeypatch.setattr(server, "_prepare", server.interrupt)
+    monkeypatch.setattr(server, "_command", lambda: ["/bin/sleep", "600"])
+    with pytest.raises(EmbeddedError, match="interrupted"):
+        server.start()
+    assert not server.running
 
 
 async def test_what_reading_raises_comes_first(tmp_path: Path) -> None:

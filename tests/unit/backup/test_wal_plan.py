@@ -12,10 +12,13 @@ from feedmill.general.backup.stores.base import Found
 from feedmill.general.backup.wal_plan import (
     SEGMENT_BYTES,
     USELESS_AFTER_NS,
+    Lineage,
     NoWay,
     Segment,
     choose,
     connected,
+    history_name,
+    lineage_of,
     logs_of,
     parse_lsn,
     partial_name,
@@ -83,15 +86,15 @@ def test_the_log_without_a_gap() -> None:
     log = logs_of(stored(*(file(n) for n in range(3, 9))))[SYSTEM]
     reach = reach_of(base(3, 4), log)
     assert (reach.until, reach.until_ns, reach.beyond) == (Segment(8, 1), 6 * MINUTE, 0)
-    assert connected(base(3, 4), log, Segment(9, 1))
-    assert not connected(base(3, 4), log, Segment(10, 1)), "nine is missing"
+    assert connected(base(3, 4), log, Segment(9, 1), Lineage(1))
+    assert not connected(base(3, 4), log, Segment(10, 1), Lineage(1)), "nine is missing"
 
 
 def test_what_lies_beyond_a_gap_is_not_reached() -> None:
     log = logs_of(stored(file(3), file(4), file(6), file(7)))[SYSTEM]
     reach = reach_of(base(3, 4), log)
     assert (reach.until, reach.beyond) == (Segment(4, 1), 2)
-    assert not connected(base(3, 4), log, Segment(8, 1))
+    assert not connected(base(3, 4), log, Segment(8, 1), Lineage(1))
 
 
 def test_an_unfinished_file_is_the_end_whatever_follows() -> None:
@@ -99,7 +102,7 @@ def test_an_unfinished_file_is_the_end_whatever_follows() -> None:
     assert [found.name for found in log.leftovers] == [NAMES.wal(SYSTEM, partial_name(file(4), 1))]
     reach = reach_of(base(3, 3), log)
     assert (reach.until, reach.until_ns, reach.beyond) == (Segment(4, 1), 3 * MINUTE, 1)
-    assert not connected(base(3, 3), log, Segment(5, 1)), "of four only a beginning is there"
+    assert not connected(base(3, 3), log, Segment(5, 1), Lineage(1)), "of four only a beginning is there"
     whole = logs_of(stored(file(3), partial_name(file(4), 1), file(4), file(5)))[SYSTEM]
     assert reach_of(base(3, 3), whole).until == Segment(5, 1)
     assert len(whole.leftovers) == 1
@@ -114,6 +117,29 @@ def test_a_base_backup_without_its_own_log() -> None:
 def test_a_promoted_server_goes_on_in_the_same_segment() -> None:
     log = logs_of(stored(file(3), file(4), "00000002.history", file(5, 2), file(6, 2)))[SYSTEM]
     assert reach_of(base(3, 3), log).until == Segment(6, 2)
+
+
+def test_a_history_says_which_timeline_a_segment_is_of() -> None:
+    text = "# of tests\n1\t0/5000028\tno recovery target specified\n\n2\t0/8000000\tbefore 2026-11-25 03:00:00+00\n"
+    lineage = lineage_of(3, text)
+    assert lineage == Lineage(3, ((1, 0x5000028), (2, 0x8000000)))
+    assert [lineage.segment(number, SEGMENT_BYTES).timeline for number in range(3, 10)] == [1, 1, 2, 2, 2, 3, 3]
+    assert history_name(26) == "0000001A.history"
+    with pytest.raises(ValueError, match="not a line of a timeline's history"):
+        lineage_of(2, "1\tnowhere\tx\n")
+
+
+def test_what_a_predecessor_wrote_after_the_promotion_is_no_part_of_the_log() -> None:
+    """A standby that lagged took over in segment 5; its predecessor's 5, 6 and 7 were stored before."""
+    lineage = Lineage(2, ((1, Segment(5, 1).start() + 40),))
+    before = [file(n) for n in range(3, 8)]
+    log = logs_of(stored(*before))[SYSTEM]
+    assert connected(base(3, 3), log, Segment(5, 2), lineage), "all before the promotion is there"
+    assert not connected(base(3, 3), log, Segment(8, 2), lineage), "of the new timeline 5, 6 and 7 are missing"
+    whole = logs_of(stored(*before, "00000002.history", *(file(n, 2) for n in (5, 6, 7))))[SYSTEM]
+    assert connected(base(3, 3), whole, Segment(8, 2), lineage)
+    assert not connected(base(6, 6), whole, Segment(8, 2), lineage), "a base backup of what is no part of it"
+    assert not connected(base(3, 3), whole, Segment(8, 3), Lineage(3, ((2, Segment(4, 2).start()),)))
 
 
 def test_the_newest_base_backup_before_the_moment() -> None:

@@ -30,6 +30,7 @@ from feedmill.general.backup.wal_plan import Segment, segment_of
 from feedmill.shared import postgres
 from feedmill.shared.clock import monotonic, now_ns
 from feedmill.shared.database_url import DatabaseUrl
+from feedmill.shared.log import get_logger
 
 LOG_PATIENCE = 900.0
 """Seconds in which the log that belongs to it must reach the destination."""
@@ -43,6 +44,7 @@ _LABEL = re.compile(r"START WAL LOCATION: [0-9A-F]+/[0-9A-F]+ \(file ([0-9A-F]{2
 _LABEL_WITHIN = 1 << 16
 """Bytes of the archive that hold its label: it comes first."""
 _TABLESPACES = "can only write single tablespace"
+log = get_logger()
 
 
 class BaseFailed(Exception):
@@ -92,8 +94,7 @@ async def run_base(
     except BaseException as error:
         await _give_up(database, store, names, backup_id, error)
         raise
-    async with _session(database) as connection:
-        await record.succeeded(connection, manifest)
+    await _told(database, manifest)
     return manifest
 
 
@@ -248,6 +249,15 @@ async def _look(connection: asyncpg.Connection) -> _Server:
         database=row["name"],
         role=row["role"],
     )
+
+
+async def _told(database: DatabaseUrl, manifest: Manifest) -> None:
+    """The row of one that is stored. The destination is the truth: that it cannot be written is no failure."""
+    try:
+        async with _session(database) as connection:
+            await record.succeeded(connection, manifest)
+    except postgres.RETRYABLE as error:
+        log.warning("backup.not_recorded", backup=manifest.id, error=postgres.describe(error))
 
 
 async def _give_up(

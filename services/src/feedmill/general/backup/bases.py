@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from feedmill.accounts.keyring import KeyringError
 from feedmill.general.backup import measures, record
 from feedmill.general.backup.base import BaseFailed, run_base
 from feedmill.general.backup.manifest import Manifest, ManifestError, decode_manifest
 from feedmill.general.backup.names import backup_of
 from feedmill.general.backup.programs import ProgramError
 from feedmill.general.backup.receiving import Receiver
-from feedmill.general.backup.slot import LogLost, NotAllowed
+from feedmill.general.backup.seal import SealedError
+from feedmill.general.backup.slot import LogLost, NotAllowed, Server
 from feedmill.general.backup.stores.base import StoreError, get_bytes
 from feedmill.general.backup.target import Target
-from feedmill.general.backup.wal_plan import connected, logs_of
+from feedmill.general.backup.wal import fetch_file
+from feedmill.general.backup.wal_plan import Lineage, connected, history_name, lineage_of, logs_of
 from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
-from feedmill.shared.clock import SECOND, now_ns
+from feedmill.shared.clock import SECOND, monotonic, now_ns
+from feedmill.shared.config import ConfigError
 from feedmill.shared.database_url import DatabaseUrl
 
 LOOK_EVERY = 3600.0
 """Seconds between two looks at whether the log at the destination still hangs together."""
+HISTORY_PATIENCE = 60.0
+"""Seconds until the history of a timeline that the server is on must be stored: it comes before the log of it."""
+_LOOK = 1.0
 _FAILURES = (
     BaseFailed,
     NotAllowed,
@@ -32,7 +38,7 @@ _FAILURES = (
     ProgramError,
     StoreError,
     ManifestError,
-    KeyringError,
+    ConfigError,
     postgres.SchemaBehind,
     *postgres.RETRYABLE,
 )
@@ -67,17 +73,18 @@ class Bases:
         backoff = Backoff(5.0, 900.0, floor=2.0)
         while True:
             await self._until_receiving()
+            # Before looking: for what becomes another meanwhile, it is looked once more.
+            self._receiver.changed.clear()
             try:
                 why = await self._due()
                 if why:
                     await self._make(why)
-                wait = self._until_next()
+                wait, self.state.error = self._until_next(), ""
                 backoff.reset()
             except _FAILURES as error:
                 wait = backoff.next()
                 self.state.error = _reason(error)
                 self._log.warning("backup.base_failed", error=self.state.error, retry_in=round(wait, 1))
-            self._receiver.changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._receiver.changed.wait()
@@ -105,11 +112,29 @@ class Bases:
         self.state.last_id, self.state.last_ns = newest.id, newest.ended_ns
         stored = await self._target.store.list(f"{self._target.names.wals}{server.system}/")
         log = logs_of(stored).get(server.system)
-        if log is None or not connected(newest, log, server.next):
+        lineage = await self._lineage(server, newest)
+        if log is None or lineage is None or not connected(newest, log, server.next, lineage):
             return "the log that is stored does not go on from the last one without a gap"
         spec = self._target.spec
         last_due = spec.continuous.base_schedule.last_before(now_ns(), spec.time_zone)
         return "by schedule" if last_due is not None and newest.started_ns < last_due else ""
+
+    async def _lineage(self, server: Server, base: Manifest) -> Lineage | None:
+        """Of the server's timeline; None where it is not to be known."""
+        if server.timeline <= base.timeline:
+            return Lineage(server.timeline)
+        store, name = self._target.store, self._target.names.wal(server.system, history_name(server.timeline))
+        until = monotonic() + HISTORY_PATIENCE
+        while not any(found.name == name for found in await store.list(name)):
+            if monotonic() > until:
+                return None
+            await asyncio.sleep(_LOOK)
+        try:
+            history = await fetch_file(store, await self._target.ring(), name)
+            return lineage_of(server.timeline, history.decode("utf-8", "replace"))
+        except (SealedError, zlib.error, ValueError) as error:
+            self._log.warning("backup.history_unreadable", error=str(error), effect="a base backup is made")
+            return None
 
     async def _manifests(self) -> list[Manifest]:
         """Of all base backups at the destination; one that cannot be read does not count."""

@@ -6,6 +6,7 @@ takes the snapshot over; the tables are counted in the session while it works.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ async def _lock(connection: asyncpg.Connection) -> None:
 async def dump(database_url: str, snapshot: Snapshot) -> AsyncGenerator[bytes, None]:
     """pg_dump's custom format of a snapshot that is held. Raises ProgramError."""
     path = program("pg_dump")
-    require_major(path, int(snapshot.server_version.partition(".")[0]))
+    await asyncio.to_thread(require_major, path, int(snapshot.server_version.partition(".")[0]))
     command: list[str | Path] = [
         path, "--format=custom", f"--compress={COMPRESSION}", f"--snapshot={snapshot.name}",
         f"--schema={quoted(snapshot.schema)}", "--no-owner", "--no-privileges", "--no-tablespaces",

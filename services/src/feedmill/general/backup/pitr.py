@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
@@ -134,7 +135,7 @@ async def unpack(source: AsyncGenerator[bytes, None], folder: Path) -> None:
     unpacking = asyncio.ensure_future(asyncio.to_thread(_extract, reading, folder))
     try:
         async with contextlib.aclosing(source) as pieces:
-            await _pour(pieces, writing)
+            await _pour(pieces, writing, unpacking)
     finally:
         os.close(writing)
         failed = (await asyncio.gather(unpacking, return_exceptions=True))[0]
@@ -146,8 +147,9 @@ _CAREFUL: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter")
 """Python before 3.11.4 (Debian 12) has no filters."""
 
 
-async def _pour(pieces: AsyncIterable[bytes], writing: int) -> None:
-    """Also what follows after the archive's end is read: only the end of the object proves it."""
+async def _pour(pieces: AsyncIterable[bytes], writing: int, unpacking: asyncio.Future[None]) -> None:
+    """Also what follows after the archive's end is read: only the end of the object proves it. Not where unpacking has
+    failed: nothing is made of it then."""
     is_read = True
     async for piece in pieces:
         if is_read:
@@ -155,6 +157,9 @@ async def _pour(pieces: AsyncIterable[bytes], writing: int) -> None:
                 await asyncio.to_thread(_write, writing, piece)
             except BrokenPipeError:
                 is_read = False
+                await asyncio.wait({unpacking})
+                if unpacking.exception() is not None:
+                    return
 
 
 def _write(writing: int, piece: bytes) -> None:
@@ -180,4 +185,11 @@ def _extract(reading: int, folder: Path) -> None:
                 archive.extractall(folder, members=_plain(archive), **_CAREFUL)  # noqa: S202 - members are looked at
         except tarfile.TarError as error:
             raise ContentError(f"the base backup cannot be unpacked: {error}; take another one") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ContentError(
+                f"{folder}: no room for the base backup's files, which are as large as the server it is of: name a "
+                "folder with more (--scratch-dir, on a cluster spec.backup.scratch.size)"
+            ) from error
         folder.chmod(0o700)

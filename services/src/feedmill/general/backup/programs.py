@@ -44,12 +44,17 @@ def program(name: str) -> Path:
     )
 
 
-def require_major(path: Path, server: int) -> None:
-    """Raises ProgramError where the program is older than the server (major version), which it would refuse."""
+def major_of(path: Path) -> int:
+    """The major version of a program. Blocks while it is asked the first time. Raises ProgramError."""
     try:
-        own = major_version(version_text(path))
+        return major_version(version_text(path))
     except EmbeddedError as error:
         raise ProgramError(str(error)) from error
+
+
+def require_major(path: Path, server: int) -> None:
+    """Raises ProgramError where the program is older than the server (major version), which it would refuse. Blocks."""
+    own = major_of(path)
     if own < server:
         raise ProgramError(
             f"the server is PostgreSQL {server}, {path} is of {own} and reads nothing newer: set PG_BIN to the bin "
@@ -147,7 +152,7 @@ class Running:
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         said = next((line for line in self._said if re.search(r"error|fatal", line, re.IGNORECASE)), None)
         said = said or (self._said[-1] if self._said else "it said nothing")
-        return ProgramError(f"{self.name} failed ({how}): {said}{_remedy(' '.join(self._said))}")
+        return ProgramError(f"{self.name} failed ({how}): {said}{_remedy(self.name, ' '.join(self._said))}")
 
     async def stop(self) -> None:
         """End it if it still runs."""
@@ -165,11 +170,15 @@ class Running:
         await asyncio.gather(self._listening, return_exceptions=True)
 
 
-def _remedy(said: str) -> str:
+def _remedy(name: str, said: str) -> str:
     if "max_locks_per_transaction" in said:
         return " (every partition takes locks: raise max_locks_per_transaction of the server, such as to 1024)"
+    if name == "pg_receivewal" and "No space left" in said:
+        return " (the disk of the spool is full: make room, or make spec.backup.continuous.spool.size smaller)"
     if "No space left" in said or "could not extend file" in said:
         return " (the disk of the server is full: make room)"
+    if "unsupported version" in said:
+        return " (a newer pg_dump made it: set PG_BIN to the bin folder of a PostgreSQL as new as that one)"
     if "permission denied" in said:
         return " (the user of the database URL must own the tables, or the schema that they are restored into)"
     return ""

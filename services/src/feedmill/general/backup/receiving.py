@@ -8,6 +8,7 @@ database filled: what is stored ends there, and begins anew with a base backup o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ class Receiver:
         self._asking = asyncio.Lock()
         self._stored: dict[str, int] = {}
         """System -> number of the first segment that is not known to be stored."""
+        self._anew: set[str] = set()
+        """Systems whose slot is a new one, while the spool still holds what is of before it."""
 
     async def run(self) -> None:
         backoff = Backoff(0.5, 15.0, floor=0.2)
@@ -145,7 +148,13 @@ class Receiver:
         if server.lost:
             raise LogLost("the server gave up the log that it was to keep: max_slot_wal_keep_size is too small")
         if server.kept_from is None:
+            # What was stored up to now says nothing about what this one keeps: the server may have branched off before.
+            self._stored.pop(server.system, None)
             await slot.create(connection, self.slot)
+            self._anew.add(server.system)
+        if server.system in self._anew:
+            await self._until_spool_is_stored(connection, server.system)
+            self._anew.discard(server.system)
             return await slot.look(connection, self.slot)
         stored = self._stored.get(server.system)
         if stored is not None:
@@ -156,7 +165,13 @@ class Receiver:
     async def _receive_until_full(self, connection: asyncpg.Connection, server: Server, limit: int) -> Server:
         """Returns when the spool is full. Raises what receiving raises, _Overflow, LogLost."""
         work = asyncio.create_task(
-            receive(self._database.get(), self._spool.folder(server.system), self.slot), name="pg_receivewal"
+            receive(
+                self._database.get(),
+                self._spool.folder(server.system),
+                self.slot,
+                connection.get_server_version().major,
+            ),
+            name="pg_receivewal",
         )
         try:
             while True:
@@ -177,7 +192,28 @@ class Receiver:
             await asyncio.sleep(LOOK_EVERY)
             await self._look(connection)
 
+    async def _until_spool_is_stored(self, connection: asyncpg.Connection, system: str) -> None:
+        """What the spool holds is of before a slot that is new: it is stored, and nothing of the new log hangs on it.
+
+        Raises LogLost, _Overflow.
+        """
+        assert self.uploader is not None
+        while await self.uploader.pending(system):
+            self._tell("waiting", "what was received before the log begins anew is stored first")
+            self.uploader.changed.clear()
+            self.uploader.wake(urgent=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self.uploader.changed.wait()
+            await self._ask(connection)
+        await asyncio.to_thread(self._spool.forget, system)
+
     async def _look(self, connection: asyncpg.Connection) -> Server:
+        """Raises LogLost, _Overflow."""
+        self.server = server = await self._ask(connection)
+        return server
+
+    async def _ask(self, connection: asyncpg.Connection) -> Server:
         """Raises LogLost, _Overflow."""
         async with self._asking:
             server = await slot.look(connection, self.slot)
@@ -185,7 +221,6 @@ class Receiver:
             raise LogLost("the replication slot is gone: was it dropped, or the server replaced by its standby?")
         if self.server is not None and server.system != self.server.system:
             raise LogLost("the database URL leads to another server now")
-        self.server = server
         self.state.kept_bytes = server.kept_bytes
         self.state.behind_bytes = None if server.received is None else max(0, server.written - server.received)
         measures.kept.set(server.kept_bytes)

@@ -6,14 +6,13 @@ backup is of, and is asked as the role that owned the pipeline's database there.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 import shutil
 import signal
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -40,6 +39,7 @@ class ReplayingPostgres(EmbeddedPostgres):
     def __init__(self, folder: Path, sockets: Path, base: Manifest, to_ns: int | None) -> None:
         self._sockets = sockets
         self._base = base
+        self._interrupted = threading.Event()
         super().__init__(folder, fsync=False, options=self._options(folder, to_ns), start_timeout=PATIENCE)
 
     @property
@@ -99,6 +99,8 @@ class ReplayingPostgres(EmbeddedPostgres):
                 setuid.give(path)
 
     def _probe(self) -> bool:
+        if self._interrupted.is_set():
+            raise EmbeddedError("interrupted")
         body = struct.pack("!I", _PROTOCOL_3)
         body += f"user\0{self._base.role}\0database\0{self._base.database}\0\0".encode()
         with socket.socket(socket.AF_UNIX) as client:
@@ -108,11 +110,8 @@ class ReplayingPostgres(EmbeddedPostgres):
             return client.recv(1) == b"R"
 
     def interrupt(self) -> None:
-        """End it from another thread while it starts: ``start`` fails then."""
-        pid = self.pid
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """From another thread: ``start`` fails, now or as soon as it would wait, and nothing of the server is left."""
+        self._interrupted.set()
 
 
 def _python() -> str:

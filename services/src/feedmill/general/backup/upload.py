@@ -17,15 +17,16 @@ from typing import Any
 
 from watchfiles import Change, awatch
 
-from feedmill.accounts.keyring import Keyring, KeyringError
+from feedmill.accounts.keyring import Keyring
 from feedmill.general.backup import measures
 from feedmill.general.backup.spool import Spool, Waiting
 from feedmill.general.backup.stores.base import StoreError
 from feedmill.general.backup.target import Target
 from feedmill.general.backup.wal import store_file
-from feedmill.general.backup.wal_plan import partial_name, partial_of
+from feedmill.general.backup.wal_plan import logs_of, partial_name, partial_of
 from feedmill.shared.backoff import Backoff
 from feedmill.shared.clock import SECOND, now_ns
+from feedmill.shared.config import ConfigError
 
 PARTIAL_EVERY = 10.0
 """Seconds between two uploads of the file that is being written, while it grows."""
@@ -116,6 +117,16 @@ class Uploader:
                     await asyncio.sleep(0.5)
         return False
 
+    async def pending(self, system: str) -> bool:
+        """Whether the spool holds anything of ``system`` that is not stored."""
+        if any(item.system == system for item in await asyncio.to_thread(self._spool.waiting)):
+            return True
+        path = await asyncio.to_thread(self._spool.partial, system)
+        if path is None:
+            return False
+        state = await asyncio.to_thread(path.stat)
+        return state.st_size > 0 and self._written.get(system) != (path, state.st_mtime_ns)
+
     async def _listen(self) -> None:
         def whole(change: Change, path: str) -> bool:
             return change is not Change.deleted and not path.endswith(".partial")
@@ -133,7 +144,7 @@ class Uploader:
             with contextlib.suppress(FileNotFoundError):
                 if await self._upload_unfinished() and live:
                     self.state.complete_ns = began
-        except (StoreError, KeyringError, OSError) as error:
+        except (StoreError, ConfigError, OSError) as error:
             measures.store_up.set(0)
             if self.state.error != str(error):
                 self.state.error = str(error)
@@ -202,7 +213,8 @@ class Uploader:
             self._written[system] = (path, state.st_mtime_ns)
             self._partial_at, self.state.last_ns = now, now_ns()
             before, self.state.unfinished[system] = self.state.unfinished.get(system), name
-            if before is not None:
+            if before is not None and _file(before) == _file(name):
+                # One of another file is the end of a log that nothing follows: it stays.
                 await self._store.delete(before)
         self._urgent = False
         return True
@@ -210,18 +222,28 @@ class Uploader:
     async def _forget_unfinished(self, item: Waiting) -> None:
         """The finished file has taken its place."""
         name = self.state.unfinished.get(item.system, "")
-        partial = partial_of(name.rpartition("/")[2])
-        if partial is not None and partial[0] == item.file:
+        if _file(name) == item.file:
             await self._store.delete(name)
             del self.state.unfinished[item.system]
 
     async def _remove_leftovers(self) -> None:
-        """Unfinished files that a process before this one stored: the newest is replaced, the others nobody needs."""
+        """Unfinished files that a process before this one stored: the last one is replaced when more of it is there."""
         with contextlib.suppress(StoreError):
             for system in await asyncio.to_thread(self._spool.systems):
-                found = [item.name for item in await self._store.list(f"{self._names.wals}{system}/")]
-                partials = sorted(name for name in found if partial_of(name.rpartition("/")[2]))
-                for name in partials[:-1]:
-                    await self._store.delete(name)
-                if partials:
-                    self.state.unfinished[system] = partials[-1]
+                found = await self._store.list(f"{self._names.wals}{system}/")
+                for log in logs_of(found).values():
+                    for item in log.leftovers:
+                        await self._store.delete(item.name)
+                    if log.partials:
+                        self.state.unfinished[system] = log.partials[max(log.partials, key=_place)].name
+
+
+def _file(name: str) -> str:
+    """The file that an object holds the beginning of; empty where it is a whole one."""
+    partial = partial_of(name.rpartition("/")[2])
+    return partial[0] if partial is not None else ""
+
+
+def _place(file: str) -> tuple[str, str]:
+    """Where a file stands in the log; of two timelines the later."""
+    return file[8:], file[:8]

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from feedmill.accounts.keyring import Keyring
-from feedmill.general.backup.programs import ProgramError, Running, program, reach
+from feedmill.general.backup.programs import ProgramError, Running, program, reach, require_major
 from feedmill.general.backup.seal import Sealer, Unsealer, seal, unseal
 from feedmill.general.backup.slot import LogLost, NotAllowed
 from feedmill.general.backup.stores.base import ObjectStore, Stored
@@ -33,12 +33,15 @@ _NOT_ALLOWED = (
 _LOST = r"has already been removed|is not in this server's history|requested starting point .* is ahead of"
 
 
-async def receive(url: str, folder: Path, name: str) -> None:
-    """Receive until cancelled, into ``folder``, from where the files there end. ``name`` appears as application_name.
+async def receive(url: str, folder: Path, name: str, major: int) -> None:
+    """Receive until cancelled, into ``folder``, from where the files there end. ``name`` appears as application_name;
+    ``major``: the server's version.
 
     Raises NotAllowed, LogLost, or ProgramError when it cannot go on now (the server stopped, is away).
     """
-    command: list[str | Path] = [program("pg_receivewal"), "--directory", folder, "--no-loop", "--no-password"]
+    path = program("pg_receivewal")
+    await asyncio.to_thread(require_major, path, major)
+    command: list[str | Path] = [path, "--directory", folder, "--no-loop", "--no-password"]
     async with reach(url) as environment:
         running = await Running.start(
             [*command, "--status-interval", str(_STATUS_SECONDS)], environment | {"PGAPPNAME": name}

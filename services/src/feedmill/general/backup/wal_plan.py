@@ -1,7 +1,8 @@
 """Names of PostgreSQL's write-ahead log, and what follows from which of them are there. Pure.
 
-The log is cut into files (segments) of one size, numbered without a gap. Which timeline a number is of does not matter
-for whether the log is whole: a server that was promoted goes on in the segment in which it was promoted.
+The log is cut into files (segments) of one size, numbered without a gap. A server that was promoted goes on in the
+segment in which it was promoted, on another timeline; how far a restore goes follows from the numbers alone, and
+PostgreSQL itself takes the right timeline. What its predecessor wrote after that is no part of the log.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ USELESS_AFTER_NS = 2 * 86400 * 1_000_000_000
 _FILE = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})")
 _PARTIAL = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{16})\.partial")
 _LSN = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})")
+_SWITCH = re.compile(r"(\d+)\s+([0-9A-F]{1,8}/[0-9A-F]{1,8})(?:\s.*)?")
 
 
 def parse_lsn(text: str) -> int:
@@ -65,6 +67,41 @@ def segment_of(file: str, size: int = SEGMENT_BYTES) -> Segment | None:
 def segment_at(position: int, timeline: int, size: int = SEGMENT_BYTES) -> Segment:
     """The segment that holds the byte at ``position``."""
     return Segment(position // size, timeline)
+
+
+def history_name(timeline: int) -> str:
+    """The file that says where a timeline branched off."""
+    return f"{timeline:08X}.history"
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A timeline, and those that it came out of."""
+
+    timeline: int
+    before: tuple[tuple[int, int], ...] = ()
+    """(timeline, position at which the next one branched off), the oldest first."""
+
+    def segment(self, number: int, size: int) -> Segment:
+        """The segment of that number: that in which a timeline begins holds what was before it, too."""
+        for timeline, end in self.before:
+            if number < end // size:
+                return Segment(number, timeline)
+        return Segment(number, self.timeline)
+
+
+def lineage_of(timeline: int, history: str) -> Lineage:
+    """From the text of its history file. Raises ValueError."""
+    before = []
+    for line in history.splitlines():
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        found = _SWITCH.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is not a line of a timeline's history")
+        before.append((int(found[1]), parse_lsn(found[2])))
+    return Lineage(timeline, tuple(before))
 
 
 def partial_name(file: str, at_ns: int) -> str:
@@ -221,14 +258,17 @@ def reaches(bases: Iterable[Manifest], logs: Mapping[str, Log]) -> dict[str, Rea
     return found
 
 
-def connected(base: Manifest, log: Log, needed: Segment) -> bool:
-    """Whether the log that is stored goes from the base backup up to, and without, ``needed``: all of it finished."""
+def connected(base: Manifest, log: Log, needed: Segment, lineage: Lineage) -> bool:
+    """Whether the log that is stored goes from the base backup up to, and without, ``needed``: all of it finished.
+
+    ``lineage``: of the server's timeline. What a predecessor wrote after the server branched off does not count.
+    """
     size = base.wal_segment_bytes
     first, last = segment_of(base.wal_from, size), segment_of(base.wal_to, size)
-    if first is None or last is None:
+    if first is None or last is None or lineage.segment(first.number, size).timeline != first.timeline:
         return False
-    end = _end_of(log.finished(size), first.number)
-    return end >= last.number and end >= needed.number - 1
+    numbers = range(first.number, max(last.number + 1, needed.number))
+    return all(lineage.segment(number, size).name(size) in log.files for number in numbers)
 
 
 def unneeded(found: Iterable[Found], bases: Sequence[Manifest], now_ns: int) -> tuple[Found, ...]:
