@@ -21,6 +21,8 @@ from feedmill.general.backup.wal_plan import Log, Reach, Segment, segment_of
 AHEAD = 2
 """Files fetched before they are asked for: each is in memory."""
 _MISSING, _FAILED, _HERE = b"-", b"!", b"+"
+_PIECE = 1 << 20
+"""Bytes that are written before the asker has to have taken them."""
 _TRIES = 20
 """Times that a destination which is away is asked again, with :data:`_PAUSE` seconds between."""
 _PAUSE = 3.0
@@ -39,7 +41,7 @@ class LogServer:
         assert first is not None
         self._first, self._last = first.number, reach.until.number
         self._progress = progress
-        self._fetching: dict[str, asyncio.Task[bytes]] = {}
+        self._fetching: dict[str, asyncio.Task[bytearray]] = {}
 
     @contextlib.asynccontextmanager
     async def listening(self, path: Path) -> AsyncGenerator[None, None]:
@@ -58,24 +60,29 @@ class LogServer:
         with contextlib.suppress(OSError):
             try:
                 file = (await reader.readline()).decode("ascii", "replace").strip()
-                writer.write(await self._answer(file))
-                await writer.drain()
+                await self._answer(file, writer)
             finally:
                 writer.close()
 
-    async def _answer(self, file: str) -> bytes:
+    async def _answer(self, file: str, writer: asyncio.StreamWriter) -> None:
         segment = segment_of(file, self._size)
         if self._object(file) is None or (segment is not None and segment.number > self._last):
-            return _MISSING
-        try:
-            content = await self._get(file, segment)
-        except Exception as error:
-            # Whatever it was: it must not be taken for the end of the log. Whoever started the server raises it.
-            self.failure = error
-            return _FAILED
-        return _HERE + struct.pack("!Q", len(content)) + content
+            writer.write(_MISSING)
+        else:
+            try:
+                content = await self._get(file, segment)
+            except Exception as error:
+                # Whatever it was: it must not be taken for the end of the log. Whoever started the server raises it.
+                self.failure = error
+                writer.write(_FAILED)
+            else:
+                writer.write(_HERE + struct.pack("!Q", len(content)))
+                for at in range(0, len(content), _PIECE):
+                    writer.write(content[at : at + _PIECE])
+                    await writer.drain()
+        await writer.drain()
 
-    async def _get(self, file: str, segment: Segment | None) -> bytes:
+    async def _get(self, file: str, segment: Segment | None) -> bytearray:
         if segment is None:
             return await self._fetch(file)
         wanted = [segment.number + ahead for ahead in range(AHEAD + 1)]
@@ -88,7 +95,8 @@ class LogServer:
         content = await self._fetching[file]
         self._progress("replay", (segment.number - self._first + 1) * self._size, self._whole)
         # The file that was being written may have been stored before it had its size.
-        return content.ljust(self._size, b"\0")
+        content += bytes(max(0, self._size - len(content)))
+        return content
 
     @property
     def _whole(self) -> int:
@@ -97,7 +105,7 @@ class LogServer:
     def _object(self, file: str) -> Found | None:
         return self._log.files.get(file) or self._log.partials.get(file)
 
-    async def _fetch(self, file: str) -> bytes:
+    async def _fetch(self, file: str) -> bytearray:
         found = self._object(file)
         assert found is not None
         for left in range(_TRIES, 0, -1):

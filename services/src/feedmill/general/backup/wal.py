@@ -78,11 +78,12 @@ async def _compressed(path: Path) -> AsyncGenerator[bytes, None]:
     yield await asyncio.to_thread(made.flush)
 
 
-async def fetch_file(store: ObjectStore, ring: Keyring, name: str) -> bytes:
-    """The content of a file of the log. Raises as :meth:`ObjectStore.get`, SealedError, and zlib.error."""
+async def fetch_file(store: ObjectStore, ring: Keyring, name: str) -> bytearray:
+    """The content of a file of the log, once in memory. Raises as :meth:`ObjectStore.get`, SealedError, zlib.error."""
     made = zlib.decompressobj(_GZIP)
     content = bytearray()
     async with contextlib.aclosing(store.get(name)) as stored:
         async for piece in unseal(stored, Unsealer(name, ring, store.where)):
             content += await asyncio.to_thread(made.decompress, piece)
-    return bytes(content + made.flush())
+    content += made.flush()
+    return content
