@@ -131,7 +131,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=400_000, help="messages of a blast")
     parser.add_argument("--only", choices=["Latency", "Throughput"], help="paced in that mode, or blasted in the other")
     parser.add_argument("--before", type=Path, help="services/src of a checkout without traces, to compare with")
-    return asyncio.run(run(parser.parse_args(), Console()))
+    options = parser.parse_args()
+    if options.before is not None and not (options.before / "feedmill").is_dir():
+        parser.error(f"--before {options.before}: there is no feedmill/ in it; give the services/src of a checkout")
+    return asyncio.run(run(options, Console()))
 
 
 if __name__ == "__main__":
