@@ -142,6 +142,25 @@ async def test_a_store_that_fails_leaves_nothing_but_a_row_that_says_so(depot: A
     assert await depot.fetch(depot.url, "SELECT state, error FROM backups") == [("failed", "the test's store is away")]
 
 
+@pytest.mark.parametrize("end", [StoreAway("no answer"), asyncio.CancelledError()], ids=["no answer", "stopped"])
+async def test_a_manifest_whose_answer_was_lost_is_taken_back_with_its_object(depot: Any, end: BaseException) -> None:
+    class Mute(FolderStore):
+        """Stores a manifest, and does not say so."""
+
+        async def put(self, name: str, source: AsyncIterable[bytes]) -> Stored:
+            stored = await super().put(name, source)
+            if name.endswith("/manifest.json"):
+                raise end
+            return stored
+
+    depot.store = Mute(depot.folder)
+    with pytest.raises(type(end)):
+        await depot.back_up()
+    await depot.store.close()
+    assert depot.files() == []
+    assert await depot.fetch(depot.url, "SELECT state FROM backups") == ["failed"]
+
+
 async def test_a_failed_program_is_told_with_what_it_said(depot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from feedmill.general.backup import dump
     from feedmill.general.backup.programs import ProgramError

@@ -55,6 +55,8 @@ async def test_services_through_faults(tmp_path: Path, monkeypatch: pytest.Monke
         await world.look_at_redis()
     for body in collector.bodies:
         world.scanner.look("traces", body)
+    for text in world.chat.texts:
+        world.scanner.look("messages", text)
     _look_at_files(world)
     assert world.scanner.kinds == {*KEYS, "listen key", "access token", "refresh token", "signature of a query"}
     assert world.scanner.leaks == []
@@ -63,9 +65,8 @@ async def test_services_through_faults(tmp_path: Path, monkeypatch: pytest.Monke
         places += [f"/health of {name}", f"/metrics of {name}", f"arguments of {name}"]
         if os.geteuid() == 0:  # Who is not root may not look into them: see feedmill.shared.dumps.
             places.append(f"environment of {name}")
-    places += ["table fills", "table notifications", "traces"]
+    places += ["table fills", "table notifications", "traces", "messages"]
     _looked_at(world, "keys of Redis", "values of Redis: stream", *places)
-    assert world.chat.texts
     assert world.chat.refused
     assert any(place.startswith("redis/") and place.endswith(".aof") for place in world.scanner.looked)
 
