@@ -11,7 +11,7 @@ from flow_world import PIPELINE, PIPELINE_TEXT, World
 from feedmill.resources.backup_status import BackupRunStatus, RestoreRunStatus
 from feedmill_operator import names
 from feedmill_operator.kube import kinds
-from feedmill_operator.kube.api import ApiError, Manifest
+from feedmill_operator.kube.api import ApiError, Kind, Manifest
 from feedmill_operator.reconcile import schedules
 from feedmill_operator.reconcile.answer import read_answer
 from feedmill_operator.reconcile.base import now
@@ -57,12 +57,14 @@ async def backed(world: World, **spec: Any) -> None:
         await world.rolled_out()
 
 
-def pod_of(world: World, job: str, state: Manifest, phase: str, **more: Any) -> None:
+def pod_of(world: World, job: str, state: Manifest, phase: str, *, created: str = "", **more: Any) -> None:
     """A pod of a Job, as the API server has it."""
     labels = world.get("Job", job)["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": job}
-    name = f"{job}-abcde"
+    name = f"{job}-{created[17:19] or 'abcde'}"
     version = str(int(world.controller.store.versions(kinds.POD).get(("ns", name), ("", "0"))[1]) + 1)
     metadata = {"name": name, "namespace": "ns", "uid": name, "resourceVersion": version, "labels": labels}
+    if created:
+        metadata["creationTimestamp"] = created
     status = {"phase": phase, "containerStatuses": [{"name": "backup-run", "state": state}], **more}
     world.controller.intake.take(kinds.POD, "ADDED", {"metadata": metadata, "status": status})
 
@@ -92,10 +94,10 @@ async def ends(
     await world.settle()
 
 
-async def due(world: World, run: names.Run, number: int) -> str:
-    """The CronJob makes a Job."""
+async def due(world: World, run: names.Run, number: int, name: str = "") -> str:
+    """The CronJob makes a Job, or somebody does from it."""
     cron = world.get("CronJob", names.backup_schedule("main", run))
-    name = f"{cron['metadata']['name']}-{number}"
+    name = name or f"{cron['metadata']['name']}-{number}"
     template = cron["spec"]["jobTemplate"]
     owner = {
         "apiVersion": "batch/v1",
@@ -175,6 +177,83 @@ async def test_a_job_that_is_deleted_under_way_is_a_failure(world: World) -> Non
     assert world.status(NOW)["phase"] == "Failed"
     assert world.conditions(NOW)["Complete"] == "False/JobGone"
     assert world.names("Job") == [names.migration("main", f"{world.image} servers/postgres")]
+
+
+async def test_an_object_that_is_made_anew_does_not_take_the_former_ones_job_for_its_own(world: World) -> None:
+    """`kubectl replace --force`: the garbage collector is not done when the next object is there."""
+    await backed(world)
+    await world.make(NOW_TEXT)
+    await world.settle()
+    await ends(world, "fbk-now", SAID)
+    assert world.status(NOW)["phase"] == "Succeeded"
+    former = world.get("Job", "fbk-now")["metadata"]["uid"]
+    await world.api.delete(kinds.BACKUP, "ns", "now")
+    await world.make(NOW_TEXT)
+    await world.settle()
+    status = world.status(NOW)
+    assert (status["phase"], status.get("backupId")) == ("Pending", None)
+    assert "former FeedBackup" in status["message"]
+    await world.api.delete(kinds.JOB, "ns", "fbk-now")
+    await world.settle()
+    assert world.made(NOW) == ["Job fbk-now"]
+    assert world.get("Job", "fbk-now")["metadata"]["uid"] != former
+
+
+async def test_words_of_a_former_jobs_pod_are_not_those_of_the_next(world: World) -> None:
+    await backed(world)
+    job = await due(world, names.Run.LOGICAL, 5)
+    ended = {"terminated": {"exitCode": 0, "message": json.dumps(SAID)}}
+    pod_of(world, job, ended, "Succeeded", created="2026-11-26T04:59:59Z")
+    await world.settle()
+    assert "backupId" not in world.status(("FeedBackup", job))
+    pod_of(world, job, ended, "Succeeded", created="2026-11-26T05:00:00Z")
+    await world.settle()
+    assert world.status(("FeedBackup", job))["backupId"] == SAID["backupId"]
+
+
+async def test_a_job_whose_name_no_object_may_have_does_not_keep_others_from_being_seen(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kubectl create job --from=cronjob/main-backup my.backup`."""
+    await backed(world)
+    create, refused = world.api.create, []
+
+    async def by_rule(kind: Kind, manifest: Manifest) -> Manifest:
+        if kind == kinds.BACKUP and "." in manifest["metadata"]["name"]:
+            refused.append(manifest["metadata"]["name"])
+            raise ApiError(422, "Invalid", "the name must be without a dot")
+        return await create(kind, manifest)
+
+    monkeypatch.setattr(world.api, "create", by_rule)
+    await due(world, names.Run.LOGICAL, 1, "my.backup")
+    await due(world, names.Run.LOGICAL, 2)
+    await world.settle(600)
+    assert world.names("FeedBackup") == ["main-backup-2"]
+    assert world.conditions(PIPELINE)["Ready"] == "True/AllAvailable"
+    assert refused == ["my.backup"]
+
+
+async def test_backups_go_on_by_the_former_image_until_the_database_is_migrated(world: World) -> None:
+    await backed(world)
+    former = world.image
+    crons = ("main-backup", "main-drill", "main-prune", "main-maintenance")
+
+    def images() -> set[str]:
+        templates = [world.get("CronJob", name)["spec"]["jobTemplate"]["spec"]["template"] for name in crons]
+        return {template["spec"]["containers"][0]["image"] for template in templates}
+
+    world.edit(PIPELINE, lambda found: found["spec"].update(image="services:2"))
+    await world.settle()
+    assert images() == {former}
+    # They take other changes meanwhile, and nothing goes back and forth.
+    world.edit(PIPELINE, lambda found: found["spec"]["backup"].update(schedule="0 4 * * *"))
+    await world.settle()
+    assert world.get("CronJob", "main-backup")["spec"]["schedule"] == "0 4 * * *"
+    world.writes()
+    await world.settle(600)
+    assert not [each for each in world.writes() if "CronJob" in each]
+    await world.migrated_to("services:2")
+    assert images() == {"services:2"}
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ def told(of: PipelineFacts) -> tuple[str, str]:
         (facts(good(25), bad(26)), "False/BackupFailed", "good one is of 2026-11-25T02:00:01Z: the disk is full"),
         (facts(bad(26)), "False/BackupFailed", "there is no good one"),
         (facts(bad(25), good(26)), "True/BackedUp", "2026-11-26"),
+        # It went while nobody looked, and is told to have failed later than the next one ended.
+        (facts(replace(bad(25), ended=NOW), good(26)), "True/BackedUp", "2026-11-26"),
         (facts(good(26), suspended=True), "Unknown/Suspended", "suspended"),
         (facts(good(26), refusal=Refusal(Reason.SECRET_NOT_FOUND, "no b2")), "False/SecretNotFound", "no b2"),
         (facts(good(26), drills=[bad(20, "rows are missing")]), "False/DrillFailed", "rows are missing"),

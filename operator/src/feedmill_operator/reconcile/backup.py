@@ -23,6 +23,7 @@ from feedmill_operator.reconcile.facts import RunFacts
 from feedmill_operator.reconcile.queue import Key
 from feedmill_operator.reconcile.reasons import Reason
 from feedmill_operator.reconcile.run_status import FINAL, run_status
+from feedmill_operator.reconcile.troubles import Trouble
 from feedmill_operator.reconcile.validity import Refusal
 
 _BY_NAME = {kind.kind: kind for kind in kinds.RUNS}
@@ -57,7 +58,10 @@ class RunReconciler:
         run, scheduled = run_of(kind, body), _scheduled(body)
         job = key.name if scheduled else names.run_job(run, key.name)
         work, refusal = Work(), None
-        if not scheduled and tools.store.get(kinds.JOB, key.namespace, job) is None and not before.get("job"):
+        there = tools.store.get(kinds.JOB, key.namespace, job)
+        # Of an object of the same name that was deleted a moment ago: what it did is not what this one asks for.
+        former = not scheduled and there is not None and there.owner_uid != str(body["metadata"]["uid"])
+        if not scheduled and there is None and not before.get("job"):
             view = base.view_of(tools, key, body)
             if view is None:
                 # Its reconciler looks at the pipeline now, and rouses the run when it has.
@@ -66,21 +70,23 @@ class RunReconciler:
             if refusal is None:
                 assert isinstance(view, PipelineView)
                 work = await self._begin(key, kind, body, view, run)
-        found = observe.job(tools.store, key.namespace, job, tools.answers.of(key))
+        found = None if former else observe.job(tools.store, key.namespace, job, tools.answers.of(key))
         if found is not None and found.unread:
             return _LOOK
-        running = [pod for pod in self._pods(key) if pod.job == job]
+        running = [] if former else [pod for pod in self._pods(key) if pod.job == job]
         tools.answers.track(key, running)
         if scheduled and found is None:
             before = {**before, "job": job}
         problem = work.troubles[0] if work.troubles else None
+        if former and problem is None:
+            problem = Trouble(Reason.PENDING, f"Job {job} of a former {key.kind} of this name is still to go")
         facts = RunFacts(int(body["metadata"]["generation"]), before, refusal, problem, found)
         status = run_status(facts, base.now())
         if status["phase"] in FINAL:
             tools.answers.forget(key)
         wait = await base.finish(tools, key, kind, body, status, work)
-        at_work = _LOOK if refusal is not None and refusal.reason is Reason.PIPELINE_AT_WORK else None
-        return base.soonest(wait, base.recheck(refusal), at_work)
+        at_work = refusal is not None and refusal.reason is Reason.PIPELINE_AT_WORK
+        return base.soonest(wait, base.recheck(refusal), _LOOK if at_work or former else None)
 
     def _pods(self, key: Key) -> list[Any]:
         return self._tools.store.pods(key.namespace, **{names.COMPONENT: names.BACKUP_RUN})

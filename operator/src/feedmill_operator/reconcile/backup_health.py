@@ -75,7 +75,9 @@ def last_success(facts: PipelineFacts) -> str:
 
 
 def _newest_ended(runs: Sequence[RunRecord]) -> RunRecord | None:
-    return max((each for each in runs if each.phase in FINAL), key=lambda each: each.ended, default=None)
+    # By its begin: how one ended that was not seen ending is told late.
+    ended = (each for each in runs if each.phase in FINAL)
+    return max(ended, key=lambda each: (each.started or each.ended, each.ended), default=None)
 
 
 def _overdue(found: BackupFacts, good: str, now: str) -> bool:

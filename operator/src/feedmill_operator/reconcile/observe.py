@@ -120,7 +120,13 @@ def job(store: Pods, namespace: str, name: str, answers: Mapping[str, Answer]) -
     holds = {str(item.get("type")): item for item in status.get("conditions") or () if item.get("status") == "True"}
     failed = holds.get("Failed")
     succeeded = "Complete" in holds
-    mine = [pod for pod in store.pods(namespace, **{names.COMPONENT: names.BACKUP_RUN}) if pod.job == name]
+    made = str(live.manifest["metadata"].get("creationTimestamp") or "")
+    mine = [
+        pod
+        for pod in store.pods(namespace, **{names.COMPONENT: names.BACKUP_RUN})
+        # One of a former Job of that name may still be there.
+        if pod.job == name and (not pod.created or pod.created >= made)
+    ]
     pods = sorted(mine, key=lambda pod: (pod.created, pod.name))
     newest = pods[-1] if pods else None
     running = newest is not None and newest.running

@@ -30,6 +30,9 @@ from feedmill_operator.reconcile.validity import Refusal, read_pipeline
 
 _WRITE = (names.PROCESSOR, names.ACCOUNTS, names.NOTIFY, names.BACKUP)
 """Components that use PostgreSQL all the time, and say how they are."""
+_SCHEDULED = (names.BACKUP_RUN, names.MAINTENANCE)
+"""Those that use it now and then."""
+_GO_ON = {kind.kind: kind for kind in (kinds.DEPLOYMENT, kinds.CRON_JOB)}
 
 
 class PipelineReconciler:
@@ -84,7 +87,9 @@ class PipelineReconciler:
         work = Work()
         if not paused:
             keep = self._kept(key, body, manifests, migration)
-            wanted = [*manifests, *self._former(key, inputs, migration)]
+            former = {(each["kind"], each["metadata"]["name"]): each for each in self._former(key, inputs, migration)}
+            wanted = [each for each in manifests if (each["kind"], each["metadata"]["name"]) not in former]
+            wanted += former.values()
             work = await base.carry_out(tools, wanted, str(body["metadata"]["uid"]), keep)
             # The Job may have been there all along, and only now be known to have succeeded.
             self._show(key, view)
@@ -160,8 +165,8 @@ class PipelineReconciler:
         )
 
     def _former(self, key: Key, inputs: PipelineInputs, migration: Migration) -> list[Manifest]:
-        """The processors and account receivers of the former image, while the database is not migrated for the new one:
-        they go on, and take every other change."""
+        """What works with the database, of the former image, while the database is not migrated for the new one: it
+        goes on, and takes every other change. A CronJob of the new image would fail: no backup would be made."""
         image = self._former_image(key)
         if migration.done or not image:
             return []
@@ -169,9 +174,9 @@ class PipelineReconciler:
         return [
             each
             for each in former
-            if _component(each) in _WRITE
-            and each["kind"] == kinds.DEPLOYMENT.kind
-            and self._tools.store.get(kinds.DEPLOYMENT, key.namespace, each["metadata"]["name"]) is not None
+            if (kind := _GO_ON.get(each["kind"])) is not None
+            and _component(each) in (*_WRITE, *_SCHEDULED)
+            and self._tools.store.get(kind, key.namespace, each["metadata"]["name"]) is not None
         ]
 
     def _former_image(self, key: Key) -> str:

@@ -52,7 +52,10 @@ def _complete(facts: RunFacts) -> tuple[Finding, str]:
     job = facts.job
     if job is None:
         if facts.before.get("job"):
-            gone = f"its Job {facts.before['job']} was deleted before it ended: make a new object to try again"
+            gone = (
+                f"its Job {facts.before['job']} was deleted before it ended, or before anybody saw how: make a new "
+                "object to try again"
+            )
             return no(Reason.JOB_GONE, gone), "Failed"
         held = facts.refusal or facts.problem
         if held is not None:

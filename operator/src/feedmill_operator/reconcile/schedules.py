@@ -54,7 +54,11 @@ async def take_up(tools: Tools, pipeline: Mapping[str, Any]) -> None:
             tools.queue.add(Key(_KINDS[run].kind, namespace, job.name))
             log.get_logger().info("run.taken_up", kind=_KINDS[run].kind, namespace=namespace, name=job.name)
         except ApiError as error:
-            if error.status != 409:
+            if error.status == 422:
+                # A Job that somebody made of the CronJob, with a name that no object may have: it goes on unseen, and
+                # must not keep the others from being seen.
+                log.get_logger().warning("run.not_taken_up", namespace=namespace, name=job.name, reason=error.message)
+            elif error.status != 409:
                 raise
         mark = {"metadata": {"annotations": {names.TAKEN: "true"}}}
         tools.store.update(kinds.JOB, await tools.api.patch(kinds.JOB, namespace, job.name, mark))
