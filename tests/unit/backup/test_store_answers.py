@@ -49,6 +49,7 @@ def b2() -> B2Bucket:
         (403, "SignatureDoesNotMatch", StoreRefused),
         (403, "RequestTimeTooSkewed", StoreRefused),
         (301, "PermanentRedirect", StoreRefused),
+        (413, "413", StoreRefused),
     ],
 )
 def test_answers_of_s3(s3: S3Bucket, status: int, code: str, kind: type[StoreError]) -> None:
@@ -57,6 +58,13 @@ def test_answers_of_s3(s3: S3Bucket, status: int, code: str, kind: type[StoreErr
     assert type(told) is kind
     assert str(told).startswith(f"s3://bucket/home/: the server answers {status} {code} to GetObject")
     assert SAID not in str(told)
+
+
+def test_a_proxy_that_takes_no_part_is_not_the_credentials_fault(s3: S3Bucket) -> None:
+    answer: Any = {"Error": {"Code": "413"}, "ResponseMetadata": {"HTTPStatusCode": 413}}
+    told = str(s3.translated(ClientError(answer, "UploadPart")))
+    assert "raise what a proxy before it takes in one request" in told
+    assert "credentials" not in told
 
 
 @pytest.mark.parametrize(
