@@ -129,7 +129,7 @@ class S3Bucket:
         if code in _ELSEWHERE:
             return StoreRefused(f"{said}: check region and endpoint (spec.backup.destination.s3)")
         if status == 413:
-            return StoreRefused(f"{said}: raise what a proxy before it takes in one request (parts have 5 MiB and more)")
+            return StoreRefused(f"{said}: raise what a proxy before it takes in one request (parts have 5 MiB or more)")
         if code == "RequestTimeTooSkewed":
             return StoreRefused(f"{said}: this machine's clock is wrong: set it")
         return StoreRefused(f"{said}: check the credentials and what they may do in this bucket")
