@@ -67,6 +67,16 @@ def test_of_two_timelines_the_newer_goes_on(spool: Spool) -> None:
     assert prepared(spool, 7) == [file(7), file(8, 2) + ".partial"]
 
 
+def test_a_folder_that_is_let_go_while_it_is_looked_at_holds_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(spool, file(7), file(8) + ".partial")
+    systems = spool.systems()
+    spool.forget(SYSTEM)
+    monkeypatch.setattr(spool, "systems", lambda: systems)
+    assert (spool.waiting(), spool.partial(SYSTEM), spool.size_bytes()) == ([], None, 0)
+
+
 def test_the_order_of_the_log(spool: Spool) -> None:
     put(spool, file(300), file(9), file(8, 2), "00000002.history", file(10) + ".partial", "something else")
     put(spool, file(1), system="1")

@@ -10,6 +10,7 @@ from feedmill.general.backup.manifest import Manifest
 from feedmill.general.backup.names import Names, wal_of
 from feedmill.general.backup.stores.base import Found
 from feedmill.general.backup.wal_plan import (
+    CLOCKS_NS,
     SEGMENT_BYTES,
     USELESS_AFTER_NS,
     Lineage,
@@ -152,6 +153,15 @@ def test_the_newest_base_backup_before_the_moment() -> None:
         choose(bases, logs, 9 * MINUTE)
     with pytest.raises(NoWay, match=r"no base backup: .*spec\.backup\.continuous"):
         choose([], logs, None)
+
+
+def test_a_moment_far_beyond_the_end_of_the_log_is_refused_before_anything_is_replayed() -> None:
+    logs = logs_of(stored(*(file(n) for n in range(3, 8))))
+    bases = [base(3, 3, ended_ns=2 * MINUTE)]
+    near = 5 * MINUTE + CLOCKS_NS
+    assert choose(bases, logs, near).until == Segment(7, 1), "clocks differ: PostgreSQL says it for certain"
+    with pytest.raises(NoWay, match=r"the log that is stored ends at about 1970-01-01T00:05:00.*leave --to out"):
+        choose(bases, logs, near + 1)
 
 
 def test_one_that_a_gap_cuts_short_gives_way_to_one_that_reaches_further() -> None:

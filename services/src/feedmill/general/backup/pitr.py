@@ -18,6 +18,7 @@ from typing import Any
 from feedmill.accounts.keyring import Keyring
 from feedmill.general.backup.content import Content, ContentError, read_object, require_readable
 from feedmill.general.backup.dump import dump, hold
+from feedmill.general.backup.ending import to_its_end
 from feedmill.general.backup.log_server import LogServer
 from feedmill.general.backup.progress import Progress
 from feedmill.general.backup.replaying import ReplayingPostgres, why_it_failed
@@ -93,7 +94,7 @@ async def replayed(
             yield server.url
         finally:
             # In this order also when we are cancelled: the server must have let go of its files.
-            await asyncio.shield(asyncio.to_thread(server.kill))
+            await to_its_end(asyncio.to_thread(server.kill))
 
 
 async def _start(server: ReplayingPostgres, log_server: LogServer, reach: Reach, to_ns: int | None) -> None:

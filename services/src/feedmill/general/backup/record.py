@@ -15,7 +15,7 @@ INSERT INTO backups (id, kind, state, destination, object, started_ns, schema_ve
 VALUES ($1, $2, 'running', $3, $4, $5, $6)"""
 _SUCCEEDED = """
 UPDATE backups SET state = 'succeeded', ended_ns = $2, size_bytes = $3, sha256 = $4, row_counts = $5::jsonb,
-    schema_version = $6, key_id = $7, snapshot_ns = $8, wal_from = $9 WHERE id = $1"""
+    schema_version = $6, key_id = $7, snapshot_ns = $8, wal_from = $9, error = '' WHERE id = $1"""
 _FAILED = "UPDATE backups SET state = 'failed', ended_ns = $2, error = $3 WHERE id = $1 AND state = 'running'"
 _CUT_OFF = """
 UPDATE backups SET state = 'failed', ended_ns = $2, error = 'cut off: the process ended before the backup did'

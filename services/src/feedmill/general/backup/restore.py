@@ -16,6 +16,7 @@ import asyncpg
 from feedmill.general.backup import locks
 from feedmill.general.backup.content import Content, ContentError
 from feedmill.general.backup.dump import quoted, tally
+from feedmill.general.backup.ending import to_its_end
 from feedmill.general.backup.load import load
 from feedmill.general.backup.progress import Progress, silent
 from feedmill.general.backup.rejoin import Rejoined, Restore, rejoin, run_id
@@ -86,7 +87,8 @@ async def restore(
             progress("count", 0, 0)
             counts = await counted_as(connection, content)
             if content.revision < postgres.HEAD:
-                await migrate("head")
+                # Else a migration would go on in its thread while all is cleared away.
+                await to_its_end(migrate("head"))
             made = Restore(
                 run_id("restore", started_ns),
                 content.backup,

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
+from feedmill.general.backup.ending import to_its_end
 from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.local.embedded.files import DirLock, private_folder
 
@@ -30,7 +31,7 @@ async def scratch_server(
             yield server
         finally:
             # In this order also when we are cancelled: the server must have let go of its files.
-            await asyncio.shield(asyncio.to_thread(server.kill))
+            await to_its_end(asyncio.to_thread(server.kill))
 
 
 @contextlib.asynccontextmanager
@@ -41,7 +42,7 @@ async def scratch_folder(prefix: str, parent: Path | None) -> AsyncGenerator[Pat
         yield outer / "data"
     finally:
         lock.release()
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, outer, ignore_errors=True))
+        await to_its_end(asyncio.to_thread(shutil.rmtree, outer, ignore_errors=True))
 
 
 def _make(prefix: str, parent: Path) -> tuple[Path, DirLock]:

@@ -41,11 +41,18 @@ class Spool:
             return []
         return sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name.isdigit())
 
+    def _files(self, system: str) -> list[Path]:
+        """None where its folder went away a moment ago."""
+        try:
+            return list(self.folder(system).iterdir())
+        except FileNotFoundError:
+            return []
+
     def waiting(self) -> list[Waiting]:
         """What can be uploaded, in the order of the log; history files first."""
         found = []
         for system in self.systems():
-            for path in self.folder(system).iterdir():
+            for path in self._files(system):
                 if path.suffix == _HISTORY or segment_of(path.name) is not None:
                     with contextlib.suppress(FileNotFoundError):
                         state = path.stat()
@@ -54,15 +61,13 @@ class Spool:
 
     def partial(self, system: str) -> Path | None:
         """The file that is being written; None when there is none."""
-        if not self.folder(system).is_dir():
-            return None
-        found = [path for path in self.folder(system).iterdir() if path.suffix == _PARTIAL]
+        found = [path for path in self._files(system) if path.suffix == _PARTIAL]
         return max(found, key=lambda path: (path.name[8:24], path.name), default=None)
 
     def size_bytes(self) -> int:
         total = 0
         for system in self.systems():
-            for path in self.folder(system).iterdir():
+            for path in self._files(system):
                 with contextlib.suppress(FileNotFoundError):
                     total += path.stat().st_size
         return total

@@ -124,7 +124,10 @@ class Uploader:
         path = await asyncio.to_thread(self._spool.partial, system)
         if path is None:
             return False
-        state = await asyncio.to_thread(path.stat)
+        try:
+            state = await asyncio.to_thread(path.stat)
+        except FileNotFoundError:
+            return True  # It is finished just now.
         return state.st_size > 0 and self._written.get(system) != (path, state.st_mtime_ns)
 
     async def _listen(self) -> None:

@@ -20,6 +20,8 @@ SEGMENT_BYTES = 16 << 20
 """PostgreSQL's own default."""
 USELESS_AFTER_NS = 2 * 86400 * 1_000_000_000
 """A log that no base backup needs is deleted this long after it was stored: a first base backup may be under way."""
+CLOCKS_NS = 3600 * 1_000_000_000
+"""So much the clocks of the destination and of the database may differ."""
 _FILE = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})")
 _PARTIAL = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{16})\.partial")
 _LSN = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})")
@@ -216,7 +218,8 @@ def _end_of(numbers: set[int], first: int) -> int:
 
 
 def choose(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None) -> Reach:
-    """Where a restore to ``to_ns`` (None: as far as possible) begins. Raises NoWay.
+    """Where a restore to ``to_ns`` (None: as far as possible) begins. Raises NoWay, also where the log clearly ends
+    before: else that shows only when all of it has been replayed.
 
     The newest base backup that was whole before that moment, since that needs the least of the log. One whose log has a
     gap before ``to_ns`` is passed over for an older one that reaches further.
@@ -240,11 +243,20 @@ def choose(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None
             why.append(str(error))
             continue
         if to_ns is None or not found.beyond or found.until_ns >= to_ns:
-            return found
+            return _not_beyond(found, to_ns)
         reaches.append(found)
     if not reaches:
         raise NoWay("; ".join(why))
-    return max(reaches, key=lambda reach: reach.until_ns)
+    return _not_beyond(max(reaches, key=lambda reach: reach.until_ns), to_ns)
+
+
+def _not_beyond(reach: Reach, to_ns: int | None) -> Reach:
+    if to_ns is not None and to_ns > reach.until_ns + CLOCKS_NS:
+        raise NoWay(
+            f"base backup {reach.base.id}: the log that is stored ends at about {iso(reach.until_ns)}: choose an "
+            "earlier moment, or leave --to out: as far as there is anything"
+        )
+    return reach
 
 
 def reaches(bases: Iterable[Manifest], logs: Mapping[str, Log]) -> dict[str, Reach | str]:
