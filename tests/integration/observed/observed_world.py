@@ -185,7 +185,11 @@ async def observed(folder: Path) -> AsyncIterator[Observed]:
                     "job_name": "feedmill",
                     "http_sd_configs": [{"url": f"{api.url}/targets", "refresh_interval": "1s"}],
                 }
-                rules = [compressed(rule(alert, "default", "main"), SLOWER.get(alert.name, FACTOR)) for alert in ALERTS]
+                shards = [(feed_name(venue), 0) for venue in (VENUE, QUIET)]
+                rules = [
+                    compressed(rule(alert, "default", "main", shards), SLOWER.get(alert.name, FACTOR))
+                    for alert in ALERTS
+                ]
                 async with Prometheus(folder / "prometheus", scrape, rules) as prometheus:
                     yield Observed(world, prometheus, chat, secrets, backups)
             finally:

@@ -15,11 +15,16 @@ def of(component: str, more: str = "", pod: str = "") -> str:
 
 
 SHARD = 'feedmill_dev_feed="btc", feedmill_dev_shard="0"'
+OTHER_SHARD = 'feedmill_dev_feed="deribit", feedmill_dev_shard="0"'
 RECEIVER, DISTRIBUTOR, PROCESSOR, ACCOUNTS = (
     of("receiver", SHARD),
     of("distributor", SHARD),
     of("processor"),
     of("accounts"),
+)
+OTHER_RECEIVER, OTHER_DISTRIBUTOR = (
+    of("receiver", OTHER_SHARD, "deribit-1"),
+    of("distributor", OTHER_SHARD, "deribit-2"),
 )
 BACKUP, NOTIFY = of("backup"), of("notify")
 UP, DOWN, NONE = f"1x{HOUR + REST}", f"0x{HOUR} 1x{REST}", f"_x{HOUR} 1x{REST}"
@@ -43,10 +48,16 @@ def rising(by: int = 1) -> str:
 
 BORN = f"_x50 1x{HOUR - 50 + REST}"
 """A series that begins with its first event, 50 minutes after the beginning."""
+BORN_AGAIN = f"3x29 _x16 1x{HOUR - 46 + REST}"
+"""One of a process that began anew after 30 minutes and counts its first event 16 minutes later."""
+BY_TURNS = " ".join(["2 0"] * (HOUR // 2)), " ".join(["0 2"] * (HOUR // 2))
+"""Two series of which always one is 2, for an hour."""
 UNKNOWN = " ".join(["NaN"] * (HOUR + REST))
 HEALTHY = {
     "up" + RECEIVER: UP,
     "up" + DISTRIBUTOR: UP,
+    "up" + OTHER_RECEIVER: UP,
+    "up" + OTHER_DISTRIBUTOR: UP,
     "up" + PROCESSOR: UP,
     "up" + ACCOUNTS: UP,
     "up" + BACKUP: UP,
@@ -61,7 +72,8 @@ HEALTHY = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``series``: beside, or instead of, those of HEALTHY. ``firing``: after 55 minutes; none does 40 minutes later."""
+    """``series``: beside, or instead of, those of HEALTHY. ``firing``: after 55 minutes, as often as
+    each does; none does 40 minutes later."""
 
     name: str
     series: dict[str, str] = field(default_factory=dict)
@@ -81,7 +93,12 @@ CASES = (
     Case("a receiver is away", {"up" + RECEIVER: DOWN}, ("FeedmillReceiverAbsent", "FeedmillPodDown")),
     Case("a receiver is not there", {"up" + RECEIVER: NONE}, ("FeedmillReceiverAbsent",)),
     Case("a distributor is away", {"up" + DISTRIBUTOR: DOWN}, ("FeedmillDistributorAbsent", "FeedmillPodDown")),
-    Case("no feed has a pod", {"up" + RECEIVER: NONE, "up" + DISTRIBUTOR: NONE}, ("FeedmillReceiverAbsent",)),
+    Case(
+        "no feed has a pod",
+        {"up" + pod: NONE for pod in (RECEIVER, DISTRIBUTOR, OTHER_RECEIVER, OTHER_DISTRIBUTOR)},
+        ("FeedmillReceiverAbsent",) * 2,
+    ),
+    Case("one of two feeds has no pod", {"up" + RECEIVER: NONE, "up" + DISTRIBUTOR: NONE}, ("FeedmillReceiverAbsent",)),
     Case("no processor is there", {"up" + PROCESSOR: NONE}, ("FeedmillProcessorAbsent",)),
     Case("a processor is away", {"up" + PROCESSOR: DOWN}, ("FeedmillProcessorAbsent", "FeedmillPodDown")),
     Case("no account receiver is there", {"up" + ACCOUNTS: NONE}, ("FeedmillAccountsAbsent",)),
@@ -105,6 +122,14 @@ CASES = (
         )
     ),
     Case(
+        "accounts wait and connect by turns",
+        {
+            f'feedmill_account_accounts{ACCOUNTS[:-1]}, exchange="b", market="Spot", state="{state}"}}': values
+            for state, values in zip(("waiting", "connecting"), BY_TURNS, strict=True)
+        },
+        ("FeedmillAccountsNotListening",),
+    ),
+    Case(
         "a pod begins anew again and again",
         {"process_start_time_seconds" + RECEIVER: f"0+0x30 1 2 3 4x{REST + 26}"},
         ("FeedmillPodRestarting",),
@@ -119,7 +144,11 @@ CASES = (
     Case(
         "a breaker is open", {"feedmill_receiver_breaker_state" + RECEIVER: hour(2)}, ("FeedmillReceiverBreakerOpen",)
     ),
-    Case("a breaker tries", {"feedmill_receiver_breaker_state" + RECEIVER: hour(1)}),
+    Case(
+        "a breaker is open and tries now and then",
+        {"feedmill_receiver_breaker_state" + RECEIVER: " ".join(["2 1"] * (HOUR // 2)) + f" 0x{REST}"},
+        ("FeedmillReceiverBreakerOpen",),
+    ),
     Case("a spill is in use", {"feedmill_receiver_spill_state" + RECEIVER: hour(1)}, ("FeedmillSpillInUse",)),
     Case("a spill takes nothing", {"feedmill_receiver_spill_state" + RECEIVER: hour(2)}, ("FeedmillSpillFilling",)),
     Case(
@@ -187,6 +216,11 @@ CASES = (
     Case(
         "gaps open",
         {_counter("feedmill_distributor_gaps_total", DISTRIBUTOR, 'channel="Trades", cause="shed"'): BORN},
+        ("FeedmillGaps",),
+    ),
+    Case(
+        "gaps open some time after the process began anew",
+        {_counter("feedmill_distributor_gaps_total", DISTRIBUTOR, 'channel="Trades", cause="shed"'): BORN_AGAIN},
         ("FeedmillGaps",),
     ),
     *(

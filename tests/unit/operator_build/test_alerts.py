@@ -12,7 +12,7 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from build_cases import ACCOUNT, FEED, MANAGED, account, feed, find, of_pipeline, pipeline
+from build_cases import ACCOUNT, FEED, MANAGED, OWN_FEED, account, feed, find, of_pipeline, pipeline
 from tools.metrics.catalogue import catalogue
 
 from feedmill_operator.build.inputs import ClusterFacts
@@ -50,7 +50,7 @@ def made_of(*feeds: Any, accounts: int = 1, **spec: Any) -> list[dict[str, Any]]
 
 def rules() -> list[dict[str, Any]]:
     """Of a pipeline with all that there is to tell of."""
-    return made_of(feed(FEED), notifications=TELLING, backup=BACKUP)
+    return made_of(feed(FEED), feed(OWN_FEED), notifications=TELLING, backup=BACKUP)
 
 
 def operator_rules() -> list[dict[str, Any]]:
@@ -120,10 +120,12 @@ def test_names_are_used_once() -> None:
 
 def test_an_alert_notices_the_first_event_of_a_series() -> None:
     for alert in ALERTS:
-        for counter, window in re.findall(r"increase\((feedmill_[a-z_]+\{.*?\}\})\[(\d+m)\]\)", alert.expression):
+        for counter, window in re.findall(r"increase\((feedmill_[a-z_]+\{.*?\}\})\[(\d+)m\]\)", alert.expression):
+            half, lasts = int(window) // 2, int(alert.lasts.removesuffix("m"))
             assert (
-                f" or ({counter} unless count_over_time({counter}[{window}] offset {window})) > 0" in alert.expression
+                f" or ({counter} unless count_over_time({counter}[{half}m] offset {window}m)) > 0" in alert.expression
             ), alert.name
+            assert half + lasts <= int(window), "else there are events of a process begun anew that it never tells of"
     assert sum("increase(" in alert.expression for alert in ALERTS) >= 3
 
 
@@ -131,6 +133,17 @@ def test_outcomes_of_a_refused_configuration_are_those_that_are_counted() -> Non
     (asked,) = re.findall(r'outcome=~"([a-z|]+)"', " ".join(alert.expression.split(" or ")[0] for alert in ALERTS))
     source = inspect.getsource(importlib.import_module("feedmill.shared.reload"))
     assert set(asked.split("|")) == set(re.findall(r'_refused\("([a-z]+)"', source))
+
+
+def test_each_shard_that_is_to_run_is_missed_by_its_name() -> None:
+    many = feed(FEED, receiver={"shards": 3}, instruments={"symbols": [f"A{n}-USDT" for n in range(40)]})
+    (rule,) = [
+        rule
+        for rule in made_of(many, feed(OWN_FEED, suspend=True), accounts=0)
+        if rule["alert"] == "FeedmillReceiverAbsent"
+    ]
+    found = re.findall(r'absent\(up\{[^}]*feedmill_dev_feed="(\w+)", feedmill_dev_shard="(\d+)"\}\)', rule["expr"])
+    assert found == [("btc", "0"), ("btc", "1"), ("btc", "2")]
 
 
 ABSENT = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def tried(case: Case, at: str) -> dict[str, Any]:
     """As promtool reads it."""
     # promtool tells of the expression that is wrong and not of the test's name: so it stands in there.
     firing = f'count by (alertname) (ALERTS{{alertstate="firing", alertname!="{case.name}"}})'
-    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(case.firing)]
+    samples = [
+        {"labels": f'{{alertname="{name}"}}', "value": times} for name, times in sorted(Counter(case.firing).items())
+    ]
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in (HEALTHY | case.series).items()],

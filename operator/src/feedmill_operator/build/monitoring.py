@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from feedmill.plan import working_shards
 from feedmill.resources.types import Switch
 from feedmill_operator import names
 from feedmill_operator.build import accounts, backup, pods
@@ -35,7 +37,7 @@ class Tells(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """``expression`` selects the pipeline's pods by ``{pods}``."""
+    """``expression`` selects the pipeline's pods by ``{pods}``, and finds shards that have no pod by ``{podless}``."""
 
     name: str
     expression: str
@@ -47,9 +49,13 @@ class Alert:
 
 def _rose(counter: str, minutes: int, labels: str = "") -> str:
     """That a counter has risen lately. A series begins with its first event, when there is no 0 to have risen from; one
-    that was not scraped for a while does not begin."""
+    that was not scraped for a while does not begin.
+
+    How far it is looked back for a series of that name is half the window: further, and what a process counts first,
+    some time after it began anew, would be taken for what the one before it had counted.
+    """
     chosen, window = f"{counter}{{{{{{pods}}{labels}}}}}", f"{minutes}m"
-    new = f"{chosen} unless count_over_time({chosen}[{window}] offset {window})"
+    new = f"{chosen} unless count_over_time({chosen}[{minutes // 2}m] offset {window})"
     return f"increase({chosen}[{window}]) > 0 or ({new}) > 0"
 
 
@@ -79,13 +85,14 @@ def _sent(outcome: str) -> str:
 
 
 _NO_DRILL, _DRILL = ', kind!="drill"', ', kind="drill"'
-_NO_FEED = 'absent(up{{{pods}, app_kubernetes_io_component=~"receiver|distributor"}})'
-_SHARD = 'of feed {{ or $labels.feedmill_dev_feed "(any)" }}, shard {{ or $labels.feedmill_dev_shard "(any)" }}'
+_PODLESS = 'absent(up{{{pods}, feedmill_dev_feed="{feed}", feedmill_dev_shard="{shard}"}})'
+"""A shard that should run and has no target at all: another shard's pods, or a pod that waits for a node, are none."""
+_SHARD = "of feed {{ $labels.feedmill_dev_feed }}, shard {{ $labels.feedmill_dev_shard }}"
 
 ALERTS = (
     Alert(
         "FeedmillReceiverAbsent",
-        f"{_alone(names.DISTRIBUTOR, names.RECEIVER)} or {_NO_FEED}",
+        f"{_alone(names.DISTRIBUTOR, names.RECEIVER)} or {{podless}}",
         "3m",
         "critical",
         f"No receiver {_SHARD}, answers: nothing is captured.",
@@ -124,7 +131,7 @@ ALERTS = (
     ),
     Alert(
         "FeedmillAccountsNotListening",
-        'feedmill_account_accounts{{{pods}, state=~"connecting|waiting"}} > 0',
+        'sum without (state) (feedmill_account_accounts{{{pods}, state=~"connecting|waiting"}}) > 0',
         "10m",
         "warning",
         "{{ $value }} accounts of {{ $labels.exchange }} {{ $labels.market }} are not listened to for 10 minutes.",
@@ -152,7 +159,7 @@ ALERTS = (
     ),
     Alert(
         "FeedmillReceiverBreakerOpen",
-        "feedmill_receiver_breaker_state{{{pods}}} == 2",
+        "feedmill_receiver_breaker_state{{{pods}}} > 0",  # While one try is under way it is half-open: no better.
         "1m",
         "critical",
         "Receiver {{ $labels.pod }} cannot reach Redis: what it captures goes to its spill.",
@@ -368,17 +375,20 @@ def _pod_monitor(place: Place) -> Manifest:
 
 
 def _rule(place: Place, inputs: PipelineInputs) -> Manifest:
-    rules = [rule(alert, place.namespace, place.pipeline) for alert in ALERTS if _wanted(alert, inputs)]
+    shards = [
+        (feed.metadata.name, shard) for feed in inputs.feeds if not feed.spec.suspend for shard in working_shards(feed)
+    ]
+    rules = [rule(alert, place.namespace, place.pipeline, shards) for alert in ALERTS if _wanted(alert, inputs, shards)]
     spec = {"groups": [{"name": f"feedmill.{place.namespace}.{place.pipeline}", "rules": rules}]}
     return manifest(place, Head(API, "PrometheusRule", f"{place.pipeline}-feedmill"), COMPONENT, spec=spec)
 
 
-def _wanted(alert: Alert, inputs: PipelineInputs) -> bool:
+def _wanted(alert: Alert, inputs: PipelineInputs, shards: Sequence[tuple[str, int]]) -> bool:
     if alert.tells is Tells.WORK:
         return True
     runs = not inputs.pipeline.spec.suspend
     if alert.tells is Tells.FEEDS:
-        runs = any(not feed.spec.suspend for feed in inputs.feeds)
+        runs = bool(shards)
     if alert.tells is Tells.ACCOUNTS:
         runs = runs and accounts.wanted(inputs)
     if alert.tells is Tells.NOTIFIER:
@@ -393,11 +403,13 @@ def _uploads_log(inputs: PipelineInputs) -> bool:
     return spec is not None and spec.continuous.enabled and not spec.suspend and not backup.homeless(spec)
 
 
-def rule(alert: Alert, namespace: str, pipeline: str) -> dict[str, object]:
-    """As Prometheus reads it, for the pods of one pipeline."""
+def rule(alert: Alert, namespace: str, pipeline: str, shards: Sequence[tuple[str, int]]) -> dict[str, object]:
+    """As Prometheus reads it, for the pods of one pipeline. ``shards``: feed and number of each that is to run."""
+    pods = f'namespace="{namespace}", feedmill_dev_pipeline="{pipeline}"'
+    podless = " or ".join(_PODLESS.format(pods=pods, feed=feed, shard=shard) for feed, shard in shards)
     return {
         "alert": alert.name,
-        "expr": alert.expression.format(pods=f'namespace="{namespace}", feedmill_dev_pipeline="{pipeline}"'),
+        "expr": alert.expression.format(pods=pods, podless=podless),
         "for": alert.lasts,
         "labels": {"severity": alert.severity},
         "annotations": {"summary": alert.summary, "runbook": f"docs/runbooks/{alert.name}.md"},
