@@ -124,6 +124,19 @@ def test_what_holds_back(holder: dict[str, Any], expected: list[str]) -> None:
     assert found(holders=[replace(SLOT, **holder)]) == [(kind, "feedmill") for kind in expected]
 
 
+@pytest.mark.parametrize(
+    ("name", "age", "expected"),
+    [
+        ("feedmill backup (pid 7)", 23 * 3600.0, []),
+        ("feedmill backup (pid 7)", 25 * 3600.0, [kinds.HELD_BACK]),
+        ("feedmill backups (pid 7)", 2 * 3600.0, [kinds.HELD_BACK]),
+    ],
+)
+def test_a_backup_that_takes_long_is_not_to_be_ended(name: str, age: float, expected: list[str]) -> None:
+    holder = replace(SLOT, kind="transaction", name=name, age=age, holds_rows=True)
+    assert found(holders=[holder]) == [(kind, name) for kind in expected]
+
+
 def test_what_a_run_could_not_do_is_a_finding_too() -> None:
     report = Report(put_off={"trades": "a dump is running"}, kept={"default/btc": "x", "account default/a": "y"})
     findings = list(checks.of_report(report))

@@ -37,6 +37,9 @@ DEAD_AT_LEAST = 10_000
 DEAD_FACTOR = 3
 """How many times autovacuum's own threshold dead rows may reach: then it does not keep up."""
 OLD_TRANSACTION = HOUR
+BACKUP = "feedmill backup ("
+OLD_BACKUP = DAY
+"""A dump is one transaction for as long as it takes; it ends with the backup, by its Job's deadline at the latest."""
 WAL_AT_LEAST = 4 << 30
 """Bytes of WAL a slot may keep."""
 XID_AGE = 1_000_000_000
@@ -138,7 +141,7 @@ def _holders(holders: Iterable[Holder]) -> Iterator[Finding]:
                     HELD_BACK, holder.name, "a replication slot that nobody reads keeps dead rows from being removed",
                     "start its reader, or SELECT pg_drop_replication_slot(...)",
                 )  # fmt: skip
-        elif holder.age > OLD_TRANSACTION:
+        elif holder.age > (OLD_BACKUP if holder.name.startswith(BACKUP) else OLD_TRANSACTION):
             prepared = holder.kind == "prepared"
             yield Finding(
                 HELD_BACK, holder.name,

@@ -31,17 +31,21 @@ async def retire(connection: asyncpg.Connection, retention_ns: Mapping[str, int]
     """Drop the partitions older than the retention. Raises asyncpg errors; a table that is in use is put off, and so
     are all of them while a dump runs."""
     oldest = {table.name: partitions.oldest_day(now, retention_ns[table.name]) for table in partitions.ALL}
+    due: dict[partitions.Partitioned, list[int]] = {}
+    for table in partitions.ALL:
+        days = sorted(day for day in await partitions.with_tables(connection, table) if day < oldest[table.name])
+        if days:
+            due[table] = days
     if report.dry_run:
-        for table in partitions.ALL:
-            days = sorted(day for day in await partitions.with_tables(connection, table) if day < oldest[table.name])
-            if days:
-                report.dropped[table.name] = [str(partitions.show(day)) for day in days]
+        report.dropped = {table.name: [str(partitions.show(day)) for day in days] for table, days in due.items()}
+        return
+    if not due:
         return
     if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", postgres.DUMP_LOCK):
-        report.put_off = {table.name: "a dump is running" for table in partitions.ALL}
+        report.put_off = {table.name: "a dump is running" for table in due}
         return
     try:
-        for table in partitions.ALL:
+        for table in due:
             try:
                 days = await partitions.retire(connection, table, oldest[table.name])
             except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, TimeoutError) as error:
