@@ -256,6 +256,7 @@ async def test_a_server_that_was_promoted_goes_on(stage: Any) -> None:
     watch = stage.watch()
     async with stage.watching(watch):
         await stage.until(based(watch))
+        first = watch.bases.state.last_id
         await stage.write()
         await asyncio.to_thread(stage.server.stop)
         (stage.server.cluster / "recovery.signal").touch()
@@ -267,6 +268,54 @@ async def test_a_server_that_was_promoted_goes_on(stage: Any) -> None:
         at_last = await stage.tally()
     log = await stage.log()
     assert "00000002.history" in log.files
+    assert await watch.bases._due() == "", "nothing is missing: the log goes on"
+    async with stage.restored() as content:
+        assert content.backup.id == first
+        assert content.hashes == at_last.hashes
+
+
+async def test_a_slot_that_is_dropped_while_the_destination_is_away_costs_nothing_that_was_received(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = stage.target()
+    away = [False]
+    real = target.store.put
+
+    async def put(name: str, source: Any) -> Any:
+        if away[0]:
+            raise StoreAway("the destination is away")
+        return await real(name, source)
+
+    monkeypatch.setattr(target.store, "put", put)
+    watch = stage.watch(target=target)
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        first = watch.bases.state.last_id
+        await stage.until(lambda: watch.uploader.state.waiting_files == 0)
+        away[0] = True
+        for _ in range(2):
+            await stage.write(1000)
+            await stage.sql("SELECT pg_switch_wal()")
+        await stage.write(100)
+        moment, then = await stage.moment(), await stage.tally()
+        await stage.write(100)
+        wanted = await stage.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+        await stage.until(lambda: (watch.receiver.server.received or 0) >= wanted)
+        await stage.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+        await stage.until(lambda: watch.receiver.state.phase == "waiting")
+        assert "stored first" in watch.document()["problem"]
+        assert watch.uploader.state.waiting_files >= 2
+        # What is written while nobody receives it is kept by the new slot.
+        await stage.until(lambda: bool(watch.receiver._anew))
+        await stage.sql("SELECT pg_switch_wal()")
+        await stage.write(100)
+        away[0] = False
+        await stage.until(lambda: watch.ready()[0])
+        at_last = await stage.tally()
+    assert watch.receiver.state.begun_anew == 1
+    async with stage.restored(moment) as content:
+        assert content.backup.id == first
+        assert content.hashes == then.hashes
     async with stage.restored() as content:
         assert content.hashes == at_last.hashes
 
