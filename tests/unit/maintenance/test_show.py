@@ -10,7 +10,8 @@ SECOND = 1_000_000_000
 REPORT = Report(
     made={"trades": ["2026-11-27", "2026-11-26"], "tickers": ["2026-11-29"]}, dropped={"tickers": ["2026-11-22"]},
     put_off={"trades": "a dump is running"}, aged={"dead_letters": 1, "audit_log": 20}, analyzed=["trades"],
-    removed={"default/gone": 123_456}, released={"feedmill_default_main_1a2b3c4d": 9 << 30}, kept={"default/left": "events were not stored (2 entries)"},
+    removed={"default/gone": 123_456}, released={"feedmill_default_main_1a2b3c4d": 9 << 30},
+    kept={"default/left": "events were not stored (2 entries)"},
     findings=[Finding("bloat", "orders", "about 1.0 GiB of its 2.0 GiB hold nothing", "VACUUM FULL")],
     tables={"trades": TableFigures(1_000_000, 5, 3 << 30, 1 << 29, 31), "gaps": TableFigures(3, 0, 8192, 0, 0)},
     errors={"streams": "ConnectionRefusedError: no"},
