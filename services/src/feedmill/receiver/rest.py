@@ -187,11 +187,7 @@ class RestDesk:
             except TimeoutError:
                 reason = reason or "no budget in time"
                 break
-            span = _span(job) if job.trace and TRACES.on else None
-            final, reason, status = await self._once(session, job, bucket, span.traceparent if span is not None else "")
-            if span is not None:
-                span.set({"http.response.status_code": status})
-                span.end(now_ns(), reason)
+            final, reason, status = await self._try(session, job, bucket)
             if final:
                 if reason and (parts := self._rest.halves(job.request)):
                     for part in parts:
@@ -201,6 +197,20 @@ class RestDesk:
             await asyncio.sleep(backoff.next())
         if reason:
             self._give_up(job, reason, status if 400 <= status < 500 and status not in PASSING else 0)
+
+    async def _try(self, session: aiohttp.ClientSession, job: Job, bucket: Budget) -> tuple[bool, str, int]:
+        """As :meth:`_once`, with a span where the command is traced; it ends whatever becomes of the try."""
+        span = _span(job) if job.trace and TRACES.on else None
+        if span is None:
+            return await self._once(session, job, bucket)
+        try:
+            final, reason, status = await self._once(session, job, bucket, span.traceparent)
+        except BaseException as error:
+            span.end(now_ns(), type(error).__name__)
+            raise
+        span.set({"http.response.status_code": status})
+        span.end(now_ns(), reason)
+        return final, reason, status
 
     async def _room(self) -> None:
         """What is past must not take the memory that what comes now needs: answers wait in it for Redis, too."""
