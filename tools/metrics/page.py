@@ -30,9 +30,7 @@ def page() -> str:
     used = {label for metrics in found.values() for metric in metrics for label in metric.labels}
     text = HEAD + "".join(f"| `{label}` | {LABELS[label]} |\n" for label in sorted(used))
     for process, metrics in found.items():
-        text += (
-            f"\n## {process[0].upper()}{process[1:]}\n\n| metric | type | unit | labels | |\n|---|---|---|---|---|\n"
-        )
+        text += f"\n## {process[0].upper()}{process[1:]}\n\n{COLUMNS}"
         text += "".join(_row(metric) for metric in metrics)
     return text
 

@@ -112,6 +112,9 @@ async def test_it_is_shown_while_the_server_answers_and_forgotten_when_it_does_n
         assert (shown("backup_overdue_seconds", kind="logical") or 0) > 1e9, "since a minute after 1970 began"
         looking.plan = Plan()
         await until_shown(None, "backup_overdue_seconds", kind="logical")
+        await until_shown(None, "backup_failed", kind="logical")
+        looking.plan = plan
+        await until_shown(1.0, "backup_failed", kind="logical")
         postgres_server.kill()
         await until_shown(None, "backup_failed", kind="logical")
         assert math.isnan(shown("size_bytes") or 0.0)

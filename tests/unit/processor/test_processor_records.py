@@ -72,7 +72,11 @@ def test_what_was_found_is_shown_and_what_went_is_not() -> None:
     assert (value("open_gaps", channel="Trades"), value("dead_letters"), value("size_bytes")) == (3, 4, 77)
     assert value("maintained_timestamp_seconds") == now / SECOND
     assert value("findings", kind="bloat") == 2
-    records.show(NOTHING, Plan(), now)
+    records.show(replace(NOTHING, failed={"logical": True, "base": True, DRILL: True}), DAILY, now)
+    assert value("backup_failed", kind="base") is None, "none is made any more, so none can make it good"
+    assert (value("backup_failed", kind="logical"), value("backup_failed", kind="drill")) == (1, 1)
+    records.show(replace(NOTHING, failed={"logical": True, DRILL: True}), Plan(), now)
+    assert value("backup_failed", kind="drill") is None
     for gone in (
         "backup_succeeded_timestamp_seconds",
         "backup_failed",

@@ -49,6 +49,11 @@ class Plan:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     time_zone: str = "UTC"
 
+    def tells(self, kind: str) -> bool:
+        """Whether a failure of the kind is still news: where no more backups of it are made, no success can end it.
+        Drills may be made by hand of whatever backups there are."""
+        return kind in self.schedules or (kind == DRILL and bool(self.schedules))
+
     def overdue(self, kind: str, found: Found, now: int) -> float | None:
         """Seconds since one is due; 0 = none is; None = there is no schedule, or nothing to back up yet."""
         schedule, done = self.schedules.get(kind), found.good.get(kind)

@@ -32,7 +32,9 @@ backup_succeeded = Gauge(
     ["kind"],
 )
 backup_failed = Gauge(
-    "feedmill_database_backup_failed", "1 while the newest backup (or drill) that ended is a failed one.", ["kind"]
+    "feedmill_database_backup_failed",
+    "1 while the newest backup (or drill) that ended is a failed one, of kinds that are still made.",
+    ["kind"],
 )
 backup_overdue = Gauge(
     "feedmill_database_backup_overdue_seconds",
@@ -105,7 +107,8 @@ def show(found: Found, plan: Plan, now: int) -> None:
         if done.size_bytes is not None:
             backup_size.labels(kind).set(done.size_bytes)
     for kind, bad in found.failed.items():
-        backup_failed.labels(kind).set(bad)
+        if plan.tells(kind):
+            backup_failed.labels(kind).set(bad)
     for kind in plan.schedules:
         if (seconds := plan.overdue(kind, found, now)) is not None:
             backup_overdue.labels(kind).set(seconds)
