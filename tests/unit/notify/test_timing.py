@@ -100,8 +100,27 @@ def test_what_is_over_is_forgotten_after_a_while() -> None:
 
 
 def test_there_is_a_bound_of_states() -> None:
-    many = Look(tuple(stale(f"FeedStale/{n}") for n in range(MOST + 50)))
+    many = Look(tuple(stale(f"FeedStale/{n}") for n in range(2 * MOST + 50)))
     states, _ = looks([(0, many)])
+    assert len(states) == 2 * MOST
+    states, _ = looks([(0, Look(spilling()))])
+    assert len(states) == MOST
+
+
+def spilling() -> tuple[Finding, ...]:
+    return tuple(Finding("Spilling", f"default/f{n}", f"Spilling/default/f{n}/0") for n in range(MOST + 50))
+
+
+def test_a_server_that_is_away_is_told_though_a_thousand_shards_tell_of_it_first() -> None:
+    away = Finding("ServerAway", "Redis of default/main", "ServerAway/redis")
+    _, told = looks([(0, Look((*spilling(), away))), (15, Look((*spilling(), away)))])
+    assert [notice.key for notice in told] == ["ServerAway/redis"]
+
+
+def test_what_is_over_gives_way_to_what_is_new() -> None:
+    spills, lags = Look(spilling()), Look(tuple(Finding("Lagging", "p", f"Lagging/{n}") for n in range(10)))
+    states, told = looks([(0, spills), (60, spills), (100, Look()), (110, lags), (170, lags)])
+    assert [notice.key for notice in told[-10:]] == [f"Lagging/{n}" for n in range(10)]
     assert len(states) == MOST
 
 

@@ -24,7 +24,8 @@ MEMORY = 3600 * SECOND
 """What is over is remembered for so long."""
 AGAIN = 86_400 * SECOND
 MOST = 1000
-"""States at once; further ones wait until some are over."""
+"""States at once; further ones wait until some are over. As many again of what is Critical: where a server is away a
+thousand shards may tell of it before the server itself is come to."""
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -51,17 +52,27 @@ def step(states: Mapping[str, State], look: Look, now: int) -> tuple[States, lis
     """The states after a look at ``now``, and what is to be told, in order."""
     after: States = {key: msgspec.structs.replace(state) for key, state in states.items()}
     found = {finding.key: finding for finding in look.findings}
+    _make_room(after, found)
     judged = [key for key in after if key not in found and not key.startswith(look.blind)]
     told = [_found(after, finding, now) for finding in found.values()]
     told += [_missed(after, key, now) for key in judged]
     return after, [notice for notice in told if notice is not None]
 
 
+def _make_room(after: States, found: Mapping[str, Finding]) -> None:
+    """What is over, and only remembered, gives way to what is new."""
+    excess = len(after) + sum(key not in after for key in found) - MOST
+    if excess > 0:
+        over = sorted((state.over, key) for key, state in after.items() if state.over and key not in found)
+        for _, key in over[:excess]:
+            del after[key]
+
+
 def _found(after: States, finding: Finding, now: int) -> Notice | None:
     state = after.get(finding.key)
     since = min(now, finding.since_ns or now)
     if state is None:
-        if len(after) >= MOST:
+        if len(after) >= (2 * MOST if KINDS[finding.kind].severity is Severity.CRITICAL else MOST):
             return None
         state = after[finding.key] = State(finding.kind, finding.subject, since, now)
     elif state.over:
