@@ -6,9 +6,11 @@ from tools.dashboards.panels import (
     BYTES,
     COUNT,
     NAMESPACE,
+    OURS,
     PER_SECOND,
     PIPELINE,
     PIPELINES,
+    RATE,
     RATIO,
     SECONDS,
     Board,
@@ -40,8 +42,14 @@ BOARD = Board(
                     "Feeds with an open connection to their exchange.",
                     COUNT,
                     f"count(sum by (namespace, feedmill_dev_feed) (feedmill_receiver_connections{{{PIPELINE}}}) > 0)",
+                    none="none",
                 ),
-                stat("Pods that answer", "Processes that the last scrape reached.", COUNT, f"sum(up{{{PIPELINE}}})"),
+                stat(
+                    "Pods that answer",
+                    "Processes that the last scrape reached.",
+                    COUNT,
+                    f"count(feedmill_process_loop_lag_max_seconds{{{PIPELINE}}})",
+                ),
                 stat(
                     "Messages",
                     "Frames captured a second.",
@@ -156,7 +164,8 @@ BOARD = Board(
                     "Cores in use.",
                     COUNT,
                     (
-                        by("app_kubernetes_io_component", "process_cpu_seconds_total", PIPELINE),
+                        "sum by (app_kubernetes_io_component)"
+                        f" (rate(process_cpu_seconds_total{{{PIPELINE}}}[{RATE}]) {OURS})",
                         "{{app_kubernetes_io_component}}",
                     ),
                     stacked=True,
@@ -166,7 +175,7 @@ BOARD = Board(
                     "Resident.",
                     BYTES,
                     (
-                        f"sum by (app_kubernetes_io_component) (process_resident_memory_bytes{{{PIPELINE}}})",
+                        f"sum by (app_kubernetes_io_component) (process_resident_memory_bytes{{{PIPELINE}}} {OURS})",
                         "{{app_kubernetes_io_component}}",
                     ),
                     stacked=True,
@@ -185,7 +194,8 @@ BOARD = Board(
                     "How often a process began within an hour.",
                     COUNT,
                     (
-                        f"sum by (app_kubernetes_io_component) (changes(process_start_time_seconds{{{PIPELINE}}}[1h]))",
+                        "sum by (app_kubernetes_io_component)"
+                        f" (changes(process_start_time_seconds{{{PIPELINE}}}[1h]) {OURS})",
                         "{{app_kubernetes_io_component}}",
                     ),
                 ),

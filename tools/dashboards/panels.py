@@ -8,6 +8,8 @@ from dataclasses import dataclass
 PIPELINE = 'namespace=~"$namespace", feedmill_dev_pipeline=~"$pipeline"'
 """Selects what belongs to the chosen pipelines. ``All`` is ``.*``, which also finds what has no such label."""
 FEED = f'{PIPELINE}, feedmill_dev_feed=~"$feed"'
+OURS = f"and on (namespace, pod) feedmill_process_loop_lag_max_seconds{{{PIPELINE}}}"
+"""Keeps what is of a process of Feedmill, of a metric that other programs have too."""
 RATE = "$__rate_interval"
 SECONDS, BYTES, RATIO, COUNT, PER_SECOND, BYTES_PER_SECOND, FLAG, MOMENT = (
     "s", "bytes", "percentunit", "short", "ops", "Bps", "bool_yes_no", "dateTimeFromNow",
@@ -114,10 +116,11 @@ def within_hour(labels: str, counter: str, chosen: str) -> str:
 def rose(labels: str, counter: str, chosen: str) -> str:
     """The same of what has no series before it first happens: what did not happen is left out.
 
-    A series begins with its first event, when there is no 0 to have risen from.
+    A series begins with its first event, when there is no 0 to have risen from. Looked back for half an hour only:
+    what a process counts first, some time after it began anew, is not what the one before it had counted.
     """
     series = f"{counter}{{{chosen}}}"
-    new = f"{series} unless count_over_time({series}[1h] offset 1h)"
+    new = f"{series} unless count_over_time({series}[30m] offset 1h)"
     return f"sum by ({labels}) (increase({series}[1h]) > 0 or ({new}))"
 
 

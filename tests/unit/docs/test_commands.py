@@ -12,6 +12,7 @@ import prometheus_client
 import pytest
 from typer.main import get_command
 
+from feedmill.cli.main import COMMANDS, load
 from feedmill.resources.feed import FeedSpec
 from feedmill.resources.pipeline import PipelineSpec
 from feedmill.resources.shape import shape_at
@@ -28,20 +29,20 @@ _FENCE = re.compile(r"^ *```(?:console|sh|bash|shell|text)?\n(.*?)^ *```", re.MU
 _INLINE = re.compile(r"`([^`\n]+)`")
 
 
-def commands(page: Path) -> list[list[str]]:
-    """Words of each command of ``kubectl feedmill`` in a page, in blocks and in lines, without comments and pipes."""
+def commands(page: Path, program: str = "kubectl feedmill") -> list[list[str]]:
+    """Words of each command of a program in a page, in blocks and in lines, without comments and pipes."""
     text = page.read_text(encoding="utf-8")
     lines = [line for block in _FENCE.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     lines += _INLINE.findall(re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL))
     found = []
     for line in lines:
-        words = line.strip().removeprefix("$ ")
-        if words.startswith("kubectl feedmill "):
+        words = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+        if words.startswith(f"{program} "):
             lexer = shlex.shlex(words, posix=True, punctuation_chars="|;&><")
             lexer.whitespace_split = True
             until = list(lexer)
             ends = [place for place, word in enumerate(until) if set(word) <= set("|;&><")]
-            found.append(until[2 : ends[0] if ends else None])
+            found.append(until[len(program.split()) : ends[0] if ends else None])
     return found
 
 
@@ -50,6 +51,7 @@ WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 def test_commands_are_found() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 40
+    assert sum(len(commands(page, "feedmill")) for page in PAGES) > 90
     # kubectl feedmill asks the processes; it knows nothing of the operator.
     runbooks = {page.stem for page in RUNBOOKS if not page.stem.startswith("FeedmillOperator")} - {
         "FeedmillDeadLetters"
@@ -75,6 +77,22 @@ def test_kubectl_feedmill_takes_them(page: Path) -> None:
         for option in ("since", "timeout"):
             if given.get(option):
                 assert duration(given[option], f"--{option}") > 0, where
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_feedmill_takes_the_options_of_its_commands(page: Path) -> None:
+    for head, *rest in commands(page, "feedmill"):
+        where = " ".join(["feedmill", head, *rest])
+        if head.startswith("-") or rest[:1] == ["ROLE"]:
+            continue
+        assert head in COMMANDS, where
+        command: Any = load(head)
+        if hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+            assert rest[0] in command.commands, where
+            command = command.commands[rest.pop(0)]
+        known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)} | {"-h", "--help"}
+        for word in rest:
+            assert not word.startswith("-") or word == "-" or word.partition("=")[0] in known, where
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)

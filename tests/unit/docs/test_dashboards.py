@@ -96,6 +96,18 @@ def test_a_query_stands_on_metrics_and_labels_that_exist(board: Board, panel: Pa
     assert "$" not in re.sub(r"\$(namespace|pipeline|feed|__rate_interval)\b", "", query.expression)
 
 
+def test_metrics_that_other_programs_have_too_are_shown_of_feedmill_only() -> None:
+    """The choice "All" is ``.*``, which finds every target of a Prometheus."""
+    found = 0
+    for board, panel, query in QUERIES:
+        names = re.findall(r"\b(up|process_[a-z_]+)\{", query.expression)
+        if names:
+            found += 1
+            joined = re.search(r"and on \(namespace, pod\) feedmill_[a-z_]+\{", query.expression)
+            assert joined, (board.name, panel.title)
+    assert found >= 5
+
+
 @pytest.mark.parametrize("name", sorted(BOARDS_BY_NAME))
 def test_every_variable_is_there_and_used(name: str) -> None:
     board = BOARDS_BY_NAME[name]
