@@ -26,6 +26,20 @@ def based(watch: Any) -> Any:
     return lambda: bool(watch.bases.state.last_id)
 
 
+def can_be_away(target: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """While its first element is true, the destination takes nothing."""
+    away = [False]
+    real = target.store.put
+
+    async def put(name: str, source: Any) -> Any:
+        if away[0]:
+            raise StoreAway("the destination is away")
+        return await real(name, source)
+
+    monkeypatch.setattr(target.store, "put", put)
+    return away
+
+
 LETTERS = "dead_letters"
 
 
@@ -123,15 +137,7 @@ async def test_a_server_that_allows_no_replication_says_so(stage: Any, what: str
 async def test_a_destination_that_is_away_is_bounded_and_told(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.write_manifest(spool={"size": "64Mi"})
     target = stage.target()
-    away = [False]
-    real = target.store.put
-
-    async def put(name: str, source: Any) -> Any:
-        if away[0]:
-            raise StoreAway("the destination is away")
-        return await real(name, source)
-
-    monkeypatch.setattr(target.store, "put", put)
+    away = can_be_away(target, monkeypatch)
     watch = stage.watch(target=target)
     async with stage.watching(watch):
         await stage.until(based(watch))
@@ -167,15 +173,7 @@ async def test_a_destination_that_is_away_is_bounded_and_told(stage: Any, monkey
 
 async def test_a_spool_that_is_lost_loses_nothing(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     target = stage.target()
-    away = [False]
-    real = target.store.put
-
-    async def put(name: str, source: Any) -> Any:
-        if away[0]:
-            raise StoreAway("the destination is away")
-        return await real(name, source)
-
-    monkeypatch.setattr(target.store, "put", put)
+    away = can_be_away(target, monkeypatch)
     watch = stage.watch(target=target)
     async with stage.watching(watch):
         await stage.until(based(watch))
@@ -278,15 +276,7 @@ async def test_a_slot_that_is_dropped_while_the_destination_is_away_costs_nothin
     stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = stage.target()
-    away = [False]
-    real = target.store.put
-
-    async def put(name: str, source: Any) -> Any:
-        if away[0]:
-            raise StoreAway("the destination is away")
-        return await real(name, source)
-
-    monkeypatch.setattr(target.store, "put", put)
+    away = can_be_away(target, monkeypatch)
     watch = stage.watch(target=target)
     async with stage.watching(watch):
         await stage.until(based(watch))
