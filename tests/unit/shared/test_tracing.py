@@ -162,6 +162,18 @@ def test_a_collector_that_goes_and_comes_is_told_once_each() -> None:
     assert [now - then for now, then in zip(_counts(), before, strict=True)] == [4, 2]
 
 
+def test_spans_made_by_other_means_are_counted_too() -> None:
+    """As the operator makes them: what was sent is never more than what was made."""
+    exporter = Unreachable()
+    exporter.away = False
+    sender = Sender("http://otel:4318", "feedmill-test", "x", exporter=exporter)
+    before = _counts()
+    with sender.tracer.start_as_current_span("reconcile"):
+        pass
+    sender.close()
+    assert [now - then for now, then in zip(_counts(), before, strict=True)] == [1, 1]
+
+
 def _counts() -> list[float]:
     names = ("feedmill_tracing_spans_total", "feedmill_tracing_sent_spans_total")
     return [REGISTRY.get_sample_value(name) or 0.0 for name in names]

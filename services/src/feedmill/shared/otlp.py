@@ -12,9 +12,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -66,7 +67,7 @@ class Sender:
         self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
         by_http = exporter or OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=TIMEOUT)
         self._provider.add_span_processor(
-            BatchSpanProcessor(
+            _Queue(
                 _Told(by_http, endpoint),
                 max_queue_size=QUEUE,
                 max_export_batch_size=AT_ONCE,
@@ -83,7 +84,6 @@ class Sender:
         if above is not None:
             context = set_span_in_context(NonRecordingSpan(SpanContext(*above, is_remote=True, trace_flags=_SAMPLED)))
         span = self.tracer.start_span(name, context, _KINDS[kind], attributes, start_time=start_ns)
-        made.inc()
         own = span.get_span_context()
         return span, join(own.trace_id, own.span_id)
 
@@ -96,6 +96,14 @@ class Sender:
         end = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         end.start()
         end.join(TIMEOUT)
+
+
+class _Queue(BatchSpanProcessor):
+    """Counts every span, also those that the operator makes by OpenTelemetry's own means."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        super().on_start(span, parent_context)
+        made.inc()
 
 
 class _Told(SpanExporter):
