@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ import pytest
 from feedmill.accounts.keyring import Keyring, parse_keyring
 from feedmill.cli.migrate import migrate_sync
 from feedmill.general.backup.catalogue import Catalogue, read_catalogue
+from feedmill.general.backup.choice import Picked
 from feedmill.general.backup.content import Content, logical_content
 from feedmill.general.backup.dump import AS_TEXT, Tally, tally
 from feedmill.general.backup.logical import run_logical
@@ -84,6 +86,10 @@ class Depot:
 
     def content(self, manifest: Manifest, ring: Keyring | None = None) -> Content:
         return logical_content(self.store, ring or self.ring, manifest)
+
+    def picked(self, manifest: Manifest) -> Picked:
+        content = self.content(manifest)
+        return Picked(manifest, lambda: contextlib.nullcontext(content))
 
     async def restore(self, content: Content) -> Any:
         return await restore(

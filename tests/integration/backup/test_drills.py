@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from feedmill.cli.migrate import migrate_sync
+from feedmill.general.backup.choice import Picked
 from feedmill.general.backup.content import ContentError
 from feedmill.general.backup.scratch import PREFIX
 from feedmill.general.backup.seal import ChunkDamaged
+from feedmill.general.backup.stores.base import StoreAway
 from feedmill.general.backup.verify import drill
 
 
@@ -22,9 +24,10 @@ async def migrate_to(url: str, to: str) -> None:
 
 
 async def drilled(depot: Any, manifest: Any, folder: Path) -> Any:
-    return await drill(
-        depot.content(manifest), depot.store, depot.names, depot.url, migrate_to, folder=folder, log=depot.log
+    done = await drill(
+        depot.picked(manifest), depot.store, depot.names, depot.url, migrate_to, folder=folder, log=depot.log
     )
+    return done.drill
 
 
 async def test_a_good_backup_is_proven(depot: Any, tmp_path: Path) -> None:
@@ -69,3 +72,20 @@ async def test_damage_fails_the_drill(depot: Any, tmp_path: Path) -> None:
     assert entry.drill is not None
     assert "chunk" in entry.drill.error
     assert list(tmp_path.glob(f"{PREFIX}*")) == []
+
+
+@pytest.mark.parametrize("error", [StoreAway("away"), OSError(28, "No space left on device")])
+async def test_what_is_lacking_here_fails_the_drill_and_says_nothing_of_the_backup(
+    depot: Any, tmp_path: Path, error: Exception
+) -> None:
+    manifest = await depot.back_up()
+
+    def lacking() -> Any:
+        raise error
+
+    picked = Picked(manifest, lacking)
+    with pytest.raises(type(error)):
+        await drill(picked, depot.store, depot.names, depot.url, migrate_to, folder=tmp_path, log=depot.log)
+    (entry,) = (await depot.catalogue()).entries
+    assert entry.good
+    assert entry.drill is None

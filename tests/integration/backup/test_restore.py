@@ -19,7 +19,7 @@ from feedmill.general.backup import restore as restoring
 from feedmill.general.backup.choice import choose
 from feedmill.general.backup.content import Content, ContentError, SchemaNewer
 from feedmill.general.backup.dump import Snapshot, dump
-from feedmill.general.backup.restore import RestoreError, TargetNotEmpty
+from feedmill.general.backup.restore import RestoreError, TargetNotEmpty, require_empty
 from feedmill.general.backup.seal import (
     CHUNK_BYTES,
     ChunkDamaged,
@@ -166,6 +166,8 @@ async def test_what_is_not_empty_is_refused_and_left_alone(depot: Any) -> None:
     )
     before = await depot.target_tables()
     with pytest.raises(TargetNotEmpty, match="instruments has rows"):
+        await require_empty(depot.target_url)
+    with pytest.raises(TargetNotEmpty, match="instruments has rows"):
         await depot.restore(content)
     assert await depot.target_tables() == before
     assert await depot.fetch(depot.target_url, "SELECT symbol FROM instruments") == ["c"]
@@ -173,6 +175,7 @@ async def test_what_is_not_empty_is_refused_and_left_alone(depot: Any) -> None:
 
 async def test_a_database_that_was_only_migrated_is_empty(depot: Any) -> None:
     await asyncio.to_thread(migrate_sync, depot.target_url)
+    await require_empty(depot.target_url)
     await depot.restore(depot.content(await depot.back_up()))
     assert await depot.fetch(depot.target_url, "SELECT count(*) FROM trades") == [1000]
 

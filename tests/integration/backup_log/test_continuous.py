@@ -12,14 +12,19 @@ import asyncpg
 import pytest
 
 from feedmill.cli.migrate import migrate_sync
-from feedmill.general.backup.choice import NoSuchBackup, opened
+from feedmill.general.backup.catalogue import read_catalogue
+from feedmill.general.backup.choice import NoSuchBackup, opened, pick
 from feedmill.general.backup.content import ContentError
+from feedmill.general.backup.logical import run_logical
 from feedmill.general.backup.progress import silent
+from feedmill.general.backup.seal import ChunkDamaged
 from feedmill.general.backup.stores.base import StoreAway
+from feedmill.general.backup.verify import drill
 from feedmill.general.backup.wal_plan import segment_of
 from feedmill.local.embedded import EmbeddedPostgres, files
 from feedmill.local.managed.passwords import Passwords
 from feedmill.local.managed.postgres import ManagedPostgres
+from feedmill.shared.log import get_logger
 
 
 def based(watch: Any) -> Any:
@@ -247,6 +252,40 @@ async def test_a_time_that_nothing_reaches(stage: Any) -> None:
         async with stage.restored(after):
             pass
     assert not list(stage.folder.glob("feedmill-replay-*"))
+
+
+async def test_a_drill_of_a_base_backup_that_is_damaged_is_recorded_and_the_next_takes_another(stage: Any) -> None:
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        await stage.write()
+    target = stage.target()
+    ring, base = await target.ring(), watch.bases.state.last_id
+    made = await run_logical(target.store, target.names, ring, stage.url, log=get_logger())
+    data = stage.backups / target.names.data(base)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+    async def migrate_to(url: str, to: str) -> None:
+        await asyncio.to_thread(migrate_sync, url, to=to)
+
+    async def drilled() -> Any:
+        picked = await pick(target, ring, None, None, stage.folder, silent, drill=True)
+        return await drill(
+            picked, target.store, target.names, stage.url, migrate_to, folder=stage.folder, log=get_logger()
+        )
+
+    assert (await drilled()).drill.backup_id == made.id
+    with pytest.raises(ChunkDamaged):
+        await drilled()
+    assert await stage.sql("SELECT state FROM restores WHERE backup_id = $1", base) == "failed"
+    entry = (await read_catalogue(target.store, target.names)).find(base)
+    assert entry is not None
+    assert not entry.good
+    assert (await drilled()).drill.backup_id == made.id, "the others are still proven"
+    async with stage.restored() as found:
+        assert found.backup.id == made.id, "nor does a restore take it by itself"
 
 
 async def test_a_server_that_was_promoted_goes_on(stage: Any) -> None:

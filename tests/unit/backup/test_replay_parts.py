@@ -25,7 +25,7 @@ from feedmill.general.backup.log_server import LogServer
 from feedmill.general.backup.manifest import Manifest
 from feedmill.general.backup.names import Names
 from feedmill.general.backup.pitr import unpack
-from feedmill.general.backup.replaying import ReplayingPostgres
+from feedmill.general.backup.replaying import ReplayingPostgres, is_its_fault, why_it_failed
 from feedmill.general.backup.seal import ChunkDamaged
 from feedmill.general.backup.stores.base import StoreAway
 from feedmill.general.backup.stores.folder import FolderStore
@@ -97,6 +97,24 @@ async def test_without_room_it_says_what_to_do_and_reads_no_further(
     with pytest.raises(ContentError, match=r"no room for the base backup's files.*--scratch-dir"):
         await unpack(large(), tmp_path / "pgdata")
     assert len(read) < 20, "what follows is not fetched for nothing"
+
+
+@pytest.mark.parametrize(
+    ("said", "its_fault"),
+    [
+        (
+            "FATAL:  could not locate a valid checkpoint record\n  | LOG:  startup process (PID 7) exited with code 1",
+            True,
+        ),
+        ("LOG:  startup process (PID 7) was terminated by signal 9: Killed", False),
+        ("FATAL:  could not extend file: No space left on device\n  | LOG:  startup process (PID 7) exited", False),
+        ("FATAL:  could not create Unix-domain socket", False),
+    ],
+)
+def test_whose_fault_it_is_that_a_server_gives_up(said: str, its_fault: bool) -> None:
+    error = EmbeddedError(f"PostgreSQL ended at its start (exit code 1). The end of x:\n  | {said}")
+    assert is_its_fault(error) is its_fault
+    assert why_it_failed(error) == ""
 
 
 class Slow:

@@ -268,19 +268,20 @@ def verify(
     to_ns = None if to is None else parse_time(to, "--to")
 
     async def work(url: str) -> dict[str, Any]:
-        from feedmill.general.backup.choice import opened
+        from feedmill.general.backup.choice import pick
         from feedmill.general.backup.verify import drill
 
         async with opened_target(chosen) as (target, ring):
             with Shown(status, log) as shown:
-                async with opened(target, ring, backup, to_ns, scratch, shown, drill=True) as content:
-                    made = await drill(
-                        content, target.store, target.names, url or None, _migrate_to, to_ns=to_ns, folder=scratch,
-                        log=log, progress=shown,
-                    )  # fmt: skip
+                picked = await pick(target, ring, backup, to_ns, scratch, shown, drill=True)
+                done = await drill(
+                    picked, target.store, target.names, url or None, _migrate_to, to_ns=to_ns, folder=scratch, log=log,
+                    progress=shown,
+                )  # fmt: skip
+        made = done.drill
         return {
             "backupId": made.backup_id, "drillId": made.id, "rows": sum(made.row_counts.values()),
-            "tables": len(made.row_counts), "restoredTo": moment(content.content_ns),
+            "tables": len(made.row_counts), "restoredTo": moment(done.content_ns),
             "seconds": (made.ended_ns - made.started_ns) / 1e9, "destination": target.store.where,
         }  # fmt: skip
 
@@ -324,8 +325,9 @@ def restore(
 
     async def work(url: str) -> dict[str, Any]:
         from feedmill.general.backup.choice import opened
-        from feedmill.general.backup.restore import restore
+        from feedmill.general.backup.restore import require_empty, restore
 
+        await require_empty(url)
         async with opened_target(chosen) as (target, ring):
             with Shown(status, log) as shown:
                 async with opened(target, ring, backup, to_ns, scratch, shown) as content:

@@ -7,7 +7,7 @@ from feedmill.cli.common import BAD_CONFIG, FAILED
 from feedmill.cli.migrate import MigrateError
 from feedmill.general.backup.base import BaseFailed
 from feedmill.general.backup.choice import NoSuchBackup
-from feedmill.general.backup.content import ContentError, SchemaNewer
+from feedmill.general.backup.content import ContentError, MomentMissing, SchemaNewer
 from feedmill.general.backup.dump import DumpError
 from feedmill.general.backup.manifest import ManifestError
 from feedmill.general.backup.programs import ProgramError
@@ -22,6 +22,7 @@ from feedmill.shared.config import ConfigError
 
 _WRONG = (
     NoSuchBackup,
+    MomentMissing,
     ResourceError,
     ConfigError,
     KeyringError,

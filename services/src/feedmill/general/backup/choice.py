@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from feedmill.accounts.keyring import Keyring
 from feedmill.general.backup.catalogue import Catalogue, Entry, read_catalogue
-from feedmill.general.backup.content import Content, ContentError, logical_content
+from feedmill.general.backup.content import Content, ContentError, logical_content, require_readable
 from feedmill.general.backup.manifest import Manifest
 from feedmill.general.backup.names import kind_of
 from feedmill.general.backup.pitr import moment_content
@@ -46,8 +48,26 @@ def choose(catalogue: Catalogue, backup_id: str | None, where: str) -> Entry:
     return entry
 
 
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A backup that was chosen, and how its content is had."""
+
+    manifest: Manifest
+    open: Callable[[], AbstractAsyncContextManager[Content]]
+    """Raises ContentError, SealedError, StoreError, and of a base backup EmbeddedError, ProgramError, OSError."""
+
+
 @contextlib.asynccontextmanager
 async def opened(
+    target: Target, ring: Keyring, backup_id: str | None, to_ns: int | None, folder: Path | None, progress: Progress
+) -> AsyncGenerator[Content, None]:
+    """What to restore. Raises as :func:`pick` and opening that."""
+    picked = await pick(target, ring, backup_id, to_ns, folder, progress)
+    async with picked.open() as content:
+        yield content
+
+
+async def pick(
     target: Target,
     ring: Keyring,
     backup_id: str | None,
@@ -56,34 +76,38 @@ async def opened(
     progress: Progress,
     *,
     drill: bool = False,
-) -> AsyncGenerator[Content, None]:
-    """What to restore. Raises NoSuchBackup, ContentError, SealedError, StoreError, and of a base backup EmbeddedError.
+) -> Picked:
+    """What to restore. Raises NoSuchBackup, ContentError, KeyMissing, StoreError.
 
     ``to_ns``: the moment to restore to; None = as far as there is anything. ``folder``: for what must be put aside.
     Where nothing is named the newest content is taken; a ``drill`` takes turns between the two kinds.
     """
     store, names, where = target.store, target.names, target.store.where
     catalogue = await read_catalogue(store, names)
+
+    def logical(manifest: Manifest) -> Picked:
+        content = logical_content(store, ring, manifest, progress)
+        return Picked(manifest, lambda: contextlib.nullcontext(content))
+
     entry = choose(catalogue, backup_id, where) if backup_id is not None else None
     if entry is not None and entry.manifest.kind == "logical":
         if to_ns is not None:
             raise NoSuchBackup(
                 f"{where}: {backup_id} is a logical backup, of one moment: name a base backup for another, or none"
             )
-        yield logical_content(store, ring, entry.manifest, progress)
-        return
+        return logical(entry.manifest)
     logs = logs_of(await store.list(names.wals))
     bases = [entry] if entry is not None else [each for each in catalogue.of("base") if each.good]
     reach, no_way = _reach([each.manifest for each in bases], logs, to_ns)
     if entry is None and to_ns is None:
-        logical = catalogue.newest("logical")
-        if reach is None or (logical is not None and _prefers_logical(catalogue, logical, reach, drill)):
-            yield logical_content(store, ring, choose(catalogue, None, where).manifest, progress)
-            return
+        newest = catalogue.newest("logical")
+        if reach is None or (newest is not None and _prefers_logical(catalogue, newest, reach, drill)):
+            return logical(choose(catalogue, None, where).manifest)
     if reach is None:
         raise NoSuchBackup(f"{where}: {no_way}")
-    async with moment_content(store, ring, reach, logs[reach.base.system], to_ns, folder, progress) as content:
-        yield content
+    require_readable(reach.base, ring)
+    found, log = reach, logs[reach.base.system]
+    return Picked(found.base, lambda: moment_content(store, ring, found, log, to_ns, folder, progress))
 
 
 def _reach(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None) -> tuple[Reach | None, str]:

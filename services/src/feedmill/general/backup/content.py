@@ -19,6 +19,10 @@ class ContentError(Exception):
     """A backup cannot be restored with this version, or is not what its manifest says; the message names the remedy."""
 
 
+class MomentMissing(ContentError):
+    """The moment that was asked for is not in it."""
+
+
 class SchemaNewer(ContentError):
     """A later version of Feedmill made it."""
 

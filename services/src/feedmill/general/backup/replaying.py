@@ -19,6 +19,7 @@ from typing import ClassVar
 from urllib.parse import quote, urlencode
 
 from feedmill.general.backup.manifest import Manifest
+from feedmill.general.backup.programs import DISK_FULL
 from feedmill.local.embedded import EmbeddedPostgres, binaries, setuid
 from feedmill.local.embedded.errors import EmbeddedError
 from feedmill.local.embedded.launch import Privilege, drop_root
@@ -29,6 +30,7 @@ PATIENCE = 86400.0
 _FETCH = Path(__file__).with_name("_fetch_wal.py")
 _PROTOCOL_3 = 196608
 _ACCESS = "local all all trust\n"
+_LACKS = (*DISK_FULL, "out of memory", "Cannot allocate memory", "signal 9")
 
 
 class ReplayingPostgres(EmbeddedPostgres):
@@ -125,10 +127,19 @@ def _python() -> str:
 
 
 def why_it_failed(error: EmbeddedError) -> str:
-    """Empty where the log says nothing that people should know."""
+    """Why the moment that was asked for cannot be had, and what to do; empty where it is something else."""
     said = str(error)
     if "recovery ended before configured recovery target was reached" in said:
-        return "nothing was committed after that time, or the log that is stored ends before it"
+        return (
+            "nothing was committed after that time, or the log that is stored ends before it: choose an earlier "
+            "moment, or leave --to out: as far as there is anything"
+        )
     if "before consistent recovery point" in said:
-        return "the base backup was not whole yet at that time"
+        return "it was not whole yet at that time: choose a later moment, or name an earlier base backup (--backup)"
     return ""
+
+
+def is_its_fault(error: EmbeddedError) -> bool:
+    """Whether the server gave up on what it was to replay, and not for want of room, of memory, or of a server."""
+    said = str(error)
+    return "startup process" in said and not any(lacks in said for lacks in _LACKS)

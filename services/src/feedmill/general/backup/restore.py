@@ -130,6 +130,39 @@ def require_equal(content: Content, what: str, expected: Mapping[str, Any], foun
     )
 
 
+async def require_empty(database_url: str) -> None:
+    """Before anything is made ready that takes its time: whether a restore into it would be refused for its rows.
+
+    Raises TargetNotEmpty, asyncpg errors, OSError, TimeoutError.
+    """
+    connection = await postgres.connect(database_url, name="feedmill restore")
+    try:
+        schema = await connection.fetchval("SELECT current_schema()")
+        if schema is not None and not await postgres.is_restoring(connection):
+            await _without_rows(connection, schema)
+    finally:
+        await postgres.close(connection)
+
+
+async def _tables(connection: asyncpg.Connection, schema: str) -> list[str]:
+    return [row["relname"] for row in await connection.fetch(_RELATIONS, quoted(schema)) if row["kind"] in "rp"]
+
+
+async def _without_rows(connection: asyncpg.Connection, schema: str) -> list[str]:
+    """The tables that are there. Raises TargetNotEmpty where one has rows."""
+    tables = await _tables(connection, schema)
+    for table in tables:
+        has_rows = f"SELECT EXISTS (SELECT FROM {quoted(schema)}.{quoted(table)})"  # noqa: S608
+        if table == "alembic_version" or not await connection.fetchval(has_rows):
+            continue
+        shown = ", ".join(tables[:_SHOWN]) + (", ..." if len(tables) > _SHOWN else "")
+        raise TargetNotEmpty(
+            f"the database is not empty ({table} has rows; it holds {shown}): restore into an empty one. What it holds "
+            "is left as it is; feedmill migrate --down base would remove Feedmill's tables for good"
+        )
+    return tables
+
+
 async def _empty(connection: asyncpg.Connection, content: Content, migrate: Migrate) -> None:
     """See to it that nothing is there. One that was only migrated is taken back to nothing. Raises RestoreError."""
     schema = await connection.fetchval("SELECT current_schema()")
@@ -140,18 +173,10 @@ async def _empty(connection: asyncpg.Connection, content: Content, migrate: Migr
         )
     if await postgres.is_restoring(connection):
         return
-    tables = [row["relname"] for row in await connection.fetch(_RELATIONS, quoted(schema)) if row["kind"] in "rp"]
-    for table in tables:
-        if table == "alembic_version" or not await connection.fetchval(f"SELECT EXISTS (SELECT FROM {quoted(table)})"):  # noqa: S608
-            continue
-        shown = ", ".join(tables[:_SHOWN]) + (", ..." if len(tables) > _SHOWN else "")
-        raise TargetNotEmpty(
-            f"the database is not empty ({table} has rows; it holds {shown}): restore into an empty one. What it holds "
-            "is left as it is; feedmill migrate --down base would remove Feedmill's tables for good"
-        )
+    tables = await _without_rows(connection, schema)
     if "alembic_version" in tables:
         await migrate("base")
-        tables = [row["relname"] for row in await connection.fetch(_RELATIONS, quoted(schema)) if row["kind"] in "rp"]
+        tables = await _tables(connection, schema)
     if taken := sorted(set(tables) & set(content.row_counts) - {"alembic_version"}):
         raise TargetNotEmpty(
             f"the database has tables of the same names ({', '.join(taken)}): restore into an empty one"

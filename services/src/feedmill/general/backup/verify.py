@@ -8,28 +8,48 @@ up to date, as a restore would. The drill is recorded at the destination and in 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from feedmill import __version__
-from feedmill.general.backup.content import Content, ContentError
+from feedmill.general.backup.choice import Picked
+from feedmill.general.backup.content import Content, ContentError, MomentMissing, SchemaNewer
 from feedmill.general.backup.dump import AS_TEXT, quoted, tally
 from feedmill.general.backup.load import load
 from feedmill.general.backup.manifest import Drill, encode
 from feedmill.general.backup.names import Names
+from feedmill.general.backup.programs import ProgramUnfit
 from feedmill.general.backup.progress import Progress, silent
 from feedmill.general.backup.rejoin import Restore, run_id, write_run
 from feedmill.general.backup.restore import require_equal
 from feedmill.general.backup.scratch import scratch_server
-from feedmill.general.backup.stores.base import ObjectStore, put_bytes
+from feedmill.general.backup.seal import FormatNewer, KeyMissing, WrongKey
+from feedmill.general.backup.stores.base import ObjectStore, StoreAway, StoreFull, StoreRefused, put_bytes
+from feedmill.local.embedded.errors import EmbeddedError
 from feedmill.shared import postgres
 from feedmill.shared.clock import now_ns
 
 MigrateTo = Callable[[str, str], Awaitable[None]]
 """(database URL, revision or "head"): bring that database's schema there."""
 _SHOWN = 5
+_NOT_ITS_FAULT = (
+    StoreAway,
+    StoreRefused,
+    StoreFull,
+    KeyMissing,
+    WrongKey,
+    FormatNewer,
+    SchemaNewer,
+    MomentMissing,
+    ProgramUnfit,
+    EmbeddedError,
+    asyncpg.InsufficientResourcesError,
+    OSError,
+    TimeoutError,
+)
 
 _OBJECTS = """
 WITH ours AS (
@@ -111,8 +131,17 @@ async def _compare_schema(connection: asyncpg.Connection, content: Content, othe
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Drilled:
+    """A drill that passed."""
+
+    drill: Drill
+    content_ns: int
+    """The moment that was restored to, ns since the epoch, UTC."""
+
+
 async def drill(
-    content: Content,
+    picked: Picked,
     store: ObjectStore,
     names: Names,
     database_url: str | None,
@@ -122,37 +151,41 @@ async def drill(
     folder: Path | None = None,
     log: Any,
     progress: Progress = silent,
-) -> Drill:
-    """Verify and record it, also where it does not pass. ``database_url``: None = there is none to record it in.
+) -> Drilled:
+    """Verify and record it, also where it does not pass, unless that is for want of something here: room on the disk, a
+    store that answers, a key. Such a failure says nothing about the backup, which goes on to count as what it was.
 
-    Raises what :func:`verify` raises, once that is recorded, and StoreError where it cannot be.
+    ``database_url``: None = there is none to record it in. Raises what opening and :func:`verify` raise, once that is
+    recorded, and StoreError where it cannot be.
     """
-    started_ns = now_ns()
+    started_ns, content_ns = now_ns(), to_ns or picked.manifest.snapshot_ns
     rows: dict[str, int] = {}
     failed: Exception | None = None
     try:
-        rows = await verify(content, migrate, folder=folder, progress=progress)
+        async with picked.open() as content:
+            content_ns = content.content_ns
+            rows = await verify(content, migrate, folder=folder, progress=progress)
+    except _NOT_ITS_FAULT:
+        raise
     except Exception as error:
         failed = error
     why = "" if failed is None else f"{failed}" or type(failed).__name__
     made = Drill(
-        id=run_id("verify", started_ns), backup_id=content.backup.id, passed=failed is None, started_ns=started_ns,
+        id=run_id("verify", started_ns), backup_id=picked.manifest.id, passed=failed is None, started_ns=started_ns,
         ended_ns=now_ns(), feedmill_version=__version__, to_ns=to_ns or 0, row_counts=rows, error=why,
     )  # fmt: skip
     await put_bytes(store, names.drill(made.id), encode(made))
+    done = Restore(made.id, picked.manifest, store.where, started_ns, content_ns, to_ns, made.row_counts)
     if database_url is not None:
-        await _record(database_url, content, made, store.where, log)
+        await _record(database_url, done, made, log)
     if failed is not None:
         raise failed
-    log.info("drill.passed", backup=content.backup.id, rows=sum(rows.values()), tables=len(rows))
-    return made
+    log.info("drill.passed", backup=made.backup_id, rows=sum(rows.values()), tables=len(rows))
+    return Drilled(made, content_ns)
 
 
-async def _record(database_url: str, content: Content, made: Drill, destination: str, log: Any) -> None:
+async def _record(database_url: str, done: Restore, made: Drill, log: Any) -> None:
     """Its row. That it cannot be written is no failure: the destination has it."""
-    done = Restore(
-        made.id, content.backup, destination, made.started_ns, content.content_ns, made.to_ns or None, made.row_counts
-    )
     connection: asyncpg.Connection | None = None
     try:
         connection = await postgres.connect(database_url, name="feedmill drill")
