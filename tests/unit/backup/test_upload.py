@@ -13,6 +13,7 @@ import pytest
 from feedmill.accounts.keyring import parse_keyring
 from feedmill.general.backup.names import Names
 from feedmill.general.backup.spool import Spool, Waiting
+from feedmill.general.backup.stores.base import StoreRefused
 from feedmill.general.backup.stores.folder import FolderStore
 from feedmill.general.backup.upload import Uploader
 from feedmill.general.backup.wal import fetch_file, store_file
@@ -140,3 +141,23 @@ async def test_a_secret_that_is_gone_for_a_while_is_waited_out(stage: Stage, mon
     await stage.turn()
     assert stage.uploader.state.error == ""
     assert await stage.there() == {file(3): b"whole"}
+
+
+async def test_the_log_goes_on_where_nothing_may_be_deleted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a careful owner has it: who takes over the machine cannot delete backups."""
+
+    async def refused(name: str) -> None:
+        raise StoreRefused(f"may not delete {name}")
+
+    monkeypatch.setattr(stage.store, "delete", refused)
+    for content in (b"a beginning", b"a longer beginning"):
+        stage.write(file(3) + ".partial", content)
+        await stage.turn()
+    (stage.spool.folder(SYSTEM) / (file(3) + ".partial")).unlink()
+    stage.write(file(3), b"whole")
+    stage.write(file(4), b"the next one")
+    await stage.turn()
+    assert stage.spool.waiting() == []
+    assert stage.uploader.state.error == ""
+    log = logs_of(await stage.store.list(NAMES.wals))[SYSTEM]
+    assert (sorted(log.files), len(log.leftovers)) == ([file(3), file(4)], 2)

@@ -218,7 +218,7 @@ class Uploader:
             before, self.state.unfinished[system] = self.state.unfinished.get(system), name
             if before is not None and _file(before) == _file(name):
                 # One of another file is the end of a log that nothing follows: it stays.
-                await self._store.delete(before)
+                await self._discard(before)
         self._urgent = False
         return True
 
@@ -226,8 +226,15 @@ class Uploader:
         """The finished file has taken its place."""
         name = self.state.unfinished.get(item.system, "")
         if _file(name) == item.file:
-            await self._store.delete(name)
+            await self._discard(name)
             del self.state.unfinished[item.system]
+
+    async def _discard(self, name: str) -> None:
+        """What another has taken the place of. The right to delete may be withheld, and what stays does no harm."""
+        try:
+            await self._store.delete(name)
+        except StoreError as error:
+            self._log.debug("backup.unfinished_kept", object=name, error=str(error))
 
     async def _remove_leftovers(self) -> None:
         """Unfinished files that a process before this one stored: the last one is replaced when more of it is there."""
@@ -236,7 +243,7 @@ class Uploader:
                 found = await self._store.list(f"{self._names.wals}{system}/")
                 for log in logs_of(found).values():
                     for item in log.leftovers:
-                        await self._store.delete(item.name)
+                        await self._discard(item.name)
                     if log.partials:
                         self.state.unfinished[system] = log.partials[max(log.partials, key=_place)].name
 
