@@ -64,7 +64,7 @@ class Stage:
         log = logs_of(found)[SYSTEM]
         assert not log.leftovers
         items = {**log.files, **log.partials}
-        return {name: await fetch_file(self.store, self.ring, item.name) for name, item in items.items()}
+        return {name: bytes(await fetch_file(self.store, self.ring, item.name)) for name, item in items.items()}
 
 
 @pytest.fixture

@@ -151,6 +151,11 @@ def test_the_newest_base_backup_before_the_moment() -> None:
     assert choose(bases, logs, 15 * MINUTE).base.id == bases[0].id
     with pytest.raises(NoWay, match=r"first moment that can be restored is 1970-01-01T00:10:00\.0"):
         choose(bases, logs, 9 * MINUTE)
+    without = base(40, 40, ended_ns=5 * MINUTE, number=3)
+    with pytest.raises(NoWay, match=r"first moment that can be restored is 1970-01-01T00:10:00\.0"):
+        choose([*bases, without], logs, 4 * MINUTE)
+    with pytest.raises(NoWay, match="no base backup was whole at that time: and no later one can be"):
+        choose([without], logs, 4 * MINUTE)
     with pytest.raises(NoWay, match=r"no base backup: .*spec\.backup\.continuous"):
         choose([], logs, None)
 

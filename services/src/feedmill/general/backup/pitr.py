@@ -157,7 +157,8 @@ async def _pour(pieces: AsyncIterable[bytes], writing: int, unpacking: asyncio.F
     async for piece in pieces:
         if is_read:
             try:
-                await asyncio.to_thread(_write, writing, piece)
+                # Its end is closed by whoever is cancelled: not while the thread writes to it.
+                await to_its_end(asyncio.to_thread(_write, writing, piece))
             except BrokenPipeError:
                 is_read = False
                 await asyncio.wait({unpacking})

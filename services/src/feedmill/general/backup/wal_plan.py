@@ -232,22 +232,28 @@ def choose(bases: Sequence[Manifest], logs: Mapping[str, Log], to_ns: int | None
         )
     early = [base for base in ready if to_ns is None or base.ended_ns <= to_ns]
     if not early:
-        first = iso(ready[-1].ended_ns)
-        raise NoWay(f"no base backup was whole at that time: the first moment that can be restored is {first}")
-    reaches: list[Reach] = []
+        found = reaches(ready, logs)
+        firsts = [base.ended_ns for base in ready if isinstance(found[base.id], Reach)]
+        first = (
+            f"the first moment that can be restored is {iso(min(firsts))}"
+            if firsts
+            else "and no later one can be restored either"
+        )
+        raise NoWay(f"no base backup was whole at that time: {first}")
+    far: list[Reach] = []
     why: list[str] = []
     for base in early:
         try:
-            found = reach_of(base, logs.get(base.system, Log(base.system, {}, {}, ())))
+            reach = reach_of(base, logs.get(base.system, Log(base.system, {}, {}, ())))
         except NoWay as error:
             why.append(str(error))
             continue
-        if to_ns is None or not found.beyond or found.until_ns >= to_ns:
-            return _not_beyond(found, to_ns)
-        reaches.append(found)
-    if not reaches:
+        if to_ns is None or not reach.beyond or reach.until_ns >= to_ns:
+            return _not_beyond(reach, to_ns)
+        far.append(reach)
+    if not far:
         raise NoWay("; ".join(why))
-    return _not_beyond(max(reaches, key=lambda reach: reach.until_ns), to_ns)
+    return _not_beyond(max(far, key=lambda reach: reach.until_ns), to_ns)
 
 
 def _not_beyond(reach: Reach, to_ns: int | None) -> Reach:
