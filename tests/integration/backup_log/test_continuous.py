@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,23 @@ async def test_a_spool_that_is_lost_loses_nothing(stage: Any, monkeypatch: pytes
         await stage.until(lambda: other.ready()[0])
         at_last = await stage.tally()
     assert not other.bases.state.why, "the log goes on, no base backup is needed"
+    async with stage.restored() as content:
+        assert content.hashes == at_last.hashes
+
+
+async def test_a_file_that_was_cut_off_while_it_was_made_is_received_anew(stage: Any) -> None:
+    """As a full disk or a machine that stopped leaves it: shorter than a file of the log ever is."""
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        await stage.write()
+    (unfinished,) = (stage.folder / "spool").rglob("*.partial")
+    os.truncate(unfinished, 1 << 20)
+    other = stage.watch()
+    async with stage.watching(other):
+        await stage.until(lambda: other.ready()[0])
+        await stage.write()
+        at_last = await stage.tally()
     async with stage.restored() as content:
         assert content.hashes == at_last.hashes
 

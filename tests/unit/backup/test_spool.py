@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,16 @@ def test_an_empty_one_says_where_to_begin(spool: Spool) -> None:
 
 def test_what_goes_on_without_a_gap_stays(spool: Spool) -> None:
     put(spool, file(7), file(8), file(9) + ".partial")
+    os.truncate(unfinished := spool.folder(SYSTEM) / (file(9) + ".partial"), SEGMENT_BYTES)
     assert prepared(spool, 7) == [file(7), file(8), file(9) + ".partial"]
-    assert (spool.folder(SYSTEM) / (file(9) + ".partial")).stat().st_size == 10
+    assert unfinished.stat().st_size == SEGMENT_BYTES
+
+
+def test_a_file_that_was_cut_off_while_it_was_made_is_made_anew(spool: Spool) -> None:
+    """pg_receivewal fills it up with zeros first, and takes none that has not all of them."""
+    put(spool, file(7), file(8) + ".partial")
+    assert prepared(spool, 7) == [file(7), file(8) + ".partial"]
+    assert (spool.folder(SYSTEM) / (file(8) + ".partial")).stat().st_size == 0
 
 
 def test_what_is_stored_already_goes(spool: Spool) -> None:

@@ -6,6 +6,7 @@ Nothing in it is needed to be right: what was not uploaded the server still has.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,9 @@ class Spool:
             for path in paths:
                 if not needed.number <= number <= end or (number == end and path != paths[-1]):
                     path.unlink()
+        if end in have and have[end][-1].stat().st_size not in (0, segment_bytes):
+            # Cut off, or out of room, while it was made: pg_receivewal refuses it for ever, and the server has it.
+            os.truncate(have[end][-1], 0)
         if end not in have:
             (folder / (Segment(end, needed.timeline).name(segment_bytes) + _PARTIAL)).touch(mode=0o600)
 
