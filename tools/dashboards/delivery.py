@@ -52,7 +52,7 @@ BOARD = Board(
                     "Servers that answer",
                     "Redis and PostgreSQL, as each processor sees them.",
                     RATIO,
-                    f"avg(feedmill_processor_server_up{{{PIPELINE}}})",
+                    f"avg(feedmill_processor_server_up{{{PIPELINE}}} >= 0)",  # Not NaN, of one that has no shard.
                 ),
                 stat(
                     "Furthest behind",

@@ -151,6 +151,17 @@ def test_a_server_that_several_cannot_reach_is_one_finding() -> None:
     }  # fmt: skip
 
 
+def test_the_breaker_of_one_that_stands_by_is_of_a_former_time() -> None:
+    opened = {"state": "open", "lastError": "refused"}
+    distributor = process("distributor", breaker=opened, dispatch={"standby": True}, lease={"held": False})
+    processor = process("processor", breaker={"redis": opened, "postgres": opened}, leases={"held": 0})
+    assert judged([distributor, processor]) == {}
+    assert set(judged([processor | {"redis": {"reachable": False, "lastError": "refused"}}])) == {"ServerAway/redis"}
+    assert set(judged([process("processor", breaker={"postgres": opened}, leases={"held": 1})])) == {
+        "ServerAway/postgres"
+    }
+
+
 def test_spills_lag_topics_manifests_and_secrets() -> None:
     receiver = process(
         "receiver",

@@ -15,6 +15,7 @@ from feedmill.processor.measures import Figures, Meter, ShardFigures, _seconds_o
 from feedmill.processor.rows import Rows
 from feedmill.processor.store import Outcome
 from feedmill.processor.writer import Stored
+from feedmill.shared.breaker import Breaker
 from feedmill.shared.clock import now_ns
 
 
@@ -80,6 +81,35 @@ def seat(*, held: bool = False, holder: str = "", **figures: Any) -> Any:
     shard = SimpleNamespace(ref="test.spot.0")
     lease = SimpleNamespace(held=held, holder=holder)
     return SimpleNamespace(shard=shard, lease=lease, figures=ShardFigures(**figures))
+
+
+@pytest.mark.parametrize(
+    ("owned", "link_error", "redis", "postgres"),
+    [
+        (True, "", (False, "redis went away"), (False, "postgres went away")),
+        # Another process has the shard now: what is known of Redis is what the leases know.
+        (False, "", (True, ""), (None, "")),
+        (False, "no route", (False, "no route"), (None, "")),
+    ],
+)
+def test_one_that_has_no_shard_does_not_tell_of_former_failures(
+    owned: bool, link_error: str, redis: tuple[bool, str], postgres: tuple[bool | None, str]
+) -> None:
+    figures = Figures()
+    for server in ("redis", "postgres"):
+        figures.failed(server, f"{server} went away")
+    processor: Any = SimpleNamespace(
+        figures=figures,
+        seats=[seat(owned=owned)],
+        share=SimpleNamespace(alive=2),
+        link=SimpleNamespace(error=link_error),
+        postgres=Breaker("postgres"),
+    )
+    for read, (reachable, error) in ((status.redis, redis), (status.postgres, postgres)):
+        section = read(processor)
+        assert (section["reachable"], section["lastError"]) == (reachable, error)
+        shown = status._up(section)
+        assert math.isnan(shown) if reachable is None else shown == reachable
 
 
 @pytest.mark.parametrize(

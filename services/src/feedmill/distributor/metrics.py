@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +27,16 @@ backfilled = Counter("feedmill_distributor_backfilled_trades_total", "Trades tha
 given_up = Counter("feedmill_distributor_given_up_trades_total", "Missing trades that the venue no longer offers.")
 filling = Gauge("feedmill_distributor_backfill_pages", "Pages of trades asked for, or to be asked for again.")
 books = Gauge("feedmill_distributor_books", "Books by state.", ["state"])
-lag_seconds = Gauge("feedmill_distributor_lag_seconds", "Age of the oldest raw entry not dispatched yet.")
+lag_seconds = Gauge(
+    "feedmill_distributor_lag_seconds", "Age of the oldest raw entry not dispatched yet; NaN in one that stands by."
+)
+lag_seconds.set(math.nan)
 held_back = Gauge("feedmill_distributor_held_back", "1 while Redis is too full to add events.")
-redis_memory = Gauge("feedmill_distributor_redis_memory_ratio", "Share of maxmemory that Redis uses, 0 without one.")
+redis_memory = Gauge(
+    "feedmill_distributor_redis_memory_ratio",
+    "Share of maxmemory that Redis uses, 0 without one; NaN in one that stands by.",
+)
+redis_memory.set(math.nan)
 sessions = Gauge("feedmill_distributor_sessions", "Receiver sessions known.")
 receive_to_commit = Histogram(
     "feedmill_distributor_receive_to_dispatch_seconds",
@@ -75,6 +83,18 @@ class Figures:
 
     def __post_init__(self) -> None:
         self._receive = self.latencies.of(self.venue, "receiveToDispatch")
+
+    def stand_by(self) -> None:
+        """It dispatches no more, and looks at nothing: what it saw last would be told for ever."""
+        self.standby = True
+        self.lag_seconds = None
+        self.books, self.sessions = {}, []
+        self.connections, self.filling, self.held_back = 0, 0, ""
+        for gauge in (lag_seconds, redis_memory):
+            gauge.set(math.nan)
+        for counted in (held_back, sessions, filling):
+            counted.set(0)
+        books.clear()
 
     def committed(self, taken: Taken, seconds: float) -> None:
         """Count what a commit brought. The metrics follow once a second (:meth:`report`)."""

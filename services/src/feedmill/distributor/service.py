@@ -108,7 +108,7 @@ class Distributor:
                     self._log.warning("session.ended", why=why, error=figures.error, retry_in=round(wait, 3), **lost)
                 await sleep_or(ended, wait)
         finally:
-            figures.standby = True
+            figures.stand_by()
 
     async def _session(self, ended: asyncio.Event) -> None:
         """Both connections and one engine, until something fails, ``ended``, or the settings are others."""

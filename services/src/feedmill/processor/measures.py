@@ -44,7 +44,11 @@ moved = Counter(
     "feedmill_processor_moved_batches_total", "Batches given up because the position was moved by another process."
 )
 shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
-server_up = Gauge("feedmill_processor_server_up", "1 when the server answered last time.", ["server"])
+server_up = Gauge(
+    "feedmill_processor_server_up",
+    "1 when the server answered last time; NaN while nothing is asked of it: no shard is owned.",
+    ["server"],
+)
 breaker_state = Gauge("feedmill_processor_breaker_state", "0 closed, 1 half-open, 2 open.", ["server"])
 exchange_to_commit = Histogram(
     "feedmill_processor_exchange_to_commit_seconds",
@@ -143,9 +147,6 @@ class Figures:
     servers: dict[str, ServerFigures] = field(
         default_factory=lambda: {"redis": ServerFigures(), "postgres": ServerFigures()}
     )
-    _up: dict[str, Gauge] = field(
-        default_factory=lambda: {name: server_up.labels(name) for name in ("redis", "postgres")}
-    )
 
     def of(self, shard: str) -> ShardFigures:
         return self.shards.setdefault(shard, ShardFigures())
@@ -153,12 +154,10 @@ class Figures:
     def answered(self, server: str) -> None:
         found = self.servers[server]
         found.reachable, found.error = True, ""
-        self._up[server].set(1)
 
     def failed(self, server: str, error: str) -> None:
         found = self.servers[server]
         found.reachable, found.error = False, error
-        self._up[server].set(0)
         failures.labels(server).inc()
 
     def lag(self) -> dict[str, Any]:

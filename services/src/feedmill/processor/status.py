@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from feedmill.processor import measures
+from feedmill.processor.measures import ServerFigures
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.postgres import remedy_of
 
@@ -31,10 +33,22 @@ def install(processor: Processor) -> None:
     measures.shards_owned.set_function(lambda: sum(seat.figures.owned for seat in processor.seats))
     for server, which in (("redis", processor.redis), ("postgres", processor.postgres)):
         measures.breaker_state.labels(server).set_function(partial(_state, which))
+    measures.server_up.labels("redis").set_function(lambda: _up(redis(processor)))
+    measures.server_up.labels("postgres").set_function(lambda: _up(postgres(processor)))
 
 
 def _state(which: Breaker) -> float:
     return BREAKER[which.state]
+
+
+def _up(section: Mapping[str, Any]) -> float:
+    reachable = section["reachable"]
+    return math.nan if reachable is None else float(reachable)
+
+
+def _owns(processor: Processor) -> bool:
+    """Whether it works on any shard. Else nothing is asked of the servers, and what was known of them is old."""
+    return any(seat.figures.owned for seat in processor.seats)
 
 
 def working(processor: Processor) -> tuple[bool, str]:
@@ -63,7 +77,7 @@ def _because(error: str) -> str:
 def redis(processor: Processor) -> Mapping[str, Any]:
     """Reachable for the shards, or, while none is owned, for the leases."""
     seen = processor.figures.servers["redis"]
-    if seen.reachable is None:
+    if seen.reachable is None or not _owns(processor):
         error = processor.link.error
         return {"reachable": False if error else (processor.share.alive is not None or None), "lastError": error}
     return seen.document()
@@ -71,6 +85,8 @@ def redis(processor: Processor) -> Mapping[str, Any]:
 
 def postgres(processor: Processor) -> Mapping[str, Any]:
     """As the shards last saw it, unless the breaker knows better: a shard to which nothing comes asks nothing."""
+    if not _owns(processor):
+        return ServerFigures().document()
     which = processor.postgres
     seen: Mapping[str, Any] = processor.figures.servers["postgres"].document()
     if which.state != "closed":

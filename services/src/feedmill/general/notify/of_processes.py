@@ -207,11 +207,12 @@ def _servers(pipeline: str, documents: Sequence[Document]) -> Look:
 
 
 def _away(document: Document, server: str) -> str | None:
-    """Why a process cannot reach a server; None = it can, or does not say."""
+    """Why a process cannot reach a server; None = it can, or does not say. The breaker of one that stands by is as it
+    was when it last had work: it asks nothing, and so could not learn that the server is back."""
     breaker = part(document, "breaker")
     # The processors have a breaker a server, the others one for Redis.
     own = part(breaker, server) if server in breaker else breaker if server == "redis" else {}
-    if own.get("state") in ("open", "half-open"):
+    if own.get("state") in ("open", "half-open") and not _stands_by(document):
         return str(own.get("lastError") or "")
     section = part(document, server)
     if section.get("reachable") is False and section.get("lastError"):
