@@ -26,6 +26,7 @@ from feedmill.general.backup.scratch import scratch_folder
 from feedmill.general.backup.stores.base import ObjectStore
 from feedmill.general.backup.wal_plan import Log, Reach
 from feedmill.local.embedded.errors import EmbeddedError
+from feedmill.local.embedded.files import socket_folder
 from feedmill.shared import postgres
 from feedmill.shared.clock import iso
 
@@ -85,6 +86,8 @@ async def replayed(
 ) -> AsyncGenerator[str, None]:
     """The URL of a scratch server that has replayed the log. Raises as :func:`moment_content`."""
     async with scratch_folder(_SOCKETS, None) as sockets, scratch_folder(PREFIX, folder) as place:
+        if socket_folder(sockets, ".s.PGSQL.65535") is None:
+            raise EmbeddedError(f"{sockets}: is too long a path for a socket: set TMPDIR to a shorter one")
         server = ReplayingPostgres(place, sockets, reach.base, to_ns)
         try:
             await unpack(read_object(store, ring, reach.base, progress, "base backup"), server.cluster)

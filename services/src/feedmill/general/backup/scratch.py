@@ -11,6 +11,7 @@ from pathlib import Path
 
 from feedmill.general.backup.ending import to_its_end
 from feedmill.local.embedded import EmbeddedPostgres
+from feedmill.local.embedded.errors import EmbeddedError
 from feedmill.local.embedded.files import DirLock, private_folder
 
 PREFIX = "feedmill-drill-"
@@ -20,7 +21,7 @@ PREFIX = "feedmill-drill-"
 async def scratch_server(
     folder: Path | None = None, options: Mapping[str, str] | None = None
 ) -> AsyncGenerator[EmbeddedPostgres, None]:
-    """Started, empty. ``folder``: where it lies (default: that of temporary files). Raises EmbeddedError, OSError.
+    """Started, empty. ``folder``: where it lies (default: that of temporary files). Raises EmbeddedError.
 
     Nothing in it is worth a sync to disk.
     """
@@ -36,8 +37,15 @@ async def scratch_server(
 
 @contextlib.asynccontextmanager
 async def scratch_folder(prefix: str, parent: Path | None) -> AsyncGenerator[Path, None]:
-    """A folder for a while. Those that killed processes left beside it are removed. Raises OSError."""
-    outer, lock = await asyncio.to_thread(_make, prefix, Path(parent or tempfile.gettempdir()))
+    """A folder for a while. Those that killed processes left beside it are removed. Raises EmbeddedError."""
+    place = Path(parent or tempfile.gettempdir())
+    try:
+        outer, lock = await asyncio.to_thread(_make, prefix, place)
+    except OSError as error:
+        raise EmbeddedError(
+            f"{place}: cannot be used for what is put aside: {error.strerror}: name a folder that is there and has "
+            "room with --scratch-dir, or by TMPDIR"
+        ) from error
     try:
         yield outer / "data"
     finally:
