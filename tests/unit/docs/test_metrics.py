@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,24 @@ MADE = re.compile(r"^\w+ = (?:Counter|Gauge|Histogram)\(|REGISTRY\.register\(", 
 def test_the_page_is_up_to_date() -> None:
     written = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     assert written == page(), "run `make docs` and commit it"
+
+
+def test_a_time_of_day_that_is_not_known_yet_is_not_1970() -> None:
+    code = """
+import importlib, math, sys
+from prometheus_client import REGISTRY
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+for family in REGISTRY.collect():
+    if family.name.startswith("feedmill_") and family.name.endswith("_timestamp_seconds"):
+        print(family.name, [sample.value for sample in family.samples if not math.isnan(sample.value)])
+"""
+    modules = [name for each in MODULES.values() for name in each]
+    full = [name if name.startswith("feedmill_operator.") else f"feedmill.{name}" for name in modules]
+    done = subprocess.run([sys.executable, "-c", code, *full], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) >= 4
+    assert [line for line in lines if not line.endswith(" []")] == []
 
 
 def test_no_module_makes_metrics_that_are_not_in_the_page() -> None:

@@ -7,6 +7,7 @@ a processor is always there. Looked at every 15 s on a connection of its own; ev
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import asyncpg
@@ -47,6 +48,7 @@ maintained = Gauge(
     "feedmill_database_maintained_timestamp_seconds",
     "When the last good run of maintenance ended; NaN before one.",
 )
+maintained.set(math.nan)
 findings = Gauge("feedmill_database_findings", "What the last run of maintenance found to be mended.", ["kind"])
 _LABELLED = (open_gaps, findings, backup_succeeded, backup_failed, backup_overdue, backup_size, backup_took)
 

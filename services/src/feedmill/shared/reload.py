@@ -8,6 +8,7 @@ do, is refused: the work goes on as before, and health says why. A new URL is ta
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,7 +45,10 @@ PROVE_AGAIN = 3.0
 _SHOWN = 2000
 
 reloads = Counter("feedmill_config_reloads_total", "Changed configurations, by outcome.", ["outcome"])
-last_reload = Gauge("feedmill_config_last_reload_timestamp_seconds", "When the configuration was last taken up.")
+last_reload = Gauge(
+    "feedmill_config_last_reload_timestamp_seconds", "When the configuration was last taken up, at the start or since."
+)
+last_reload.set(math.nan)
 rotations = Counter("feedmill_secret_rotations_total", "Changed URLs taken up, by server.", ["server"])
 
 
@@ -119,6 +123,7 @@ class ConfigWatch:
         self._unreadable = 0
         self.hash = config_hash(read.by_name)
         self.loaded_at = _now()
+        last_reload.set_to_current_time()
         self.error = ""
         """Why the newer one is refused."""
         self.pending = False

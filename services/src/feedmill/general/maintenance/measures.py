@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import Counter, Histogram
 
 from feedmill.general.maintenance.kinds import KINDS
@@ -21,7 +23,8 @@ streams_kept = Gauge(
 duration = Histogram("feedmill_maintenance_run_seconds", "How long a run took.", buckets=(0.1, 0.5, 1, 5, 15, 60, 300))
 findings = Gauge("feedmill_maintenance_findings", "What the last run found to be mended, by kind.", ["kind"])
 table_bytes = Gauge("feedmill_maintenance_table_bytes", "Size of a table with indexes and partitions.", ["table"])
-last_success = Gauge("feedmill_maintenance_last_success_timestamp_seconds", "When a run last succeeded.")
+last_success = Gauge("feedmill_maintenance_last_success_timestamp_seconds", "When a run last succeeded; NaN before.")
+last_success.set(math.nan)
 
 
 def count(report: Report, seconds: float) -> None:

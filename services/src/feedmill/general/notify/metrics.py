@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import Counter
 
 from feedmill.shared.metrics import Gauge
@@ -14,6 +16,7 @@ dropped = Counter("feedmill_notify_dropped_total", "Notices dropped, since too m
 waiting = Gauge("feedmill_notify_waiting_notices", "Notices that wait in the outbox.")
 oldest = Gauge("feedmill_notify_oldest_waiting_seconds", "Age of the oldest of them, quiet hours not counted out.")
 blocked = Gauge("feedmill_notify_blocked", "1 while Telegram refuses the token or the chat.")
-last_sent = Gauge("feedmill_notify_last_sent_timestamp_seconds", "When a message was last sent.")
+last_sent = Gauge("feedmill_notify_last_sent_timestamp_seconds", "When a message was last sent; NaN before.")
+last_sent.set(math.nan)
 states = Gauge("feedmill_notify_active_states", "What is wrong now and was told, by kind.", ["kind"])
 looked_at = Gauge("feedmill_notify_processes", "Processes that answered the last look.")
