@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from feedmill.cli.migrate import migrate_sync
+from feedmill.general.backup import upload
 from feedmill.general.backup.choice import NoSuchBackup, opened
 from feedmill.general.backup.content import ContentError
 from feedmill.general.backup.progress import silent
@@ -192,6 +193,31 @@ async def test_a_spool_that_is_lost_loses_nothing(stage: Any, monkeypatch: pytes
     assert not other.bases.state.why, "the log goes on, no base backup is needed"
     async with stage.restored() as content:
         assert content.hashes == at_last.hashes
+
+
+async def test_what_is_restored_while_the_log_goes_on(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every drill is: the file that is being written is replaced again and again while the others are replayed."""
+    monkeypatch.setattr(upload, "PARTIAL_EVERY", 0.05)
+    watch = stage.watch()
+    async with stage.watching(watch):
+        await stage.until(based(watch))
+        await stage.write()
+        await stage.sql("SELECT pg_switch_wal()")
+        written = asyncio.Event()
+
+        async def load() -> None:
+            while True:
+                await stage.write(10)
+                written.set()
+
+        loading = asyncio.create_task(load())
+        await written.wait()
+        before = stage.batch
+        async with stage.restored() as content:
+            assert content.row_counts[LETTERS] >= 200
+        await stage.until(lambda: stage.batch > before + 20)
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
 
 
 async def test_a_file_that_was_cut_off_while_it_was_made_is_received_anew(stage: Any) -> None:

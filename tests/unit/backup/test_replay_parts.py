@@ -27,7 +27,7 @@ from feedmill.general.backup.names import Names
 from feedmill.general.backup.pitr import unpack
 from feedmill.general.backup.replaying import ReplayingPostgres, is_its_fault, why_it_failed
 from feedmill.general.backup.seal import ChunkDamaged
-from feedmill.general.backup.stores.base import StoreAway
+from feedmill.general.backup.stores.base import ObjectMissing, StoreAway
 from feedmill.general.backup.stores.folder import FolderStore
 from feedmill.general.backup.wal import store_file
 from feedmill.general.backup.wal_plan import Segment, logs_of, partial_name, reach_of
@@ -268,6 +268,28 @@ async def test_a_destination_that_is_away_for_a_while(stage: Any, monkeypatch: p
     async with other.listening(stage.folder / "t"):
         assert (await stage.fetch(file(3), "t"))[0] == _fetch_wal.FAILED
     assert isinstance(other.failure, StoreAway)
+
+
+async def test_a_file_that_is_replaced_by_more_of_it_meanwhile(stage: Any) -> None:
+    """The log goes on while a drill replays it."""
+    server, more = await stage.server(), await stage.server()
+    await stage.put(partial_name(file(5), 9), b"only its beginning, and more")
+    await stage.store.delete(NAMES.wal(SYSTEM, partial_name(file(5), 7)))
+    async with server.listening(stage.folder / "s"):
+        code, content = await stage.fetch(file(5))
+    assert (code, len(content), content.rstrip(b"\0")) == (0, SIZE, b"only its beginning, and more")
+    await stage.put(file(5), b"5" * SIZE)
+    await stage.store.delete(NAMES.wal(SYSTEM, partial_name(file(5), 9)))
+    async with more.listening(stage.folder / "t"):
+        assert await stage.fetch(file(5), "t") == (0, b"5" * SIZE)
+
+
+async def test_a_file_that_is_gone_is_a_failure_and_no_end(stage: Any) -> None:
+    server = await stage.server()
+    await stage.store.delete(NAMES.wal(SYSTEM, file(4)))
+    async with server.listening(stage.folder / "s"):
+        assert (await stage.fetch(file(4)))[0] == _fetch_wal.FAILED
+    assert isinstance(server.failure, ObjectMissing)
 
 
 async def test_nobody_there_is_a_failure_and_no_end(stage: Any) -> None:

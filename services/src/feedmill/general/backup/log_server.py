@@ -14,9 +14,9 @@ from pathlib import Path
 
 from feedmill.accounts.keyring import Keyring
 from feedmill.general.backup.progress import Progress
-from feedmill.general.backup.stores.base import Found, ObjectStore, StoreAway
+from feedmill.general.backup.stores.base import Found, ObjectMissing, ObjectStore, StoreAway
 from feedmill.general.backup.wal import fetch_file
-from feedmill.general.backup.wal_plan import Log, Reach, Segment, segment_of
+from feedmill.general.backup.wal_plan import Log, Reach, Segment, logs_of, segment_of
 
 AHEAD = 2
 """Files fetched before they are asked for: each is in memory."""
@@ -111,8 +111,21 @@ class LogServer:
         for left in range(_TRIES, 0, -1):
             try:
                 return await fetch_file(self._store, self._ring, found.name)
+            except ObjectMissing:
+                found = await self._successor(file, found)
+                if found is None or left == 1:
+                    raise
+                continue
             except StoreAway:
                 if left == 1:
                     raise
             await asyncio.sleep(_PAUSE)
         raise AssertionError
+
+    async def _successor(self, file: str, former: Found) -> Found | None:
+        """While the log goes on, the file that is being written is replaced by more of it every few seconds."""
+        for log in logs_of(await self._store.list(f"{former.name.rpartition('/')[0]}/{file}")).values():
+            found = log.files.get(file) or log.partials.get(file)
+            if found is not None and found.name != former.name:
+                return found
+        return None
