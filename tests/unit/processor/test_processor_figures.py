@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from feedmill.processor import finish_sql, status
 from feedmill.processor.batch import Batch, Sample
@@ -66,6 +67,25 @@ def test_what_a_commit_did() -> None:
     }
     stretches = figures.latencies.document()["binance/Spot"]
     assert (stretches["exchangeToCommit"]["count"], stretches["receiveToCommit"]["count"]) == (5, 7)
+
+
+def test_a_shard_that_was_given_up_has_no_lag_in_the_metrics() -> None:
+    figures = Figures()
+    meter = Meter("test.given.0", "toy", "Given", figures)
+
+    def shown(what: str) -> float:
+        found = REGISTRY.get_sample_value(f"feedmill_processor_lag_{what}", {"shard": "test.given.0"})
+        assert found is not None
+        return found
+
+    assert math.isnan(shown("commits"))
+    meter.lag(500, 1)
+    assert shown("commits") == 500
+    assert shown("seconds") > 0
+    figures.of("test.given.0").give_up()
+    assert math.isnan(shown("commits"))
+    assert math.isnan(shown("seconds"))
+    meter.close()
 
 
 def test_servers() -> None:

@@ -28,7 +28,9 @@ batch_rows = Histogram(
     buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000),
 )
 commit_seconds = Histogram("feedmill_processor_commit_seconds", "Time of a transaction.", buckets=LATENCY_BUCKETS)
-behind = Gauge("feedmill_processor_lag_commits", "Commits in the events stream not stored yet.", ["shard"])
+behind = Gauge(
+    "feedmill_processor_lag_commits", "Commits in the events stream not stored yet (NaN: unknown).", ["shard"]
+)
 behind_seconds = Gauge(
     "feedmill_processor_lag_seconds", "Age of the oldest commit not stored yet (NaN: unknown).", ["shard"]
 )
@@ -181,7 +183,7 @@ class Meter:
         self._receive = figures.latencies.of(f"{exchange}/{market}", "receiveToCommit")
         self._exchange_histogram = exchange_to_commit.labels(exchange, market)
         self._receive_histogram = receive_to_commit.labels(exchange, market)
-        self._behind = behind.labels(shard)
+        behind.labels(shard).set_function(partial(_commits_or_nan, self.figures))
         behind_seconds.labels(shard).set_function(partial(_seconds_or_nan, self.figures))
         self._tables: dict[str, tuple[Counter, Counter]] = {}
         """Table -> its counters of rows and of duplicates. Looking a label up costs more than counting."""
@@ -254,7 +256,10 @@ class Meter:
     def lag(self, commits: int, oldest_ms: int) -> None:
         """``oldest_ms``: when the oldest commit not stored came into the stream; 0 = all is stored."""
         self.figures.behind, self.figures.oldest_ms = commits, oldest_ms
-        self._behind.set(commits)
+
+
+def _commits_or_nan(figures: ShardFigures) -> float:
+    return math.nan if figures.behind is None else figures.behind
 
 
 def _seconds_or_nan(figures: ShardFigures) -> float:
