@@ -196,8 +196,9 @@ class Stage:
         )  # fmt: skip
         reach = reach_of(base, log)
         return LogServer(
-            self.store, self.ring, log, reach, lambda _what, done, expected: self.steps.append((done, expected))
-        )
+            self.store, self.ring, log, reach, self.folder / "fetched",
+            lambda _what, done, expected: self.steps.append((done, expected)),
+        )  # fmt: skip
 
     async def fetch(self, name: str, place: str = "s") -> tuple[int, bytes]:
         """As PostgreSQL does it: (exit code, content)."""

@@ -16,7 +16,7 @@ from feedmill.general.backup.spool import Spool, Waiting
 from feedmill.general.backup.stores.base import StoreRefused
 from feedmill.general.backup.stores.folder import FolderStore
 from feedmill.general.backup.upload import Uploader
-from feedmill.general.backup.wal import fetch_file, store_file
+from feedmill.general.backup.wal import read_file, store_file
 from feedmill.general.backup.wal_plan import Segment, logs_of, partial_name
 from feedmill.shared.config import ConfigError
 from feedmill.shared.log import get_logger
@@ -64,7 +64,7 @@ class Stage:
         log = logs_of(found)[SYSTEM]
         assert not log.leftovers
         items = {**log.files, **log.partials}
-        return {name: bytes(await fetch_file(self.store, self.ring, item.name)) for name, item in items.items()}
+        return {name: bytes(await read_file(self.store, self.ring, item.name)) for name, item in items.items()}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from feedmill.general.backup.seal import SealedError
 from feedmill.general.backup.slot import LogLost, NotAllowed, Server
 from feedmill.general.backup.stores.base import StoreError, get_bytes
 from feedmill.general.backup.target import Target
-from feedmill.general.backup.wal import fetch_file
+from feedmill.general.backup.wal import read_file
 from feedmill.general.backup.wal_plan import Lineage, connected, history_name, lineage_of, logs_of
 from feedmill.shared import postgres
 from feedmill.shared.backoff import Backoff
@@ -130,7 +130,7 @@ class Bases:
                 return None
             await asyncio.sleep(_LOOK)
         try:
-            history = await fetch_file(store, await self._target.ring(), name)
+            history = await read_file(store, await self._target.ring(), name)
             return lineage_of(server.timeline, history.decode("utf-8", "replace"))
         except (SealedError, zlib.error, ValueError) as error:
             self._log.warning("backup.history_unreadable", error=str(error), effect="a base backup is made")

@@ -1,7 +1,7 @@
 """Hands the stored log to a PostgreSQL that replays it: a Unix socket, asked by ``_fetch_wal.py`` for a file at a time.
 
-The files that follow are fetched meanwhile. A file that is not what was stored, or a destination that does not answer,
-is a failure and never taken for the end of the log.
+The files that follow are fetched meanwhile, into a folder: of none is more in memory than a piece. A file that is not
+what was stored, or a destination that does not answer, is a failure and never taken for the end of the log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from feedmill.general.backup.wal import fetch_file
 from feedmill.general.backup.wal_plan import Log, Reach, Segment, logs_of, segment_of
 
 AHEAD = 2
-"""Files fetched before they are asked for: each is in memory."""
+"""Files fetched before they are asked for."""
 _MISSING, _FAILED, _HERE = b"-", b"!", b"+"
 _PIECE = 1 << 20
 """Bytes that are written before the asker has to have taken them."""
@@ -29,9 +29,12 @@ _PAUSE = 3.0
 
 
 class LogServer:
-    """Serves the log of ``reach``. ``failure``: why a file could not be had; None: all could."""
+    """Serves the log of ``reach``. ``folder``: where files lie until they were asked for, made here; it is the caller's
+    to remove. ``failure``: why a file could not be had; None: all could."""
 
-    def __init__(self, store: ObjectStore, ring: Keyring, log: Log, reach: Reach, progress: Progress) -> None:
+    def __init__(
+        self, store: ObjectStore, ring: Keyring, log: Log, reach: Reach, folder: Path, progress: Progress
+    ) -> None:
         self.failure: Exception | None = None
         self._store = store
         self._ring = ring
@@ -40,12 +43,14 @@ class LogServer:
         first = segment_of(reach.base.wal_from, self._size)
         assert first is not None
         self._first, self._last = first.number, reach.until.number
+        self._folder = folder
         self._progress = progress
-        self._fetching: dict[str, asyncio.Task[bytearray]] = {}
+        self._fetching: dict[str, asyncio.Task[Path]] = {}
 
     @contextlib.asynccontextmanager
     async def listening(self, path: Path) -> AsyncGenerator[None, None]:
         """While it is entered. Raises OSError."""
+        await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
         server = await asyncio.start_unix_server(self._serve, path)
         try:
             yield
@@ -70,19 +75,29 @@ class LogServer:
             writer.write(_MISSING)
         else:
             try:
-                content = await self._get(file, segment)
+                path = await self._get(file, segment)
+                size = path.stat().st_size
             except Exception as error:
                 # Whatever it was: it must not be taken for the end of the log. Whoever started the server raises it.
                 self.failure = error
                 writer.write(_FAILED)
             else:
-                writer.write(_HERE + struct.pack("!Q", len(content)))
-                for at in range(0, len(content), _PIECE):
-                    writer.write(content[at : at + _PIECE])
+                # The file that was being written may have been stored before it had its size.
+                lacks = max(0, self._size - size) if segment is not None else 0
+                writer.write(_HERE + struct.pack("!Q", size + lacks))
+                await self._send(path, writer)
+                for at in range(0, lacks, _PIECE):
+                    writer.write(bytes(min(_PIECE, lacks - at)))
                     await writer.drain()
         await writer.drain()
 
-    async def _get(self, file: str, segment: Segment | None) -> bytearray:
+    async def _send(self, path: Path, writer: asyncio.StreamWriter) -> None:
+        with await asyncio.to_thread(path.open, "rb", buffering=0) as file:
+            while piece := await asyncio.to_thread(file.read, _PIECE):
+                writer.write(piece)
+                await writer.drain()
+
+    async def _get(self, file: str, segment: Segment | None) -> Path:
         if segment is None:
             return await self._fetch(file)
         wanted = [segment.number + ahead for ahead in range(AHEAD + 1)]
@@ -92,11 +107,10 @@ class LogServer:
                 self._fetching[name] = asyncio.create_task(self._fetch(name), name=f"fetch {name}")
         for name in set(self._fetching) - set(names):
             self._fetching.pop(name).cancel()
-        content = await self._fetching[file]
+            (self._folder / name).unlink(missing_ok=True)
+        path = await self._fetching[file]
         self._progress("replay", (segment.number - self._first + 1) * self._size, self._whole)
-        # The file that was being written may have been stored before it had its size.
-        content += bytes(max(0, self._size - len(content)))
-        return content
+        return path
 
     @property
     def _whole(self) -> int:
@@ -105,12 +119,13 @@ class LogServer:
     def _object(self, file: str) -> Found | None:
         return self._log.files.get(file) or self._log.partials.get(file)
 
-    async def _fetch(self, file: str) -> bytearray:
-        found = self._object(file)
+    async def _fetch(self, file: str) -> Path:
+        found, path = self._object(file), self._folder / file
         assert found is not None
         for left in range(_TRIES, 0, -1):
             try:
-                return await fetch_file(self._store, self._ring, found.name)
+                await fetch_file(self._store, self._ring, found.name, path)
+                return path
             except ObjectMissing:
                 found = await self._successor(file, found)
                 if found is None or left == 1:

@@ -91,7 +91,7 @@ async def replayed(
         server = ReplayingPostgres(place, sockets, reach.base, to_ns)
         try:
             await unpack(read_object(store, ring, reach.base, progress, "base backup"), server.cluster)
-            log_server = LogServer(store, ring, log, reach, progress)
+            log_server = LogServer(store, ring, log, reach, place / "log", progress)
             async with log_server.listening(server.asked):
                 await _start(server, log_server, reach, to_ns)
             yield server.url

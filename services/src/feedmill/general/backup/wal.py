@@ -78,12 +78,29 @@ async def _compressed(path: Path) -> AsyncGenerator[bytes, None]:
     yield await asyncio.to_thread(made.flush)
 
 
-async def fetch_file(store: ObjectStore, ring: Keyring, name: str) -> bytearray:
-    """The content of a file of the log, once in memory. Raises as :meth:`ObjectStore.get`, SealedError, zlib.error."""
+async def open_file(store: ObjectStore, ring: Keyring, name: str) -> AsyncGenerator[bytes, None]:
+    """The content of a file of the log, in pieces of at most 1 MiB: a server's files may be of 1 GB.
+
+    Raises as :meth:`ObjectStore.get`, SealedError, zlib.error.
+    """
     made = zlib.decompressobj(_GZIP)
-    content = bytearray()
     async with contextlib.aclosing(store.get(name)) as stored:
-        async for piece in unseal(stored, Unsealer(name, ring, store.where)):
-            content += await asyncio.to_thread(made.decompress, piece)
-    content += made.flush()
-    return content
+        async for sealed in unseal(stored, Unsealer(name, ring, store.where)):
+            piece = await asyncio.to_thread(made.decompress, sealed, _PIECE)
+            while piece:
+                yield piece
+                piece = await asyncio.to_thread(made.decompress, made.unconsumed_tail, _PIECE)
+
+
+async def read_file(store: ObjectStore, ring: Keyring, name: str) -> bytes:
+    """The content of a small one. Raises as :func:`open_file`."""
+    async with contextlib.aclosing(open_file(store, ring, name)) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+async def fetch_file(store: ObjectStore, ring: Keyring, name: str, path: Path) -> None:
+    """Write the content of a file of the log to ``path``. Raises as :func:`open_file`, and OSError."""
+    with await asyncio.to_thread(path.open, "wb", buffering=0) as target:
+        async with contextlib.aclosing(open_file(store, ring, name)) as pieces:
+            async for piece in pieces:
+                await asyncio.to_thread(target.write, piece)
