@@ -48,7 +48,7 @@ moved = Counter(
 shards_owned = Gauge("feedmill_processor_shards_owned", "Shards this process works on.")
 server_up = Gauge(
     "feedmill_processor_server_up",
-    "1 when the server answered last time; NaN while nothing is asked of it: no shard is owned.",
+    "1 when the server answered last time; NaN while that is not known, as where no shard is owned.",
     ["server"],
 )
 breaker_state = Gauge("feedmill_processor_breaker_state", "0 closed, 1 half-open, 2 open.", ["server"])

@@ -47,7 +47,7 @@ def _up(section: Mapping[str, Any]) -> float:
 
 
 def _owns(processor: Processor) -> bool:
-    """Whether it works on any shard. Else nothing is asked of the servers, and what was known of them is old."""
+    """Whether it works on any shard. Else nothing is asked of the servers: one that failed last may be back."""
     return any(seat.figures.owned for seat in processor.seats)
 
 
@@ -85,12 +85,12 @@ def redis(processor: Processor) -> Mapping[str, Any]:
 
 def postgres(processor: Processor) -> Mapping[str, Any]:
     """As the shards last saw it, unless the breaker knows better: a shard to which nothing comes asks nothing."""
-    if not _owns(processor):
-        return ServerFigures().document()
     which = processor.postgres
     seen: Mapping[str, Any] = processor.figures.servers["postgres"].document()
     if which.state != "closed":
         seen = {"reachable": False, "lastError": which.last_error}
+    if seen["reachable"] is False and not _owns(processor):
+        return ServerFigures().document()
     return dict(seen) | {"remedy": remedy_of(seen["lastError"])} if seen["reachable"] is False else seen
 
 
