@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,9 @@ def feed_of(venue: str) -> str:
     return venue.lower().replace("/", "-")
 
 
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now(more: int = 0) -> str:
+    """The second that runs, or one ``more`` seconds later."""
+    return (datetime.now(UTC) + timedelta(seconds=more)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,8 @@ def test_dropped_tables_come_back_as_of_a_moment(vault: Vault) -> None:
     before = vault.judged()
     assert before.lost == 0, before.notes
     (kept,) = vault.sql("SELECT count(*) AS rows FROM trades")
-    moment = now()
+    # A moment is of whole seconds here: the next one, so that what was counted is before it.
+    moment = now(1)
     until(lambda: vault.world.status("fpl/main")["backup"].get("continuousTo", "") > moment, PATIENCE,
           what="the log beyond the moment")  # fmt: skip
     # The accident.
