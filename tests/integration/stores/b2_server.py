@@ -191,6 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
         fields = {_snake(key): value for key, value in json.loads(body).items()}
         if "name_prefix" in fields:
             fields["prefix"] = fields.pop("name_prefix")
+        if name == "b2_start_large_file":
+            # Its own clock begins with 1970.
+            fields["custom_upload_timestamp"] = time.time_ns() // 1_000_000
         if name == "b2_finish_large_file":
             self._still_unfinished(fields["file_id"])
         method = getattr(simulator, name.removeprefix("b2_"))
