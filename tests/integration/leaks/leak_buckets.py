@@ -174,6 +174,7 @@ class EchoingB2(B2Server):
             document = really(simulator, realm, identity, secret)
             token = next(next_token)
             simulator.auth_token_to_key[token] = simulator.auth_token_to_key.pop(document["authorizationToken"])
+            simulator.current_token = token
             return document | {"authorizationToken": token}
 
         patch.setattr(RawSimulator, "authorize_account", authorize)

@@ -56,7 +56,7 @@ async def test_what_others_put_there_is_left_out(store: ObjectStore) -> None:
     for name in ("a/with space", "a/.hidden", ".trash/a/data", "a/\u00fc"):
         if isinstance(store, FolderStore):
             path = store.root / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")
         else:
             assert isinstance(store, RemoteStore)

@@ -23,8 +23,10 @@ def open_store(destination: Destination, read: ReadKey, *, patience: float = PAT
     if destination.folder is not None:
         return FolderStore(Path(destination.folder.path))
     # These libraries are imported only where they are used, and tell headers with credentials at level DEBUG.
-    for name in ("b2sdk", "botocore", "urllib3"):
+    for name in ("botocore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its warnings and errors repeat what a server answered, which may be what it was sent; ours say what was wrong.
+    logging.getLogger("b2sdk").setLevel(logging.CRITICAL)
     if destination.s3 is not None:
         from feedmill.general.backup.stores.s3 import S3Bucket
 

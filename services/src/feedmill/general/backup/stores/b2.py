@@ -30,12 +30,15 @@ from feedmill.general.backup.stores.base import (
 from feedmill.general.backup.stores.credentials import Credentials, ReadKey
 from feedmill.general.backup.stores.remote import Reading, Unfinished
 from feedmill.shared.clock import MS
+from feedmill.shared.log import redact
 
 ANSWER_SECONDS = 60
 PAGE = 1000
 NEEDED = ("listFiles", "readFiles", "writeFiles")
 """What a backup needs of the application key; prune needs deleteFiles too, which a careful owner may withhold."""
 _CODE = re.compile(r"(?:[0-9]{3} )?[a-z_]{1,60}")
+_WORDS = 200
+"""Characters of what a server says, at most."""
 _KIND = "application/octet-stream"
 
 
@@ -204,10 +207,13 @@ class B2Bucket:
 
 
 def _told(error: b2.B2Error) -> str:
-    """What kind it is, with status and code. Not the server's own words: they may repeat what it was sent."""
+    """What kind it is, with status and code; the server's own words, which may repeat what it was sent, only where
+    nothing else says what was wrong."""
     code = str(getattr(error, "code", None) or "")
     if isinstance(error, b2.ServiceError):
         code = " ".join(str(error).split(" ")[:2])  # "503 service_unavailable and what it says".
+    if isinstance(error, b2.BadRequest):
+        return f"{type(error).__name__} ({redact(str(error.message))[:_WORDS]})"
     return f"{type(error).__name__} ({code})" if _CODE.fullmatch(code) else type(error).__name__
 
 
