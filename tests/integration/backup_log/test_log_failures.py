@@ -62,14 +62,13 @@ async def test_a_drill_of_a_base_backup_that_is_damaged_is_recorded_and_the_next
         assert found.backup.id == made.id, "nor does a restore take it by itself"
 
 
-def programs(*names: str) -> list[str]:
-    """Those of ours that run now."""
-    found = []
+def programs(*names: str) -> set[int]:
+    """Process ids of those of ours that run now."""
+    found = set()
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            if name in names:
-                found.append(name)
+            if Path(f"/proc/{pid}/comm").read_text().strip() in names:
+                found.add(pid)
     return found
 
 
@@ -80,8 +79,9 @@ async def test_a_restore_that_is_cancelled_while_it_replays_leaves_no_server_and
     async with stage.watching(watch):
         await stage.until(based(watch))
         await stage.write()
-    assert programs("pg_receivewal", "pg_basebackup") == []
+    assert programs("pg_receivewal", "pg_basebackup") == set()
     stage.destroy()
+    before = programs("postgres")
     asked = asyncio.Event()
 
     async def stuck(*_: Any) -> Any:
@@ -97,12 +97,12 @@ async def test_a_restore_that_is_cancelled_while_it_replays_leaves_no_server_and
     restoring = asyncio.create_task(restore())
     async with asyncio.timeout(120):
         await asked.wait()
-    assert programs("postgres")
+    assert programs("postgres") - before
     assert list(stage.folder.glob("feedmill-replay-*"))
     restoring.cancel()
     with pytest.raises(asyncio.CancelledError):
         await restoring
-    assert programs("postgres") == []
+    assert programs("postgres") == before
     assert not list(stage.folder.glob("feedmill-replay-*"))
 
 
@@ -123,10 +123,10 @@ async def test_a_base_backup_that_is_cancelled_ends_its_program_and_leaves_nothi
     )
     async with asyncio.timeout(60):
         await begun.wait()
-    assert programs("pg_basebackup")
+    await stage.until(lambda: bool(programs("pg_basebackup")))
     making.cancel()
     with pytest.raises(asyncio.CancelledError):
         await making
-    assert programs("pg_basebackup") == []
+    assert programs("pg_basebackup") == set()
     assert await stage.sql("SELECT error FROM backups WHERE state = 'failed'") == "asked to stop"
     assert not [path for path in stage.backups.rglob("*") if path.is_file()]

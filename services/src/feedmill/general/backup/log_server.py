@@ -62,7 +62,8 @@ class LogServer:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        # What it waits for is cancelled when nobody asks any more.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             try:
                 file = (await reader.readline()).decode("ascii", "replace").strip()
                 await self._answer(file, writer)
