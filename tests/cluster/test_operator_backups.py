@@ -145,6 +145,37 @@ def test_a_backup_of_ones_own_says_what_came_of_it(backed: World, operator: Oper
     assert operator.errors() == []
 
 
+def test_an_object_that_is_made_anew_is_a_run_of_its_own(backed: World, operator: Operator) -> None:
+    """`kubectl replace --force`: the former's Job goes later than its object."""
+    backed.pipeline(backup=nowhere(RARE))
+    backed.ready("fpl/main")
+    make(backed, "FeedBackup", "now")
+    until(lambda: backed.status("fbk/now").get("job") == "fbk-now")
+    ends(backed, "fbk-now", SAID)
+    backed.wait("fbk/now", "Complete")
+    former = (backed.one("jobs", "fbk-now") or {})["metadata"]["uid"]
+    backed.delete("fbk/now")
+    make(backed, "FeedBackup", "now")
+    until(lambda: backed.status("fbk/now").get("job") == "fbk-now")
+    assert (backed.one("jobs", "fbk-now") or {})["metadata"]["uid"] != former
+    assert phase(backed, "fbk/now") == "Pending"
+    assert "backupId" not in backed.status("fbk/now")
+    assert operator.errors() == []
+
+
+def test_a_job_of_ones_own_made_of_the_schedule_is_seen_where_its_name_may_be(
+    backed: World, operator: Operator
+) -> None:
+    backed.pipeline(backup=nowhere(RARE))
+    backed.ready("fpl/main")
+    for name in ("my.backup", "mine"):
+        backed.cluster.kubectl("create", "job", "--from=cronjob/main-backup", name, "-n", backed.namespace)
+    until(lambda: backed.one("feedbackups", "mine") is not None, what="the FeedBackup of the one that may")
+    assert [each["metadata"]["name"] for each in backed.cluster.api.list("feedbackups", backed.namespace)] == ["mine"]
+    backed.ready("fpl/main")
+    assert operator.errors() == []
+
+
 def test_a_restore_waits_until_nobody_works_with_the_database(backed: World, operator: Operator) -> None:
     backed.pipeline(backup=RARE)
     backed.ready("fpl/main")
