@@ -58,6 +58,7 @@ async def migrate_to(url: str, to: str) -> None:
     await asyncio.to_thread(migrate_sync, url, to=to)
 
 
+@pytest.mark.slow
 async def test_backed_up_proven_and_restored_on_a_bad_day(
     server: S3Server | B2Server, depot: Any, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def b2_pipeline(server: B2Server, depot: Any, folder: Path) -> tuple[str, ...]:
     return "-c", str(path), "--secrets-dir", str(folder / "secrets")
 
 
+@pytest.mark.slow
 async def test_kill_9_while_an_upload_is_on_its_way(depot: Any, kit: Any, tmp_path: Path) -> None:
     server = B2Server()
     options = b2_pipeline(server, depot, tmp_path)
