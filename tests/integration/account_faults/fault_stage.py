@@ -159,8 +159,16 @@ class Stage:
         except TimeoutError:
             report = await verify(self._ledger, self._url)
             raise AssertionError(
-                f"{report.venues[0].notes}\n{report.venues[0].accounts}\n{self.member.log.read_text()[-4000:]}"
+                f"{report.venues[0].notes}\n{report.venues[0].accounts}\n{await self._open_gaps()}\n"
+                f"{self.member.log.read_text()[-8000:]}"
             ) from None
+
+    async def _open_gaps(self) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self._url)
+        try:
+            return [dict(row) for row in await connection.fetch("SELECT * FROM gaps WHERE state = 'open'")]
+        finally:
+            await connection.close()
 
     async def gaps(self) -> set[str]:
         """Causes of all gaps of accounts so far."""

@@ -89,5 +89,37 @@ async def test_an_account_begins_anew_and_its_row_ends_with_the_reconciliation(
     await running.end()
 
 
+async def test_what_was_told_before_and_is_gone_is_told_by_the_same_reconciliation(
+    redis_server: EmbeddedRedis, migrated: str, db: asyncpg.Connection
+) -> None:
+    """Which may begin before anybody here has seen that it is gone."""
+    await add_account(db, "one")
+    stream = Stream(redis_server, ONE)
+
+    async def stored() -> bool:
+        return bool(await db.fetchval("SELECT commit_id = $1 FROM applied WHERE shard = $2", stream.id, str(REF)))
+
+    await stream.commit()
+    running = Running(redis_server.url, migrated, (ONE,))
+    await until(stored)
+    await running.end()
+    await rejoin(db, Restore("r1", MANIFEST, "folder", 1, 100), ProcessorSettings(shards=()))
+    # Three commits since the backup, of which the stream has the last one.
+    for _ in range(3):
+        await stream.commit()
+    await stream.client.xtrim(stream.key, maxlen=1, approximate=False)
+    running = Running(redis_server.url, migrated, (ONE,))
+    await until(stored)
+    lost = await db.fetchrow("SELECT from_seq, to_seq, state FROM gaps WHERE cause = 'redis_lost'")
+    assert tuple(lost) == (2, 3, "open")
+    began = await db.fetchval("SELECT detected_ns FROM gaps WHERE cause = 'restore'")
+    stream.n, stream.id = 0, ""
+    await stream.commit(gaps=[AccountGap("g2", "first", "open", 0, 0, 1, began + 1)])
+    await stream.commit(reconciled=[reconciled("g2", began + 1)])
+    await until(stored)
+    assert await db.fetch("SELECT id FROM gaps WHERE state = 'open'") == []
+    await running.end()
+
+
 def reconciled(gap: str, started_ns: int) -> Any:
     return Reconciled(gap, started_ns, started_ns + 1, 1, 1, [], [])

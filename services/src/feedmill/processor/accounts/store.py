@@ -26,6 +26,7 @@ from feedmill.shared.account_events import AccountBlock, AccountGap
 from feedmill.shared.clock import now_ns
 from feedmill.shared.events import DeadLetter, Gap, Instrument
 from feedmill.shared.keys import account_ref
+from feedmill.shared.redis.ids import id_of
 
 E = TypeVar("E")
 CHANNEL = "Account"
@@ -100,6 +101,8 @@ class AccountStore:
         self._ids: dict[str, int] = {}
         self.restored: list[str] = []
         """Rows of a restore of which the account's distributor does not know yet."""
+        self._forgot: tuple[str, int] = ("0-0", 0)
+        """The last entry that a distributor told which was made to forget the account, and when."""
         self._untold: set[str] = set()
         """Instruments of which it is not known what they are counted in, since no feed has told of them."""
 
@@ -123,9 +126,11 @@ class AccountStore:
         self.restored = [row["id"] for row in rows_]
         return self.position
 
-    async def began_anew(self, connection: asyncpg.Connection) -> None:
-        """The distributor knows nothing of the account any more: what it reconciles next is all of it."""
-        await connection.execute(statements.BEGAN_ANEW, self.restored, now_ns())
+    async def began_anew(self, connection: asyncpg.Connection, last: str, at_ns: int) -> None:
+        """From ``at_ns`` (UTC) on the distributor knows nothing of the account any more, so what it reconciles next is
+        all of it. ``last``: the last entry of the events stream that was made before."""
+        self._forgot = (last, at_ns)
+        await connection.execute(statements.BEGAN_ANEW, self.restored, at_ns)
         self.restored = []
 
     async def commit(self, connection: asyncpg.Connection, batch: Batch) -> Outcome:
@@ -181,7 +186,7 @@ class AccountStore:
         if not await writer.move(connection, step):
             raise Moved(self.shard)
         if batch.loss is not None:
-            await self._gaps(connection, [_loss_gap(self.shard, batch)])
+            await self._gaps(connection, [self._loss_gap(batch, batch.loss)])
 
     async def _finish(
         self, connection: asyncpg.Connection, letters: list[Letter], touched: Touched, outcome: Outcome
@@ -271,6 +276,22 @@ class AccountStore:
                 touched.told.add(row["instrument_id"])
         return touched
 
+    def _loss_gap(self, batch: Batch, loss: Loss) -> Gap:
+        """Commits that are gone from Redis: what they told, a reconciliation that begins after it was seen must tell
+        again.
+
+        A distributor that lost everything too has seen it before us, and begins with nothing: its first one does. So
+        does the first one of a distributor that was made to forget, of all that was told before.
+        """
+        seen = [gap.detected_ns - 1 for gap in batch.blocks[0][1].gaps if gap.cause == "first"] if batch.blocks else []
+        last, at_ns = self._forgot
+        if id_of(loss.until) <= id_of(last):
+            seen.append(at_ns)
+        return Gap(
+            f"{self.shard}:lost:{loss.first}:{loss.until}", "", CHANNEL, "redis_lost", "open", loss.first, loss.last,
+            [], 0, 0, "", 1, min(seen, default=now_ns()),
+        )  # fmt: skip
+
     async def _gaps(self, connection: asyncpg.Connection, gaps: list[Gap]) -> None:
         latest: dict[str, tuple[int | None, Gap]] = {}
         for gap in sorted(gaps, key=lambda each: each.revision):
@@ -287,21 +308,6 @@ def _gap(gap: AccountGap) -> Gap:
     return Gap(
         gap.id, "", CHANNEL, gap.cause, gap.state, -1, -1, [], gap.from_ns, gap.to_ns, "", gap.revision, gap.detected_ns
     )
-
-
-def _loss_gap(shard: str, batch: Batch) -> Gap:
-    """Commits that are gone from Redis: what they told, a reconciliation that begins after it was seen must tell again.
-
-    A distributor that lost everything too has seen it before us, and begins with nothing: its first one does.
-    """
-    loss = batch.loss
-    assert loss is not None
-    anew = [gap.detected_ns - 1 for gap in batch.blocks[0][1].gaps if gap.cause == "first"] if batch.blocks else []
-    seen = min(anew, default=now_ns())
-    return Gap(
-        f"{shard}:lost:{loss.first}:{loss.until}", "", CHANNEL, "redis_lost", "open", loss.first, loss.last, [], 0, 0,
-        "", 1, seen,
-    )  # fmt: skip
 
 
 def _letter(unit: Unit, error: Exception) -> Letter:

@@ -45,8 +45,12 @@ REST = 5.0
 
 
 FORGET = Script("""#!lua flags=allow-oom
-return redis.call('DEL', unpack(KEYS))
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+redis.call('DEL', unpack(KEYS, 2))
+return last[1] and last[1][1] or '0-0'
 """)
+"""KEYS: the events stream, and what is forgotten. Answers the stream's last entry: what comes after it was made by a
+distributor that knew nothing."""
 
 Stored = Callable[[AccountStore, Batch], None]
 """Called after a batch was stored. Must be quick, and raise nothing."""
@@ -205,13 +209,15 @@ class AccountWorker:
         """The database was restored from a backup, and whoever distributes the account takes what came since for told:
         it forgets, so its next reconciliation tells everything. What the events stream still has is stored."""
         ref = account_ref(account.store.account)
+        # From before it is sent: the reconciliation that it leads to may begin before we have its answer.
+        at_ns = now_ns()
         async with asyncio.timeout(self._block_ms / 1000 + 5.0):
-            await wire.run(FORGET, [ref.raw, ref.sessions, ref.checkpoint, ref.images])
+            last = await wire.run(FORGET, [ref.events, ref.raw, ref.sessions, ref.checkpoint, ref.images])
 
         async def tell() -> None:
             connection = await self._lend()
             try:
-                await account.store.began_anew(connection)
+                await account.store.began_anew(connection, last.decode(), at_ns)
             finally:
                 self._give_back(connection)
 
