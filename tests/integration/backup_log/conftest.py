@@ -106,9 +106,10 @@ class Stage:
     async def write(self, rows: int = 200) -> None:
         """One transaction."""
         self.batch += 1
+        batch = self.batch  # Another writer may take the next one before we are connected.
         connection = await asyncpg.connect(self.url)
         try:
-            await connection.execute(WRITE, self.batch, rows)
+            await connection.execute(WRITE, batch, rows)
         finally:
             await connection.close()
 
