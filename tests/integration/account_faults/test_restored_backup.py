@@ -81,7 +81,8 @@ async def test_fills_since_the_backup_are_told_again(
             after = await stage.happen()
             await stage.settled()
             await stage.stored_once(before | meanwhile | after)
-            assert await stage.stored_once(lost) == {"REST"}, "who heard them has told them once"
+            # By the exchange; or by the receiver, of which Redis had confirmed them so lately that it still has them.
+            await stage.stored_once(lost)
             assert "restore" in await stage.gaps()
     finally:
         await store.close()
