@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from feedmill.cli.migrate import migrate_sync
+from feedmill.general.backup import slot
 from feedmill.general.backup.choice import opened
 from feedmill.general.backup.content import Content
 from feedmill.general.backup.dump import AS_TEXT, Tally, tally
@@ -110,6 +111,17 @@ class Stage:
         connection = await asyncpg.connect(self.url)
         try:
             await connection.execute(WRITE, batch, rows)
+        finally:
+            await connection.close()
+
+    async def keep(self, *, anew: bool = False) -> None:
+        """Let the server keep its log from now on, as who receives it does."""
+        name = slot.slot_name("default", "main")
+        connection = await asyncpg.connect(self.url)
+        try:
+            if anew:
+                await slot.drop(connection, name)
+            await slot.create(connection, name)
         finally:
             await connection.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 from typing import Any
 
@@ -63,6 +64,7 @@ async def test_killed_again_and_again_under_load(stage: Any) -> None:
 
 async def test_a_base_backup_that_is_killed_leaves_none(stage: Any) -> None:
     await stage.write(100_000)
+    await stage.keep()
     for patience in (0.6, 1.0, 1.6):
         process = await stage.command("backup", "run", "--kind", "base")
         draining = asyncio.create_task(process.communicate())
@@ -76,15 +78,44 @@ async def test_a_base_backup_that_is_killed_leaves_none(stage: Any) -> None:
     assert await stage.sql("SELECT count(*) FROM backups WHERE state = 'running'") == 0
 
 
-async def test_a_base_backup_without_its_log_fails_and_leaves_nothing(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_base_backup_without_its_log_fails_and_leaves_nothing(stage: Any) -> None:
     from feedmill.general.backup.base import BaseFailed, run_base
     from feedmill.shared.database_url import DatabaseUrl
 
     target = stage.target()
-    with pytest.raises(BaseFailed, match="did not reach the destination within 1 s: is feedmill run backup running"):
-        await run_base(DatabaseUrl(stage.url), target.store, await target.ring(), target.names, log_patience=1.0)
+
+    async def fails(why: str) -> None:
+        with pytest.raises(BaseFailed, match=why):
+            await run_base(DatabaseUrl(stage.url), target.store, await target.ring(), target.names, log_patience=1.0)
+        assert not [path for path in stage.backups.rglob("*") if path.is_file()]
+        assert await stage.sql("SELECT count(*) FROM backups WHERE state <> 'failed'") == 0
+        error = await stage.sql("SELECT error FROM backups ORDER BY started_ns DESC LIMIT 1")
+        assert re.search(why, error)
+
+    await fails("for 1 s there was no replication slot .* is feedmill run backup running")
+    await stage.keep()
+    await fails("did not reach the destination within 1 s: is feedmill run backup running")
+
+
+async def test_a_base_backup_whose_log_is_begun_anew_fails_at_once(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from feedmill.general.backup import base
+    from feedmill.shared.database_url import DatabaseUrl
+
+    monkeypatch.setattr(base, "_LOOK_AT_SLOT", 0.0)
+    await stage.keep()
+    target = stage.target()
+    waits = asyncio.Event()
+
+    def progress(what: str, _done: int, _expected: int) -> None:
+        if what == "waiting for its log":
+            waits.set()
+
+    making = asyncio.create_task(
+        base.run_base(DatabaseUrl(stage.url), target.store, await target.ring(), target.names, progress=progress)
+    )
+    async with asyncio.timeout(60):
+        await waits.wait()
+        await stage.keep(anew=True)
+        with pytest.raises(base.BaseFailed, match=r"let go of [0-9A-F]{24}, since the log was begun anew"):
+            await making
     assert not [path for path in stage.backups.rglob("*") if path.is_file()]
-    assert await stage.sql("SELECT state FROM backups") == "failed"
-    assert "is feedmill run backup running" in await stage.sql("SELECT error FROM backups")

@@ -109,6 +109,7 @@ async def test_a_restore_that_is_cancelled_while_it_replays_leaves_no_server_and
 async def test_a_base_backup_that_is_cancelled_ends_its_program_and_leaves_nothing(
     stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await stage.keep()
     target = stage.target()
     begun = asyncio.Event()
 

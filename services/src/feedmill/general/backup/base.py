@@ -34,7 +34,9 @@ from feedmill.shared.log import get_logger
 
 LOG_PATIENCE = 900.0
 """Seconds in which the log that belongs to it must reach the destination."""
-_LOOK = 2.0
+_SLOT_PATIENCE = 60.0
+"""Seconds in which somebody must make the server keep its log: who receives it may just be beginning anew."""
+_LOOK, _LOOK_AT_SLOT = 2.0, 10.0
 _CLEAN_UP = 10.0
 """Seconds to remove what is half-made; what stays without a manifest is removed by prune."""
 _PIECE = 1 << 18
@@ -111,6 +113,8 @@ async def _make(
 ) -> Manifest:
     path = program("pg_basebackup")
     await asyncio.to_thread(require_major, path, server.major)
+    progress("waiting for who receives the log", 0, 0)
+    await _until_kept(database, names, min(log_patience, _SLOT_PATIENCE))
     command: list[str | Path] = [
         path,
         "--pgdata=-",
@@ -135,7 +139,7 @@ async def _make(
     timeline = first.timeline
     needed = [Segment(number, timeline) for number in range(first.number, last.number + 1)]
     progress("waiting for its log", 0, 0)
-    await _await_log(store, names, server, needed, log_patience)
+    await _await_log(database, store, names, server, needed, log_patience)
     manifest = Manifest(
         id=backup_id,
         kind="base",
@@ -207,20 +211,59 @@ async def _last_segment(database: DatabaseUrl, first: Segment, size: int) -> Seg
     return Segment(current.number - 1, first.timeline)
 
 
-async def _await_log(store: ObjectStore, names: Names, server: _Server, needed: list[Segment], patience: float) -> None:
-    until = monotonic() + patience
-    files = [segment.name(server.segment_bytes) for segment in needed]
-    while files:
-        name = names.wal(server.system, files[0])
+async def _until_kept(database: DatabaseUrl, names: Names, patience: float) -> None:
+    """Wait until the server keeps its log for the pipeline: one that it writes before that may never be stored."""
+    name, until = slot.slot_name(names.namespace, names.pipeline), monotonic() + patience
+    async with _session(database) as connection:
+        while True:
+            seen = await slot.look(connection, name)
+            if seen.kept_from is not None and not seen.lost:
+                return
+            if monotonic() > until:
+                raise BaseFailed(
+                    f"nobody receives the log, without which a base backup is of no use: for {patience:g} s there was "
+                    f"no replication slot {name} that is good: is feedmill run backup running?"
+                )
+            await asyncio.sleep(min(_LOOK, patience / 2))
+
+
+async def _await_log(
+    database: DatabaseUrl, store: ObjectStore, names: Names, server: _Server, needed: list[Segment], patience: float
+) -> None:
+    until, again = monotonic() + patience, 0.0
+    left = list(needed)
+    while left:
+        kept = left[0]
+        if monotonic() >= again:
+            # Before the destination is looked at: the server forgets a file only once it is there, or for good.
+            kept = await _first_kept(database, names) or kept
+            again = monotonic() + _LOOK_AT_SLOT
+        file = left[0].name(server.segment_bytes)
+        name = names.wal(server.system, file)
         if any(found.name == name for found in await store.list(name)):
-            del files[0]
-        elif monotonic() > until:
+            del left[0]
+            continue
+        if kept.number > left[0].number:
             raise BaseFailed(
-                f"the WAL that belongs to the base backup ({files[0]} to {files[-1]}) did not reach the destination "
-                f"within {patience:g} s: is feedmill run backup running?"
+                f"the WAL that belongs to the base backup will not reach the destination: the server has let go of "
+                f"{file}, since the log was begun anew meanwhile: make another"
             )
-        else:
-            await asyncio.sleep(_LOOK)
+        if monotonic() > until:
+            raise BaseFailed(
+                f"the WAL that belongs to the base backup ({file} to {left[-1].name(server.segment_bytes)}) did not "
+                f"reach the destination within {patience:g} s: is feedmill run backup running?"
+            )
+        await asyncio.sleep(_LOOK)
+
+
+async def _first_kept(database: DatabaseUrl, names: Names) -> Segment | None:
+    """The first file of its log that the server keeps; None where it keeps none, or cannot be asked."""
+    try:
+        async with _session(database) as connection:
+            seen = await slot.look(connection, slot.slot_name(names.namespace, names.pipeline))
+    except postgres.RETRYABLE:
+        return None
+    return None if seen.kept_from is None else seen.next
 
 
 @contextlib.asynccontextmanager
