@@ -57,7 +57,7 @@ async def test_to_the_last_moment_and_to_any_other(stage: Any) -> None:
         for _ in range(30):
             await stage.write(1000)
         at_last = await stage.tally()
-        await stage.until(lambda: watch.uploader.state.files >= 2)
+        await stage.until(lambda: watch.uploader.state.files >= 2 and watch.ready()[0])
     document = watch.document()
     assert document["problem"] == ""
     assert document["allowed"] is True
