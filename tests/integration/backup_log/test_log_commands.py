@@ -82,10 +82,17 @@ async def test_a_restore_that_is_killed_while_it_replays_leaves_the_target_alone
         await stage.write(20_000)
         at_last = await stage.tally()
     with EmbeddedPostgres(tmp_path / "other", fsync=False) as target:
-        for patience in (0.5, 1.5, 2.5):
+        for reached in ("", "/data/pgdata/base", "/data/pgdata/postmaster.pid"):
             process = await stage.command("backup", "restore", "--scratch-dir", str(tmp_path), url=target.url)
             draining = asyncio.create_task(process.communicate())
-            await asyncio.sleep(patience)
+            # What one left that was killed before is removed when the next one makes its own.
+            before = {str(path) for path in tmp_path.glob("feedmill-replay-*")}
+            await stage.until(
+                lambda before=before, reached=reached: any(
+                    str(path).removesuffix(reached) not in before
+                    for path in tmp_path.glob(f"feedmill-replay-*{reached}")
+                )
+            )
             process.send_signal(signal.SIGKILL)
             await draining
         await done(stage, "restore", "--scratch-dir", str(tmp_path), url=target.url)
