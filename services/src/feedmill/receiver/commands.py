@@ -33,11 +33,11 @@ BY_ONE = frozenset({"book_snapshot", "trades", "instruments"})
 CLAIM = Script(
     """#!lua flags=allow-oom
 local holder = redis.call('GET', KEYS[1])
-if holder then
-  if ARGV[3] == '' or holder == ARGV[1] then
+if holder and not (holder == ARGV[1] and ARGV[3] ~= '') then
+  if ARGV[4] == '' or holder == ARGV[1] then
     return 0
   end
-  for place = 4, #ARGV do
+  for place = 5, #ARGV do
     if holder == ARGV[place] then
       return 0
     end
@@ -47,7 +47,8 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 )
-"""KEYS claim; ARGV session, ms, empty = any claim holds, the sessions that live. -> 1 = it is this session's now."""
+"""KEYS claim; ARGV session, ms, not empty = this session's own claim may be one whose answer did not come, empty = any
+claim holds, the sessions that live. -> 1 = it is this session's now."""
 REMEMBERED = 4096
 
 
@@ -71,6 +72,10 @@ class CommandFilter:
         if command.kind not in BY_ONE and command.issued_ns < self._since_ns:
             return "stale"
         return "stale" if now - command.issued_ns > self._max_age_ns else "do"
+
+    def forget(self, command: Command) -> None:
+        """It was not carried out, and comes again."""
+        self._seen.pop((command.id, command.issued_ns), None)
 
 
 class CommandReader:
@@ -104,8 +109,10 @@ class CommandReader:
         self._max_age = max_age
         self._filter = CommandFilter(max_age, now_ns())
         self._log = log
+        self._doubtful = ""
+        """The command whose claim got no answer: the server may have it."""
         self.position: str | None = None
-        """Id of the last entry read; None before it is known where to begin."""
+        """Id of the last entry that was taken; None before it is known where to begin."""
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -132,8 +139,8 @@ class CommandReader:
             reply = await wire.call("XREAD", "COUNT", 100, "BLOCK", BLOCK_MS, "STREAMS", self._key, self.position)
         for _, entries in reply or ():
             for entry, fields in entries:
-                self.position = entry.decode()
                 await self._take(wire, dict(zip(fields[::2], fields[1::2], strict=True)).get(b"c", b""))
+                self.position = entry.decode()
 
     async def _take(self, wire: Wire, payload: bytes) -> None:
         try:
@@ -153,7 +160,15 @@ class CommandReader:
         """Whether it is for this replica to carry out."""
         if not self._well():
             await asyncio.sleep(STAND_BACK)
-        async with asyncio.timeout(5.0):
-            key = self._shard.key(f"commands:claimed:{command.id}")
-            living = ("",) if command.living is None else ("again", *command.living)
-            return bool(await wire.run(CLAIM, [key], self._session(), CLAIM_MS, *living))
+        key = self._shard.key(f"commands:claimed:{command.id}")
+        living = ("",) if command.living is None else ("again", *command.living)
+        doubtful = command.id if self._doubtful == command.id else ""
+        try:
+            async with asyncio.timeout(5.0):
+                won = bool(await wire.run(CLAIM, [key], self._session(), CLAIM_MS, doubtful, *living))
+        except (OSError, TimeoutError, WireError):
+            self._doubtful = command.id
+            self._filter.forget(command)
+            raise
+        self._doubtful = ""
+        return won
