@@ -17,6 +17,7 @@ import msgspec
 
 from feedmill.shared import log
 from feedmill.shared.clock import monotonic
+from feedmill.shared.http_body import read_body
 from feedmill_operator import names
 from feedmill_operator.reconcile.answer import Answer, read_answer
 from feedmill_operator.reconcile.pods import PodFacts
@@ -161,9 +162,7 @@ class Answers:
     async def _fetch(self, session: aiohttp.ClientSession, ip: str) -> Answer:
         host = f"[{ip}]" if ":" in ip else ip
         async with session.get(f"http://{host}:{self._port}/health", allow_redirects=False) as response:
-            body = await response.content.read(MOST_BYTES + 1)
-            while len(body) <= MOST_BYTES and (more := await response.content.read(MOST_BYTES + 1 - len(body))):
-                body += more
+            body = await read_body(response, MOST_BYTES)
         if response.status != 200 or len(body) > MOST_BYTES:
             raise ValueError(f"HTTP {response.status}, {len(body)} bytes")
         document: Any = msgspec.json.decode(body)
