@@ -202,7 +202,8 @@ async def test_what_is_restored_while_the_log_goes_on(stage: Any, monkeypatch: p
     async with stage.watching(watch):
         await stage.until(based(watch))
         await stage.write()
-        await stage.sql("SELECT pg_switch_wal()")
+        segment = await stage.sql("SELECT pg_walfile_name(pg_switch_wal())")
+        await stage.until(lambda: watch.uploader.state.last_file >= segment)
         written = asyncio.Event()
 
         async def load() -> None:
