@@ -103,7 +103,10 @@ class Outbox:
             return {}  # Another version's: what is so is found again.
 
     async def tell(self, notices: Sequence[tuple[Notice, int]], states: Mapping[str, State]) -> None:
-        """Put these in (with the time each was sent already, ns, or 0) and keep the states, both or neither."""
+        """Put these in (with the time each was sent already, ns, or 0) and keep the states, both or neither.
+
+        The same ones may be put in again, as after a commit whose answer was lost: what is there stays as it is.
+        """
         columns: list[list[Any]] = [[] for _ in range(7)]
         for notice, sent_ns in notices:
             values = (notice.at_ns, notice.severity.value, notice.kind, notice.subject, notice.key,

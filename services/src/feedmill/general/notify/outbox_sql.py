@@ -25,6 +25,9 @@ INSERT INTO notifications (pipeline, at_ns, severity, kind, subject, key, body, 
 SELECT $1, at, sv, k, su, ke, b::jsonb, nullif(se, 0), CASE WHEN se = 0 THEN 'waiting' ELSE 'sent' END
 FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
      WITH ORDINALITY AS u(at, sv, k, su, ke, b, se, n)
+WHERE NOT EXISTS (
+    SELECT 1 FROM notifications WHERE pipeline = $1 AND at_ns = at AND kind = k AND key = ke AND body = b::jsonb
+)
 ORDER BY n
 """
 WAITING = """
