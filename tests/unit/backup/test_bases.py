@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from feedmill.accounts.keyring import parse_keyring
-from feedmill.general.backup import bases
+from feedmill.general.backup import bases, record
 from feedmill.general.backup.bases import Bases
 from feedmill.general.backup.manifest import Manifest, encode
 from feedmill.general.backup.names import Names
@@ -22,6 +22,7 @@ from feedmill.general.backup.stores.folder import FolderStore
 from feedmill.general.backup.wal import store_file
 from feedmill.general.backup.wal_plan import Segment
 from feedmill.resources.backup_policy import Backup
+from feedmill.shared import postgres
 from feedmill.shared.clock import now_ns
 from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.log import get_logger
@@ -29,6 +30,7 @@ from feedmill.shared.log import get_logger
 NAMES = Names("default", "main")
 SYSTEM = "7301234567890123456"
 SIZE = 1 << 20
+BASE = "20261126T030000Z-base-000001"
 GAP = "the log that is stored does not go on from the last one without a gap"
 
 
@@ -44,6 +46,9 @@ class Stage:
         self.ring = parse_keyring(f"k1 {base64.b64encode(os.urandom(32)).decode()}", "test")
         self.receiver = cast("Any", SimpleNamespace(server=server(4), changed=asyncio.Event()))
         self.made: list[str] = []
+        self.running: list[str] = []
+        """Ids of rows that say so."""
+        self.told: list[str] = []
         self.path = folder / "file"
         spec = Backup.model_validate(
             {
@@ -60,9 +65,21 @@ class Stage:
         async def make(why: str) -> None:
             self.made.append(why)
 
+        async def connect(*_: Any, **__: Any) -> None:
+            return None
+
+        async def running(*_: Any) -> list[str]:
+            return self.running
+
+        async def succeeded(_: Any, manifest: Manifest) -> None:
+            self.told.append(manifest.id)
+
         target: Any = SimpleNamespace(store=self.store, names=NAMES, spec=spec, ring=ring)
         self.bases = Bases(DatabaseUrl("postgresql://nobody"), target, self.receiver, get_logger())
         monkeypatch.setattr(self.bases, "_make", make)
+        monkeypatch.setattr(postgres, "connect", connect)
+        monkeypatch.setattr(record, "running", running)
+        monkeypatch.setattr(record, "succeeded", succeeded)
 
     async def put(self, file: str, content: bytes = b"x") -> None:
         self.path.write_bytes(content)
@@ -71,8 +88,8 @@ class Stage:
     async def base(self) -> None:
         now = now_ns()
         made = Manifest(
-            id="20261126T030000Z-base-000001", kind="base", namespace="default", pipeline="main", object="o",
-            size_bytes=1, sha256="", key_id="k1", plain_bytes=1, started_ns=now, ended_ns=now, snapshot_ns=now,
+            id=BASE, kind="base", namespace="default", pipeline="main", object="o", size_bytes=1, sha256="",
+            key_id="k1", plain_bytes=1, started_ns=now, ended_ns=now, snapshot_ns=now,
             schema_version="0003", feedmill_version="0", server_version="18.6", system=SYSTEM, timeline=1,
             wal_from=Segment(3, 1).name(SIZE), wal_to=Segment(3, 1).name(SIZE), wal_segment_bytes=SIZE,
         )  # fmt: skip
@@ -145,6 +162,15 @@ async def test_what_changes_while_it_is_looked_is_looked_at_again(
     await until(lambda: stage.made)
     await ended(running)
     assert stage.made[0] == GAP
+
+
+async def test_one_that_is_stored_is_told_for_a_process_that_was_killed_before_it_did(stage: Stage) -> None:
+    """No other is due, so nothing else would close its row. Of the second one nothing is stored: it stays as it is."""
+    stage.running = [BASE, "20261126T030001Z-base-000002"]
+    running = asyncio.create_task(stage.bases.run())
+    await until(lambda: stage.bases._told)
+    await ended(running)
+    assert (stage.told, stage.made) == ([BASE], [])
 
 
 async def test_a_failure_is_told_until_a_look_succeeds(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

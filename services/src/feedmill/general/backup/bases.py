@@ -68,6 +68,7 @@ class Bases:
         self._receiver = receiver
         self._log = log
         self._known: dict[str, Manifest] = {}
+        self._told = False
 
     async def run(self) -> None:
         backoff = Backoff(5.0, 900.0, floor=2.0)
@@ -77,6 +78,8 @@ class Bases:
             self._receiver.changed.clear()
             try:
                 why = await self._due()
+                if self._known and not self._told:
+                    await self._tell_stored()
                 if why:
                     await self._make(why)
                 wait, self.state.error = self._until_next(), ""
@@ -177,6 +180,17 @@ class Bases:
         self._log.info(
             "backup.base_done", backup=manifest.id, size_bytes=manifest.size_bytes, seconds=round(manifest.seconds, 1)
         )
+
+    async def _tell_stored(self) -> None:
+        """Rows of those that are stored, and whose process was killed before it told so. Once: then all are told."""
+        connection = await postgres.connect(self._database, name="feedmill base backup")
+        try:
+            for backup_id in await record.running(connection, "base"):
+                if backup_id in self._known:
+                    await record.succeeded(connection, self._known[backup_id])
+        finally:
+            await postgres.close(connection)
+        self._told = True
 
     async def _close_cut_off(self) -> None:
         """Rows of processes that were killed: whoever holds the lock of the log makes the base backups, too."""

@@ -16,6 +16,7 @@ VALUES ($1, $2, 'running', $3, $4, $5, $6)"""
 _SUCCEEDED = """
 UPDATE backups SET state = 'succeeded', ended_ns = $2, size_bytes = $3, sha256 = $4, row_counts = $5::jsonb,
     schema_version = $6, key_id = $7, snapshot_ns = $8, wal_from = $9, error = '' WHERE id = $1"""
+_RUNNING = "SELECT id FROM backups WHERE kind = $1 AND state = 'running'"
 _FAILED = "UPDATE backups SET state = 'failed', ended_ns = $2, error = $3 WHERE id = $1 AND state = 'running'"
 _CUT_OFF = """
 UPDATE backups SET state = 'failed', ended_ns = $2, error = 'cut off: the process ended before the backup did'
@@ -52,6 +53,11 @@ async def succeeded(connection: asyncpg.Connection, manifest: Manifest) -> None:
         manifest.snapshot_ns,
         manifest.wal_from or None,
     )
+
+
+async def running(connection: asyncpg.Connection, kind: Kind) -> list[str]:
+    """Ids of those that are under way, and of those whose process was killed."""
+    return [row["id"] for row in await connection.fetch(_RUNNING, kind)]
 
 
 async def failed(connection: asyncpg.Connection, backup_id: str, ended_ns: int, error: str) -> None:
