@@ -107,6 +107,7 @@ class Spool:
             return
         producer = self._producer
         self.problem = ""
+        producer.set_stuck(False)  # It may have been while there was no folder.
 
         def make_disk(session: str) -> Disk:
             return Disk(self.folder, producer.budget, session, producer.pump, self._log)
