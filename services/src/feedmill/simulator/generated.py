@@ -161,7 +161,9 @@ class Generated(ABC):
     def _start_waiting(self, now_ms: int) -> None:
         waiting, self._waiting = self._waiting, []
         for topic in waiting:
-            if topic.outlets and not topic.started:
+            # One that is being closed receives nothing any more.
+            here = any(not (member.closing or member.closed) for member in topic.members)
+            if here and not topic.started:
                 topic.started = True
                 self.start(topic, now_ms)
 
