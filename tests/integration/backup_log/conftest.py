@@ -22,6 +22,7 @@ from feedmill.general.backup.choice import opened
 from feedmill.general.backup.content import Content
 from feedmill.general.backup.dump import AS_TEXT, Tally, tally
 from feedmill.general.backup.progress import silent
+from feedmill.general.backup.spool import Spool
 from feedmill.general.backup.target import Target, open_target
 from feedmill.general.backup.wal_plan import Log, logs_of
 from feedmill.general.backup.watch import Watch
@@ -140,6 +141,20 @@ class Stage:
             return await tally(connection, "public")
         finally:
             await connection.close()
+
+    async def caught_up(self) -> None:
+        """All that is written by now was received, and what is whole of it stored.
+
+        Who is asked to end has a few seconds for that, which are too few for much on a busy machine.
+        """
+        written = await self.sql("SELECT pg_current_wal_lsn()::text")
+        received = "SELECT max(write_lsn) >= $1::text::pg_lsn FROM pg_stat_replication WHERE application_name = $2"
+
+        async def is_received() -> bool:
+            return bool(await self.sql(received, written, slot.slot_name("default", "main")))
+
+        await self.until(is_received)
+        await self.until(lambda: not Spool(self.folder / "spool").waiting())
 
     async def log(self) -> Log:
         target = self.target()

@@ -58,6 +58,7 @@ async def test_to_the_last_moment_and_to_any_other(stage: Any) -> None:
             await stage.write(1000)
         at_last = await stage.tally()
         await stage.until(lambda: watch.uploader.state.files >= 2 and watch.ready()[0])
+        await stage.caught_up()
     document = watch.document()
     assert document["problem"] == ""
     assert document["allowed"] is True
@@ -82,10 +83,15 @@ async def test_a_server_that_is_lost_costs_nothing_that_was_committed(stage: Any
         wanted = await stage.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
         await stage.until(lambda: (watch.receiver.server.received or 0) >= wanted)
         at_last = await stage.tally()
-        before = watch.uploader.state.last_ns
+        system = watch.receiver.server.system
+
+        async def all_stored() -> bool:
+            return not await watch.uploader.pending(system)
+
         stage.destroy()
         await stage.until(lambda: watch.receiver.state.phase == "away")
-        await stage.until(lambda: watch.uploader.state.last_ns > before)
+        # Not that something is stored now: the last of it may have been a moment ago, when its ten seconds were over.
+        await stage.until(all_stored)
         assert not watch.ready()[0]
     async with stage.restored() as content:
         assert content.hashes == at_last.hashes
@@ -190,6 +196,7 @@ async def test_a_spool_that_is_lost_loses_nothing(stage: Any, monkeypatch: pytes
     async with stage.watching(other):
         await stage.until(lambda: other.ready()[0])
         at_last = await stage.tally()
+        await stage.caught_up()  # All of it is received once more.
     assert not other.bases.state.why, "the log goes on, no base backup is needed"
     async with stage.restored() as content:
         assert content.hashes == at_last.hashes
@@ -302,6 +309,7 @@ async def test_a_server_that_was_promoted_goes_on(stage: Any) -> None:
         first = watch.bases.state.last_id
         await stage.write()
         await asyncio.to_thread(stage.server.stop)
+        await stage.until(lambda: watch.receiver.state.phase == "away")
         (stage.server.cluster / "recovery.signal").touch()
         (stage.server.cluster / "postgresql.auto.conf").write_text("restore_command = 'false'\n")
         await asyncio.to_thread(stage.server.start)
@@ -309,6 +317,7 @@ async def test_a_server_that_was_promoted_goes_on(stage: Any) -> None:
         assert watch.receiver.server.timeline == 2
         await stage.write(20_000)
         at_last = await stage.tally()
+        await stage.caught_up()
     log = await stage.log()
     assert "00000002.history" in log.files
     assert await watch.bases._due() == "", "nothing is missing: the log goes on"
@@ -339,7 +348,8 @@ async def test_a_slot_that_is_dropped_while_the_destination_is_away_costs_nothin
         await stage.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
         await stage.until(lambda: watch.receiver.state.phase == "waiting")
         assert "stored first" in watch.document()["problem"]
-        assert watch.uploader.state.waiting_files >= 2
+        # As of its last look, which is made anew only when the next upload is tried.
+        await stage.until(lambda: watch.uploader.state.waiting_files >= 2)
         # What is written while nobody receives it is kept by the new slot.
         await stage.until(lambda: bool(watch.receiver._anew))
         await stage.sql("SELECT pg_switch_wal()")

@@ -50,6 +50,7 @@ async def test_killed_again_and_again_under_load(stage: Any) -> None:
     finally:
         writing = False
         await loading
+    await stage.caught_up()
     at_last = await stage.tally()
     process.send_signal(signal.SIGTERM)
     _, said = await draining

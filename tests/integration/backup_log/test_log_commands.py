@@ -81,6 +81,7 @@ async def test_a_restore_that_is_killed_while_it_replays_leaves_the_target_alone
         await stage.until(lambda: bool(watch.bases.state.last_id))
         await stage.write(20_000)
         at_last = await stage.tally()
+        await stage.caught_up()
     with EmbeddedPostgres(tmp_path / "other", fsync=False) as target:
         for reached in ("", "/data/pgdata/base", "/data/pgdata/postmaster.pid"):
             process = await stage.command("backup", "restore", "--scratch-dir", str(tmp_path), url=target.url)

@@ -157,6 +157,7 @@ async def test_on_a_bad_day_to_a_moment_and_to_the_last(
                 await ledger.write(300)
             await stage.sql("SELECT pg_switch_wal()")
             await stage.until(lambda: watch.uploader.state.files > files)
+            await stage.caught_up()
         assert watch.document()["problem"] == ""
         assert server.faults.count(SENT) > 5
         stage.destroy()
@@ -199,6 +200,7 @@ async def test_slow_uploads_hold_the_log_and_a_process_that_ends_meanwhile_loses
             async with stage.watching(stage.watch(target=target)) as again:
                 await stage.until(lambda: again.ready()[0])
                 await ledger.write(100)
+                await stage.caught_up()
             assert not again.bases.state.why, "the log goes on"
             stage.destroy()
             with EmbeddedPostgres(tmp_path / "other", fsync=False) as other:

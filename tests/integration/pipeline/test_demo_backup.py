@@ -4,6 +4,7 @@ and to a chosen one; every table is compared, and the trades with the ledger."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -48,13 +49,16 @@ async def _still(url: str) -> tuple[int, Tally]:
     try:
         tables = await connection.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
                                         "AND relkind IN ('r', 'p') AND NOT relispartition")  # fmt: skip
-        async with connection.transaction():
-            names = ", ".join(row["relname"] for row in tables)
-            await connection.execute(f"LOCK TABLE {names} IN SHARE MODE")
-            found = await _tally(connection)
-            at: datetime = await connection.fetchval("SELECT clock_timestamp()")
-            await asyncio.sleep(0.01)
-        return int(at.timestamp()) * 1_000_000_000 + at.microsecond * 1000, found
+        while True:
+            # Who writes takes its tables in an order of its own: we may be the one that a deadlock ends.
+            with contextlib.suppress(asyncpg.DeadlockDetectedError):
+                async with connection.transaction():
+                    names = ", ".join(row["relname"] for row in tables)
+                    await connection.execute(f"LOCK TABLE {names} IN SHARE MODE")
+                    found = await _tally(connection)
+                    at: datetime = await connection.fetchval("SELECT clock_timestamp()")
+                    await asyncio.sleep(0.01)
+                return int(at.timestamp()) * 1_000_000_000 + at.microsecond * 1000, found
     finally:
         await connection.close()
 

@@ -117,23 +117,33 @@ async def test_an_object_that_is_replaced_by_a_shorter_one_is_told_so(server: Se
 
 
 async def test_credentials_that_are_rotated_while_parts_are_on_their_way(server: Server) -> None:
-    code, secrets = "InvalidAccessKeyId", {"accessKeyId": "former", "secretAccessKey": "x"}
-    if isinstance(server, B2Server):
-        code, secrets = "unauthorized", dict(zip(("keyId", "applicationKey"), server.make_key(B2_CAN), strict=True))
-    store = remote(bucket_of(server, secrets))
     rotated = asyncio.Event()
+
+    class Secrets(dict[str, str]):
+        """The server refuses what comes with the former ones, and they are used until the newer ones are read."""
+
+        def __getitem__(self, key: str) -> str:
+            if rotated.is_set():
+                server.faults.clear()
+            return super().__getitem__(key)
+
+    code, secrets = "InvalidAccessKeyId", Secrets(accessKeyId="former", secretAccessKey="x")
+    if isinstance(server, B2Server):
+        code, secrets = "unauthorized", Secrets(zip(("keyId", "applicationKey"), server.make_key(B2_CAN), strict=True))
+    store = remote(bucket_of(server, secrets))
 
     async def source() -> AsyncGenerator[bytes, None]:
         async for piece in pieces():
             if not rotated.is_set() and server.faults.count(PART_SENT) >= PARALLEL:
                 newer = server.make_key(B2_CAN) if isinstance(server, B2Server) else ("newer", "y")
                 secrets.update(zip(secrets, newer, strict=True))
-                server.faults.add(Fault(PART_SENT, times=PARALLEL, status=401, code=code))
+                server.faults.add(Fault(PART_SENT, times=10**6, status=401, code=code))
                 rotated.set()
             yield piece
 
     await store.put("a/data", source())
     assert rotated.is_set()
+    assert server.faults.count(PART_SENT) > PARTS
     assert await get_bytes(store, "a/data") == CONTENT
     assert server.faults.count(BEGUN) == 1
     await store.close()
@@ -158,7 +168,8 @@ async def test_a_server_that_hangs_up_within_tls_is_away() -> None:
         s3_module.S3Bucket("bucket", "", read, region="us-east-1", endpoint=url, path_style=True),
         b2_module.B2Bucket("bucket", "", read, realm=url),
     ):
-        before, store = hung_up, remote(bucket, patience=0.2)
+        # Its first try makes the client, which takes a while: there must be time for another one.
+        before, store = hung_up, remote(bucket, patience=2.0)
         with pytest.raises(StoreAway):
             await store.check()
         assert hung_up > before + 1, "it was tried again"
