@@ -351,7 +351,7 @@ class Running:
         async with asyncio.timeout(20):
             await self.task
 
-    async def cancel(self, within: float = 5.0) -> None:
+    async def cancel(self, within: float = 20.0) -> None:
         self.task.cancel()
         done, _ = await asyncio.wait({self.task}, timeout=within)
         assert done, "cancellation did not finish"

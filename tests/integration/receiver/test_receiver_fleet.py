@@ -200,9 +200,9 @@ async def test_a_429_of_one_holds_back_all(venue: Any, launch: Any, redis_server
     )
     await ready(kit, first, second)
     loop = asyncio.get_running_loop()
+    began, calls = loop.time(), len(venue.rest_calls)
     first.receiver.desk._buckets["weight"].block(1.5)  # As after Retry-After.
     await kit.until(lambda: not first.receiver.fleet._tasks)
-    began, calls = loop.time(), len(venue.rest_calls)
     second.receiver.desk.snapshot("BTC-USDT", "BTCUSDT", "c1")
     await kit.until(lambda: len(venue.rest_calls) > calls)
     assert loop.time() - began >= 1.3

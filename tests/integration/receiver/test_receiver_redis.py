@@ -124,7 +124,8 @@ async def test_server_forgot_confirmed_batches(venue: Any, launch: Any, redis_se
     await running.ready()
     backlog = running.receiver.producer.backlog
     await venue.publish(100)
-    await kit.until(lambda: backlog.confirmed == backlog.last and backlog.last > 3)
+    await all_received(running, venue)
+    await kit.until(lambda: backlog.confirmed == backlog.last > 3 and running.receiver.producer.idle)
     old = running.receiver.producer.id
     client = redis_asyncio.Redis.from_url(redis_server.url)
     await client.flushall()
@@ -153,9 +154,10 @@ async def test_stopped_redis_is_a_failure_and_memory_stays_bounded(
 ) -> None:
     running = launch(memory=300_000, append_deadline=0.3, pause_limit=60.0, breaker_failures=2)
     await running.ready()
-    os.kill(redis_server.pid, signal.SIGSTOP)
-    try:
-        async with traffic(venue):
+    await kit.until(lambda: running.receiver.appender.up)
+    async with traffic(venue):
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        try:
             await kit.until(lambda: running.receiver.budget.full)
             await kit.until(lambda: running.receiver.breaker.state == "open")
             link = running.receiver.supervisor.links[0]
@@ -167,8 +169,9 @@ async def test_stopped_redis_is_a_failure_and_memory_stays_bounded(
             document = running.receiver.health.document()
             assert document["breaker"]["state"] in ("open", "half-open")
             assert document["redis"]["state"] in ("away", "connecting")
-    finally:
-        os.kill(redis_server.pid, signal.SIGCONT)
+        finally:
+            # Within the traffic: what is sent may wait for a receiver that reads again.
+            os.kill(redis_server.pid, signal.SIGCONT)
     await all_received(running, venue)
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
@@ -272,6 +275,7 @@ async def test_cancellation_while_redis_is_away_and_reading_paused(
 async def test_stop_without_redis_says_what_is_lost(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
     running = launch(drain_timeout=0.5)
     await running.ready()
+    await kit.until(lambda: running.receiver.appender.up)  # Without a connection a few frames make no batch.
     redis_server.kill()
     await venue.publish(10)
     await kit.until(lambda: running.receiver.producer.backlog.last > running.receiver.producer.backlog.acked)

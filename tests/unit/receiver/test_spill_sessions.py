@@ -146,7 +146,7 @@ class Life:
     async def settled(self) -> None:
         """Everything is in Redis; the disk does nothing."""
         await until(lambda: self.appender.up)
-        await asyncio.wait_for(self.appender.settled(), 5)
+        await asyncio.wait_for(self.appender.settled(), 60)
 
     async def kill(self) -> None:
         """Without any of its own doing: what the thread does ends, the index and the memory are gone."""
@@ -162,7 +162,7 @@ def is_down(appender: Appender) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
