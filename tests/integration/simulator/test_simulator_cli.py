@@ -29,7 +29,7 @@ async def run(tmp_path: Path, *args: str) -> tuple[asyncio.subprocess.Process, d
         sys.executable, "-c", RUN, *args, "--port-file", str(port_file), "--stats-every", "0.2",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not port_file.is_file():
             assert process.returncode is None, (await process.stderr.read()).decode()
             await asyncio.sleep(0.05)
@@ -148,7 +148,7 @@ async def test_keys_go_to_their_file_and_nowhere_else(tmp_path: Path) -> None:
     args = ("-e", "all", "--accounts", "3", "--account-rate", "200", "--keys", str(keys), "--ledger", str(ledger))
     process, _ = await run(tmp_path, *args)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not all(_filled(ledger, venue) for venue in ("binance-Spot", "binance-UsdM", "deribit-Derivatives")):
                 await asyncio.sleep(0.05)
         process.send_signal(signal.SIGTERM)

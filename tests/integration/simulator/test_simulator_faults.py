@@ -28,6 +28,13 @@ async def stop(sim, *clients) -> None:
         await client.drain()
 
 
+async def struck(sim, client, kind: str, count: int) -> None:
+    """Read on until the fault has struck so often: a loop that was held up may have sent much before it."""
+    (venue,) = sim.venues.values()
+    while venue.counts["faults"][kind] < count:
+        await client.next()
+
+
 async def receive_all(socket, timeout: float = 10) -> None:
     while True:
         await asyncio.wait_for(socket.recv(), timeout)
@@ -43,6 +50,7 @@ async def test_drop_keeps_them_in_the_ledger(simulate, connect, ledger) -> None:
         await client.read(50)
         assert sim.fault("drop", symbol="BTC-USDT", channel="Trades", count=3) == 1
         await client.read(100)
+        await struck(sim, client, "drop", 3)
         await stop(sim, client)
     emitted = {int(row[1]) for row in ledger(SPOT, "trades") if row[0] == "BTC-USDT"}
     got = {message["t"] for message in client.got if message["s"] == "BTCUSDT"}
@@ -63,6 +71,7 @@ async def test_drop_for_one_connection_only(simulate, connect) -> None:
             await second.read(20)
             sim.fault("drop", channel="Trades", count=4, connections="one")
             await second.read(50)
+            await struck(sim, second, "drop", 4)
             await stop(sim, first, second)
     assert len(second.got) - len([m for m in first.got if m["t"] >= second.got[0]["t"]]) == 4
 
@@ -73,6 +82,7 @@ async def test_double_and_swap(simulate, connect, ledger) -> None:
         sim.fault("double", channel="Trades", count=2)
         sim.fault("swap", channel="Trades", count=2)
         await client.read(100)
+        await struck(sim, client, "swap", 2)
         await stop(sim, client)
     ids = [message["t"] for message in client.got]
     assert sorted(set(ids)) == list(range(1001, 1001 + len(set(ids))))
@@ -104,14 +114,14 @@ async def test_bad_bytes_are_extra(simulate, connect, ledger, variant: str) -> N
             await socket.recv()
         sim.fault("bad_bytes", channel="Trades", count=2, variant=variant)
         good, bad = [], 0
-        for _ in range(60):
+        while bad < 2 or len(good) < 58:
             text = await socket.recv()
             try:
                 good.append(json.loads(text)["t"])
             except ValueError:
                 bad += 1
     assert bad == 2
-    assert good == list(range(good[0], good[0] + 58))
+    assert good == list(range(good[0], good[0] + len(good)))
 
 
 async def test_bad_bytes_that_are_not_utf8(simulate) -> None:
@@ -134,6 +144,7 @@ async def test_bad_price_keeps_the_ids_whole_but_is_no_trade(simulate, connect, 
             await client.read(10)
             sim.fault("bad_price", channel="Trades", count=2)
             await client.read(40)
+            await struck(sim, client, "bad_price", 2)
             await stop(sim, client)
     trades = []
     for got in client.got:
@@ -201,8 +212,8 @@ async def test_silence_sends_nothing_and_ends(simulate, connect, ledger) -> None
             sim.fault("silence", count=1, seconds=0.5)
             (silent,) = [c for c in sim.venues[SPOT].connections.values() if c.mode.value == "silent"]
             await client.send({"method": "LIST_SUBSCRIPTIONS", "id": 5})
-            await other.read(150)
-            assert silent.undelivered > 50
+            while silent.undelivered <= 50:
+                await other.read(1)
             last = client.got[-1]["t"]
             await client.until(lambda got: got.get("t", 0) > last + 50)
             await stop(sim, client)
@@ -264,12 +275,13 @@ async def test_cut_is_the_announced_end(simulate, connect) -> None:
 async def test_a_cut_leaves_the_time_it_announces(simulate, connect) -> None:
     async with simulate(SPOT) as sim, connect(sim.endpoints[SPOT][0] + "/ws/btcusdt@trade") as client:
         await client.read(5)
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         assert sim.fault("cut", seconds=0.5) == 1
         await client.until(lambda got: got.get("e") == "serverShutdown")
         assert (await client.next())["e"] == "trade", "data flow on until the cut"
         assert (await client.closed())[0] == 1001
-        assert time.monotonic() - began >= 0.5
+        assert loop.time() >= began + 0.5, "by the clock it counts by, which stands still while a callback runs"
 
 
 async def test_rest_faults(simulate) -> None:
@@ -322,6 +334,7 @@ async def test_the_admin_interface(simulate, connect, ledger) -> None:
                     assert answer.status == 400
                     assert word in (await answer.json())["error"]
             await client.read(50)
+            await struck(sim, client, "drop", 1)
             async with session.post(base + "/_sim/stop") as answer:
                 stats = await answer.json()
             assert stats["channels"]["Trades"]["emitted"] == len(ledger(SPOT, "trades"))
