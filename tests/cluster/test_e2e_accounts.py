@@ -142,6 +142,8 @@ def test_with_them_each_is_listened_to_by_the_pods_that_are_there(desk: Desk) ->
         until(lambda n=name: desk.status(n).get("lastFill"), PATIENCE, what=f"a fill of {name}")
     # The venue has said what the key may do: it is bound to no address.
     assert "bind it to yours" in desk.said("spot", "KeySound", "False", "KeyWarning")
+    # Accounts are heard without its processors.
+    desk.world.wait("fpl/main", timeout=PATIENCE)
     done = runner(desk.cluster, desk.exchange.folder / "bin")("status", "-n", NAMESPACE)
     assert done.returncode == 0, done.stdout + done.stderr
     print(desk.cluster.kubectl("get", "exchangeaccounts,feedpipelines", "-n", NAMESPACE).stdout, done.stdout, sep="\n")

@@ -53,10 +53,11 @@ def is_write(request: Request) -> bool:
     return request.verb in WRITING and request.resource not in QUIET
 
 
-def quiet(world: World, proxy: FaultProxy, rest: float = 3.0) -> Counter[tuple[str, str]]:
-    """Counts once the operator has come to rest."""
+def quiet(world: World, proxy: FaultProxy, rest: float = 6.0) -> Counter[tuple[str, str]]:
+    """Counts once the operator has come to rest: nothing was written for so long. Counts of pods are written into a
+    status at most every 5 s."""
     world.settled()
-    last = [proxy.mark()]
+    last: list[Counter[tuple[str, str]]] = [Counter()]
 
     def still() -> bool:
         now = proxy.mark()

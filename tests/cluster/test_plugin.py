@@ -256,6 +256,8 @@ def test_with_an_operator(kwok_cluster: Cluster, operator: Operator, namespace: 
     done = run("restart", "spot", "-n", namespace, "--timeout", "1m")
     assert done.returncode == 0, done.stderr
     until(lambda: len(pods()) == len(before) and not pods() & before, what="all pods are new")
+    # Those that are ending would be asked, too.
+    until(lambda: len(kwok_cluster.api.list("pods", namespace, f"{names.FEED}=spot")) == len(before), what="no others")
     done = run("lag", "spot", "-n", namespace)
     assert done.returncode == 1
     assert done.stdout.count("gave no answer") == 3

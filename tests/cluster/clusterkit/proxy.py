@@ -138,6 +138,11 @@ class FaultProxy:
         """(verb, resource) -> requests since ``mark``."""
         return Counter(self.counts) - mark
 
+    @property
+    def watching(self) -> int:
+        """How many watches are open."""
+        return len(self._watches)
+
     # --- how it works -------------------------------------------------------------------------------------------
 
     def _on_loop(self, what: Callable[[], int]) -> int:

@@ -74,7 +74,8 @@ async def test_a_real_health_page_is_read_and_news_is_queued(start: Start) -> No
     await server.start()
     try:
         queue = Queue()
-        answers = start(queue, server.port)
+        # A word counts for three intervals: longer than any pause of a busy machine.
+        answers = start(queue, server.port, interval=5.0)
         assert answers.of(KEY) == {}
         answers.track(KEY, [fresh_pod("p", ip="127.0.0.1"), fresh_pod("q", ip="127.0.0.1", phase="Pending")])
         await queue.next()
@@ -178,7 +179,7 @@ async def test_slow_ones_are_not_waited_for(start: Start) -> None:
         return web.Response()
 
     async with served(answer) as port:
-        answers = start(Queue(), port, timeout=0.2)
+        answers = start(Queue(), port, timeout=0.6)
         answers.track(KEY, [fresh_pod(f"p{number}", ip="127.0.0.1") for number in range(50)])
         await until(lambda: len(answers._tasks) == 50)
         await until(lambda: not answers._tasks)
@@ -212,11 +213,11 @@ async def test_hurry_asks_at_once(start: Start) -> None:
         answers.track(KEY, [fresh_pod("p", ip="127.0.0.1")])
         await queue.next()
         clock[0] += 3000.0  # Beyond the quick looks at a new pod.
-        await until(lambda: asked[0] == 2)
+        await until(lambda: asked[0] == 2 and not answers._tasks)  # What is still under way would not be hurried.
         clock[0] += 10.0
         answers.hurry(KEY)
         clock[0] += 2.0
-        await until(lambda: asked[0] == 3)
+        await until(lambda: asked[0] == 3 and not answers._tasks)
         clock[0] += 3.0
         await until(lambda: asked[0] == 4)
 
