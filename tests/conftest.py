@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
-from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis, files
 from feedmill.shared.tracing import TRACES
 
 if TYPE_CHECKING:
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 # No example is judged by its speed: a busy machine is slow now and then.
 settings.register_profile("feedmill", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("feedmill")
+
+
+def own_ports() -> tuple[int, int]:
+    """Of several processes that run tests each has ports of its own: a server that a test stops and starts again finds
+    its port as it left it."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first, last = files._PORTS
+    share = (last - first) // count
+    return first + number * share, first + (number + 1) * share
+
+
+files._PORTS = own_ports()
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -14,6 +14,7 @@ import redis.asyncio as redis_asyncio
 from fault_stage import SPOT, USDM, VENUES, Stage, staged
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from feedmill.shared.account_events import decode_account
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STREAM, REST = {"stream"}, {"REST"}
@@ -158,7 +159,7 @@ async def test_postgres_is_down_and_the_receiver_is_killed(
     async with staged(name, redis_server, postgres_server, database_url, tmp_path) as stage:
         await asyncio.to_thread(postgres_server.stop)
         heard = await stage.happen()
-        await _dispatched(stage)
+        await _dispatched(stage, heard)
         await stage.member.kill()
         unheard = await stage.happen()
         stage.member.start()
@@ -215,18 +216,19 @@ async def _stored(stage: Stage, fills: set[tuple[str, str, str]]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _dispatched(stage: Stage) -> None:
-    """All that was heard is in the streams of events."""
+async def _dispatched(stage: Stage, fills: set[tuple[str, str, str]]) -> None:
+    """They are in the streams of events. (That all of the raw streams is dispatched would not do: the receiver may not
+    have appended the last of them yet.)"""
     client = redis_asyncio.from_url(stage.redis.url)
     try:
         async with asyncio.timeout(60):
             while True:
-                done = True
+                found: set[tuple[str, str, str]] = set()
                 for account in stage.side.accounts:
-                    tag = f"fm:{{default.@{account}.0}}"
-                    last = await client.xrevrange(f"{tag}:raw", count=1)
-                    done = done and bool(last) and await client.hget(f"{tag}:checkpoint", "pos") == last[0][0]
-                if done:
+                    for _, fields in await client.xrange(f"fm:{{default.@{account}.0}}:events"):
+                        block = decode_account(fields[b"e"])
+                        found |= {(fill.symbol, fill.trade_id, fill.order_id) for fill in block.fills}
+                if fills <= found:
                     return
                 await asyncio.sleep(0.05)
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,15 +15,10 @@ import asyncpg
 import pytest
 import redis
 
+from feedmill.local.embedded.files import choose_port
 from feedmill.local.embedded.server import descendants
 
 FIRST, SECOND, THIRD = "first-password", "seçond \"pass' word\\", "third-password"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = 60.0) -> None:
@@ -41,7 +35,7 @@ class Container:
         self.server, self.options = server, options
         self.data, self.secret, self.log = folder / "data", folder / "password", folder / "output"
         self.data.mkdir()
-        self.port = free_port()
+        self.port = choose_port(folder)  # Below the range of outgoing connections: it stays free over a restart.
         self.write(FIRST)
         self.process: subprocess.Popen[bytes] | None = None
 

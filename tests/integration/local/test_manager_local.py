@@ -63,7 +63,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
         await manager.close()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)

@@ -131,7 +131,7 @@ async def test_the_second_signal_ends_at_once(make: Make) -> None:
         await asyncio.Event().wait()
 
     run = asyncio.create_task(session.run(during))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while session.manager.phase != "draining":
             await asyncio.sleep(0.01)
     began = time.monotonic()
@@ -148,7 +148,7 @@ async def test_an_interrupt_during_the_start(make: Make) -> None:
         raise AssertionError("it must not come to this")
 
     run = asyncio.create_task(session.run(never))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not any(item.pid for item in session.manager.status().services):
             await asyncio.sleep(0.01)
     session.interrupt()

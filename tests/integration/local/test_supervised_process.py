@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Callable[..., ServiceProcess]:
     return build
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -116,7 +116,7 @@ async def test_a_stubborn_child_is_killed_after_its_grace(make: Callable[..., Se
     assert await service.up()
     pid = service.pid
     assert pid is not None
-    await asyncio.wait_for(service.stop(grace=0.2), 30)
+    await asyncio.wait_for(service.stop(grace=1.0), 30)  # Time enough to hear it.
     assert service.forced
     assert service.last_exit == "killed by SIGKILL"
     assert gone(pid)

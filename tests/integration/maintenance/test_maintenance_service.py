@@ -49,7 +49,7 @@ async def test_the_service_waits_for_the_schema_and_for_the_server(
     task = asyncio.create_task(service.main(context, PIPELINE, resources))
 
     async def until(ready: bool, text: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while health.ready()[0] is not ready or text not in str(health.document()):
                 assert not task.done()
                 await asyncio.sleep(0.01)

@@ -381,7 +381,7 @@ async def feedmill(*arguments: str, **environment: str) -> asyncio.subprocess.Pr
 async def ended(process: asyncio.subprocess.Process) -> str:
     """Its output, once it has ended; it is stopped in order when that takes too long."""
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):  # Servers are made, a recording is played, all is stopped.
             output, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -143,6 +143,8 @@ async def test_a_venue_that_refuses_for_a_while_is_asked_again(start_bed: Any, k
     await bed.until_emitted(1200)
     await bed.fault(venue, kind=kind, path=PATH[venue], seconds=1)
     before = await bed.connects(venue)
+    # The first pause may be shorter than that between two trades, and then none would be lost.
+    await bed.fault(venue, kind="close", every="subscribe", count=2)
     await bed.fault(venue, kind="abort")
     await bed.until_connected(venue, before)
 
@@ -150,7 +152,7 @@ async def test_a_venue_that_refuses_for_a_while_is_asked_again(start_bed: Any, k
         return len([row for row in bed.fault_rows(venue) if row[1] == kind]) >= 3
 
     await kit.until(refused, 60)
-    assert await bed.rows(OPEN)
+    await kit.until(lambda: bed.rows(OPEN))  # It is told before it is asked for, and stored a moment later.
     await bed.fault(venue, kind="clear")
     report = await bed.repaired(120)
     nothing_is_missing(bed, report)
@@ -182,7 +184,9 @@ async def test_what_the_venue_no_longer_offers_stays_an_open_gap(start_bed: Any,
     report = await bed.settled()
     assert report.ok, bed.explain(report)
     flow = report.venues[0].trades
-    assert 0 < flow.in_gaps < 3 * 1000, bed.explain(report)
+    # How many were lost depends on how soon it was connected again; what is offered of them was fetched.
+    (lost,) = await bed.rows("SELECT sum(to_seq - from_seq + 1) AS trades FROM gaps WHERE channel = 'Trades'")
+    assert 0 < flow.in_gaps < lost["trades"], bed.explain(report)
     assert len(said()) == instruments
     rows = await bed.rows(GAPS)
     assert [row["state"] for row in rows] == ["open"] * instruments

@@ -101,7 +101,11 @@ async def test_redis_that_refuses_is_drained_all_the_same(start_bed: Any, kit: A
         bed.postgres.start()
         # Only taking out can help now.
         await seen(kit, bed, "receiver", lambda told: told["spill"]["state"] == "idle" and not told["spill"]["bytes"])
-        assert await used() < before + (2 << 20)
+
+        async def fits() -> bool:
+            return await used() < before + (2 << 20)
+
+        await kit.until(fits)  # The last of it was let in at the limit, and may still be on its way through.
         await client.config_set("maxmemory", 0)
     await bed.until_emitted(2000)
     report = await bed.settled()

@@ -51,7 +51,7 @@ async def test_it_says_where_and_why_keeps_trying_and_stops(
     assert process.stdout is not None
     said: list[str] = []
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(180):  # From the making of PostgreSQL to the last try.
             while not said or "cannot reach" not in said[-1]:
                 line = await process.stdout.readline()
                 assert line, "".join(said)

@@ -244,7 +244,7 @@ async def compare(url: str, venue: OtherBinance, *, gaps: bool) -> None:
 
 async def play(venue: OtherBinance, kit: Any, process: Any, *, cut: bool) -> None:
     """Let it emit 600 trades a symbol after the first subscription, with one cut on the way, then end the process."""
-    await kit.until(lambda: len(venue.trades) > 400, timeout=60)
+    await kit.until(lambda: len(venue.trades) > 400, timeout=100)  # Its servers are made before that.
     if cut:
         before = venue.handshakes
         await venue.cut()

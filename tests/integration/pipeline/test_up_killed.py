@@ -36,7 +36,7 @@ async def test_kill_9_of_the_manager_and_a_new_start(tmp_path: Path, kit: Any) -
                 found = await stats()
                 return found is not None and emitted(found) >= count
 
-            await kit.until(reached, timeout=60)
+            await kit.until(reached, timeout=120)  # PostgreSQL may have to be made first.
 
         first = await kit.feedmill("up", "-f", str(manifest), *data)
         await until_emitted(2000)
@@ -53,7 +53,7 @@ async def test_kill_9_of_the_manager_and_a_new_start(tmp_path: Path, kit: Any) -
 
         second = await kit.feedmill("up", "-f", str(manifest), *data)
         output = asyncio.create_task(kit.ended(second))
-        found = await kit.until(connected, timeout=60)
+        found = await kit.until(connected, timeout=120)
         await until_emitted(emitted(found) + 2000)
         await simulation.end_of_flow()
         second.send_signal(signal.SIGINT)

@@ -250,7 +250,7 @@ async def test_what_a_killed_process_left_undone_is_done_by_the_next(bench: Benc
 async def test_an_orderly_end_finishes_what_was_stored(bench: Bench) -> None:
     distributor = bench.distributor()
     await distributor.commit(trades=[at(n, n / 4) for n in range(41)])
-    run = bench.start(finish_every=3600.0)
+    run = bench.start(finish_every=3600.0, finish_timeout=60.0)
     await bench.until_stored()
     await run.end()
     assert await bench.value("SELECT count(*) FROM candles WHERE interval = '1m' AND complete") == 9

@@ -16,7 +16,6 @@ from feedmill.cli.main import app
 from feedmill.processor.accounts.store import AccountStore, Batch
 from feedmill.shared.account_events import AccountBlock, Balance, Fill, OrderUpdate
 
-NOW = time.time_ns()
 HOUR = 3_600_000_000_000
 
 
@@ -34,6 +33,7 @@ def fill(number: int, symbol: str, at: int) -> Fill:
 @pytest.fixture
 def ask(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     async def fill_tables() -> None:
+        now = time.time_ns()  # Not of the module: a run's tests are collected long before the last of them begins.
         db = await asyncpg.connect(migrated)
         try:
             await add_account(db, "main")
@@ -45,11 +45,11 @@ def ask(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Any:
                 batch.add(
                     (1, "c"),
                     AccountBlock(
-                        orders=[order(1, "BTC-USDT", "new", NOW), order(2, "ETH-USDT", "filled", NOW - 5 * HOUR)],
-                        fills=[fill(1, "BTC-USDT", NOW), fill(2, "ETH-USDT", NOW - 5 * HOUR)],
+                        orders=[order(1, "BTC-USDT", "new", now), order(2, "ETH-USDT", "filled", now - 5 * HOUR)],
+                        fills=[fill(1, "BTC-USDT", now), fill(2, "ETH-USDT", now - 5 * HOUR)],
                         balances=[
-                            Balance("BTC", "1.50", "1", "0.50", "", NOW, NOW),
-                            Balance("ETH", "0", "0", "0", "", NOW, NOW),
+                            Balance("BTC", "1.50", "1", "0.50", "", now, now),
+                            Balance("ETH", "0", "0", "0", "", now, now),
                         ],
                     ),
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -136,11 +137,10 @@ async def test_another_address_is_proven_before_the_old_one_is_left(start_bed: A
 
         await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
 
-    # An address where nobody is: the old connection goes on.
-    nobody = await asyncio.start_server(carry, "127.0.0.1", 0)
-    address = nobody.sockets[0].getsockname()
-    nobody.close()
-    await nobody.wait_closed()
+    # An address where nobody listens: the old connection goes on. It is kept, so that nobody else gets it meanwhile.
+    nobody = socket.socket()
+    nobody.bind(("127.0.0.1", 0))
+    address = nobody.getsockname()
     feed.stream = f"ws://{address[0]}:{address[1]}"
     await bed.take_up()
 
@@ -149,7 +149,7 @@ async def test_another_address_is_proven_before_the_old_one_is_left(start_bed: A
 
     await kit.until(tried)
     await bed.until_emitted(500)
-    server = await asyncio.start_server(carry, *address[:2])
+    server = await asyncio.start_server(carry, sock=nobody)
     try:
 
         async def moved() -> bool:

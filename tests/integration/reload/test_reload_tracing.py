@@ -29,7 +29,12 @@ async def test_tracing_comes_and_goes(start_bed: Any, kit: Any, collector: Any) 
         return any({"receive", "distribute", "store"} <= names for names in traces.values())
 
     await kit.until(whole)
-    assert await bed.metric("receiver-one", "feedmill_tracing_sent_spans_total") > 0
+
+    async def sent() -> bool:
+        """Counted when the collector's answer has come, a moment after it has the spans."""
+        return bool(await bed.metric("receiver-one", "feedmill_tracing_sent_spans_total") > 0)
+
+    await kit.until(sent)
 
     bed.pipeline = bed.pipeline.replace("samplingPercent: 100", "samplingPercent: 0")
     await bed.take_up()

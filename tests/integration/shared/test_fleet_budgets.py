@@ -79,7 +79,8 @@ def test_no_window_ever_sees_more_than_the_limit(
             blocked_until = max(blocked_until, bucket.now + amount * window / 20 * US)
             continue
         taken, wait, blocked = bucket.run(op, amount)
-        assert (blocked > 0) == (blocked_until > bucket.now)
+        if abs(blocked_until - bucket.now) > 2:  # The server counts whole microseconds, and rounds up.
+            assert (blocked > 0) == (blocked_until > bucket.now)
         if op == "left":
             continue
         assert bool(taken) == (blocked == 0)
@@ -353,7 +354,7 @@ async def test_another_outgoing_address_is_another_fleet(redis_server: EmbeddedR
         await budgets[0].take(10)
         b.move("venue.there", 5)
         assert b.members == 5
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await budgets[1].take(10)
         async with fleet(redis_server, "c", expected=1, identity="venue.there") as c:
             await until(lambda: c.members == 2)

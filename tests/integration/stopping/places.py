@@ -99,7 +99,8 @@ def frozen(server: EmbeddedServer) -> Iterator[None]:
     main = psutil.Process(server.pid)
     stopped = [main, *main.children(recursive=True)]
     for process in stopped:
-        process.suspend()
+        with contextlib.suppress(psutil.NoSuchProcess):  # A server's process of one connection may just have ended.
+            process.suspend()
     try:
         yield
     finally:

@@ -18,7 +18,8 @@ TEXTS = [base64.b64encode(key).decode() for key in KEYS]
 RING = parse_keyring(f"k1 {TEXTS[0]}\n", "keys")
 PLACE = Place(7, "binance/Spot/Production", "apiSecret", 1)
 
-secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=12, max_size=200)
+# With a word that no message has: Hypothesis also draws texts that stand in our own source, such as "binance/Spot".
+secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=12, max_size=200).map("planted{}".format)
 places = st.builds(
     Place, st.integers(1, 10**6), st.sampled_from(["a/b/c", "a/b,c", 'a","b']), st.text(max_size=8), st.integers(1, 99)
 )

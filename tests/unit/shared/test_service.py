@@ -97,7 +97,7 @@ class Service:
         return [line["event"] for line in self.lines()]
 
     def until(self, event: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while event not in self.events():
             assert self.process.poll() is None, self.lines()
             assert time.monotonic() < deadline, self.lines()
@@ -105,7 +105,7 @@ class Service:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def ask(self, path: str) -> tuple[int, str]:
         try:
@@ -152,7 +152,7 @@ def test_a_signal_ends_in_order(start: Any, number: int) -> None:
 def test_every_service_measures_how_late_its_loop_is(start: Any) -> None:
     service = start("orderly")
     service.until("working")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while "feedmill_process_loop_lag_seconds_count 0.0" in (text := service.ask("/metrics")[1]):
         assert time.monotonic() < deadline, text
         time.sleep(0.01)
@@ -163,13 +163,13 @@ def test_every_service_measures_how_late_its_loop_is(start: Any) -> None:
 
 def test_a_main_that_returns_by_itself_ends_the_process(start: Any) -> None:
     service = start("finishing")
-    assert service.process.wait(30) == 0
+    assert service.process.wait(120) == 0
     assert service.events() == ["done", "stopped"]
 
 
 def test_a_failure_is_told_with_its_cause_and_without_secrets(start: Any) -> None:
     service = start("failing")
-    assert service.process.wait(30) == 1
+    assert service.process.wait(120) == 1
     [line] = service.lines()
     assert (line["event"], line["level"]) == ("service.failed", "error")
     assert "RuntimeError: cannot go on" in line["exception"]
@@ -217,7 +217,7 @@ def test_a_second_signal_does_not_cut_the_drain_short(start: Any) -> None:
 def test_a_port_that_is_taken_is_a_matter_of_configuration(start: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         service = start("orderly", port=taken.getsockname()[1])
-        assert service.process.wait(30) == 2
+        assert service.process.wait(120) == 2
     [line] = service.lines()
     assert line["event"] == "health.failed"
     assert "choose another --health-host or --health-port" in line["remedy"]
