@@ -6,6 +6,7 @@ import collections
 import contextlib
 import os
 import pickle
+import resource
 import subprocess
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -70,6 +71,15 @@ def test_a_dotted_name_does_not_reach_further() -> None:
     data = b"\x80\x04\x8c\x08datetime\x8c\x0cdatetime.now\x93)R."
     with pytest.raises(ImportRefused, match=r"datetime\.datetime\.now"):
         load(data, "file")
+
+
+def test_a_place_that_lies_takes_no_more_memory_than_the_file_is_worth() -> None:
+    """1.6 GB, else: as one damaged byte makes it."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    data = b"\x80\x02K\x01r" + (10**8).to_bytes(4, "little") + b"."
+    with pytest.raises(ImportRefused, match=r"file: is not a whole pickle from byte 0 on \(MemoryError\)"):
+        load(data, "file")
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 @given(plain, st.data())

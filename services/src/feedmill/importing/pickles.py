@@ -8,11 +8,14 @@ value, and are what people's rows have in them: exact numbers and times.
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime
 import decimal
 import io
 import pickle
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from feedmill.importing import ImportRefused
@@ -48,6 +51,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("datetime", "timezone"): datetime.timezone,
     ("decimal", "Decimal"): decimal.Decimal,
 }
+_SPARE, _EACH = 256 << 20, 128
+"""Bytes of memory that reading a file may take: these, and so many for each of its own. (Most takes an empty list:
+one byte there, 64 here.)"""
 _PLAIN = "only dict, list, tuple, set, str, bytes, int, float, bool, None, Decimal and datetime are read"
 
 
@@ -65,13 +71,32 @@ class _Unpickler(pickle.Unpickler):
         return self.load()
 
 
+@contextlib.contextmanager
+def _bounded(size: int) -> Iterator[None]:
+    """While ``size`` bytes are read. A place in the memo that lies (LONG_BINPUT) makes the unpickler take 16 bytes for
+    each number up to it: up to all that the machine has, and with it whatever else runs there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with contextlib.suppress(OSError, ValueError):  # Where the system has no such limit, or no such file.
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + _SPARE + size * _EACH
+        resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def load(data: bytes, source: str) -> list[Any]:
     """The objects of a file, one for each dump that was written to it. Raises ImportRefused."""
+    with _bounded(len(data)):
+        return _load(data, source)
+
+
+def _load(data: bytes, source: str) -> list[Any]:
     stream = io.BytesIO(data)
     objects: list[Any] = []
     while stream.tell() < len(data):
         at = stream.tell()
-        # Memory is bounded by the file's size where pickle allows it; what it does not (a length that lies) is caught.
         read: Callable[[], Any] = _Unpickler(stream).get
         try:
             objects.append(read())
