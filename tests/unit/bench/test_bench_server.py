@@ -33,7 +33,7 @@ def exchange(certificate: tls.Certificate, tmp_path: Path) -> Iterator[Child]:
 
 
 async def event(exchange: Child, name: str) -> dict[str, object]:
-    return await asyncio.to_thread(exchange.wait_event, name, timeout=20)
+    return await asyncio.to_thread(exchange.wait_event, name, timeout=60)
 
 
 def trusting(certificate: tls.Certificate) -> aiohttp.TCPConnector:
@@ -50,7 +50,7 @@ async def load(exchange: Child, path: Path, count: int) -> Stamps:
 async def read_ids(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     while len(found) < count:
-        message = json.loads((await socket.receive(timeout=20)).data)
+        message = json.loads((await socket.receive(timeout=60)).data)
         if "stream" in message:
             found.append((message["data"]["s"], message["data"]["t"]))
     return found
@@ -68,7 +68,7 @@ async def test_streams_in_the_url_paced(exchange: Child, certificate: tls.Certif
         async with session.ws_connect(url) as socket:
             await event(exchange, "subscribed")
             exchange.say(do="go", rate=2000, clump=5)
-            await event(exchange, "started")
+            started = await event(exchange, "started")
             found = await read_ids(socket, 200)
             done = await event(exchange, "done")
     assert found == [(SYMBOLS[k % 4].replace("-", ""), BASE_ID + k // 4) for k in range(200)]
@@ -77,8 +77,9 @@ async def test_streams_in_the_url_paced(exchange: Child, certificate: tls.Certif
     assert times[0] > 0
     assert stamps.sent == 200
     assert done["sent"] == 200
-    # 200 at 2,000/s in clumps of 5: the last clump is due 39 clumps (97.5 ms) after the first one
-    assert times[-1] - times[0] >= 97_000_000
+    # 200 at 2,000/s in clumps of 5: the last clump is due 39 clumps (97.5 ms) after the beginning; the first one, which
+    # is due at once, may be late where the machine is busy.
+    assert times[-1] - int(str(started["at"])) >= 97_500_000
     stamps.close()
 
 
@@ -92,12 +93,12 @@ async def test_subscribed_later_pinged_and_blasted(
         session.ws_connect(f"wss://127.0.0.1:{port}/stream", autoping=False) as socket,
     ):
         await socket.send_json({"method": "SUBSCRIBE", "params": STREAMS[:2], "id": 1})
-        assert json.loads((await socket.receive(timeout=20)).data) == {"result": None, "id": 1}
+        assert json.loads((await socket.receive(timeout=60)).data) == {"result": None, "id": 1}
         await socket.send_json({"method": "SUBSCRIBE", "params": STREAMS[2:], "id": 2})
-        assert json.loads((await socket.receive(timeout=20)).data) == {"result": None, "id": 2}
+        assert json.loads((await socket.receive(timeout=60)).data) == {"result": None, "id": 2}
         assert (await event(exchange, "subscribed"))["streams"] == STREAMS
         await socket.ping(b"hello")
-        pong = await socket.receive(timeout=20)
+        pong = await socket.receive(timeout=60)
         assert (pong.type, pong.data) == (aiohttp.WSMsgType.PONG, b"hello")
         exchange.say(do="go", rate=0, bulk=64)
         assert len(set(await read_ids(socket, 1001))) == 1001
