@@ -25,13 +25,18 @@ GAPS = "SELECT id, cause, state, repaired_by, revision, missing FROM gaps WHERE 
 OPEN = "SELECT id FROM gaps WHERE channel = 'Trades' AND state = 'open'"
 
 
-async def lose_connections(bed: Any, venue: str, messages: int) -> None:
-    """All connections are aborted, and none is made until the exchange has sent so many messages more."""
+async def lose_connections(bed: Any, venue: str, messages: int, latency: float = 0.0) -> None:
+    """All connections are aborted, and none is made until the exchange has sent so many messages more.
+
+    ``latency``: seconds that what is asked for to fill the gap takes from then on.
+    """
     before = await bed.connects(venue)
     await bed.fault(venue, kind="close", every="subscribe")
     await bed.fault(venue, kind="abort")
     await bed.until_emitted(messages)
     await bed.fault(venue, kind="clear")
+    if latency:
+        await bed.fault(venue, kind="latency", path=PATH[venue], seconds=latency)
     await bed.until_connected(venue, before)
 
 
@@ -205,7 +210,7 @@ async def test_a_gap_of_many_pages_is_filled_within_the_weight_of_the_venue(star
     (missed,) = await bed.rows("SELECT sum(to_seq - from_seq + 1) AS trades FROM gaps WHERE channel = 'Trades'")
     assert missed["trades"] > 10_000
     stats = (await bed.stats())[venue]
-    assert not stats.get("rest_limited"), stats
+    assert stats["rest_limited"] == {}, stats
 
 
 async def test_a_shard_without_any_receiver_for_a_while_is_backfilled(start_bed: Any, kit: Any) -> None:
@@ -227,8 +232,7 @@ async def test_kills_while_it_is_repaired_cost_nothing(start_bed: Any, what: str
     venue = "binance/Spot"
     bed = await start_bed(venue, rate=600, channels=("Trades",))
     await bed.until_emitted(600)
-    await bed.fault(venue, kind="latency", path=PATH[venue], seconds=2)
-    await lose_connections(bed, venue, 600)
+    await lose_connections(bed, venue, 600, latency=2.0)
     if what == "redis":
         await asyncio.to_thread(bed.redis.kill)
         await asyncio.to_thread(bed.redis.start)

@@ -58,6 +58,10 @@ class Source(Protocol):
         """An instrument ends; answers how many did."""
 
 
+_COUNTED = ("connects", "subscribes", "closed", "rest", "rest_status", "rest_limited", "refused", "faults")
+"""What is counted, as it is shown."""
+
+
 class Venue(ABC):
     """One venue. ``stop_emitting`` ends the flow of messages; the server answers on."""
 
@@ -439,10 +443,7 @@ class Venue(ABC):
             "connections": len(self.connections),
             "channels": channels,
             "private": self.private.stats(),
-            **{
-                what: dict(self.counts[what])
-                for what in ("connects", "subscribes", "closed", "rest", "rest_status", "refused", "faults")
-            },
+            **{what: dict(self.counts[what]) for what in _COUNTED},
         }
 
     def _topics(self) -> Iterable[Topic]:
