@@ -226,9 +226,9 @@ class Host:
             self.engine.entry(stream_id, payload, self.now, self.now / 1e9)
         return self
 
-    def tick(self, seconds: float = 0.0, *, idle: bool = True) -> Host:
+    def tick(self, seconds: float = 0.0, *, idle: bool = True, all_read: bool = False) -> Host:
         self.now += int(seconds * SECOND)
-        self.engine.tick(self.now, self.now / 1e9, idle=idle)
+        self.engine.tick(self.now, self.now / 1e9, idle=idle, all_read=all_read)
         return self
 
     def commit(self) -> Emitted:

@@ -197,3 +197,21 @@ def test_a_topic_given_up_alone_moves_to_the_other_source(kit: Any) -> None:
     host.feed(a.frames(1, *quotes(kit, (7, 1))), a.control(2, control.Unsubscribed(1, [kit.topic("Ticker")])))
     host.feed(b.frames(3, *quotes(kit, (8, 4))))
     assert host.commit().tickers == [7, 8]
+
+
+def test_a_source_whose_process_was_killed_is_replaced_while_the_other_goes_on_without_a_pause(kit: Any) -> None:
+    """Nobody tells its end: its session falls silent. The flow of the others leaves no moment in which nothing came."""
+    host, (a, b) = begin(kit, "inband", 2)
+    host.tick().feed(a.frames(1, *quotes(kit, (7, 1))))
+    for second in range(40):
+        # Long before it: what is still to be read may be of the one that is missed.
+        host.feed(b.frames(2 + second, *quotes(kit, (100 + second, 10 + second)))).tick(1.0, idle=False)
+    assert host.commit().tickers == [7]
+    for second in range(40, 45):
+        host.feed(b.frames(2 + second, *quotes(kit, (100 + second, 10 + second))))
+        host.tick(1.0, idle=False, all_read=True)
+    out = host.commit()
+    assert out.tickers[-4:] == [141, 142, 143, 144]
+    (gap,) = out.rows().values()
+    assert (gap.state, gap.cause, gap.from_seq) == ("closed", "session_lost", 1)
+    assert {100 + at - 10 for at in range(gap.to_seq, 55)} <= set(out.tickers), "what is not there lies in the gap"

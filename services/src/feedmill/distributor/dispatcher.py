@@ -63,6 +63,8 @@ class Dispatcher:
         self._looked = 0.0
         self._trimmed = ""
         """``Gate.stored`` at the last commit: what is stored since can be trimmed."""
+        self._all_read = False
+        """The last read gave all there was."""
         self._id = ""
         shard = settings.shard
         self._raw = shard.raw
@@ -170,7 +172,7 @@ class Dispatcher:
             if entries is None:
                 return
             frames = await self._handle(engine, entries)
-            engine.tick(now_ns(), monotonic(), idle=not entries)
+            engine.tick(now_ns(), monotonic(), idle=not entries, all_read=self._all_read)
             if engine.moved or (not entries and (engine.trims or self._trimmed != self._gate.stored)):
                 await self._commit(engine)
             if self.settings.linger and 0 < frames < FEW and not ended.is_set():
@@ -189,7 +191,9 @@ class Dispatcher:
                 return None
         if answer.error is not None:
             raise answer.error
-        return answer.value[0][1] if answer.value else []
+        entries: list[Any] = answer.value[0][1] if answer.value else []
+        self._all_read = len(entries) < count
+        return entries
 
     async def _handle(self, engine: Engine, entries: list[Any]) -> int:
         """Answers the number of frames."""

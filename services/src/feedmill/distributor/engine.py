@@ -490,17 +490,18 @@ class Engine:
                 del self._pending[symbol]
         self._quotes.settle(before_ns)
 
-    def tick(self, now_ns: int, monotonic: float, *, idle: bool) -> None:
-        """Time passes. ``idle``: everything there was to read was read, so the wall clock counts too."""
+    def tick(self, now_ns: int, monotonic: float, *, idle: bool, all_read: bool = False) -> None:
+        """Time passes. ``all_read``: nothing that was there is still to be read, so nobody who is silent stands in it.
+        ``idle``: nor did anything come since, so the wall clock counts too."""
         self._now_ns, self._monotonic = now_ns, monotonic
         if monotonic - self._ticked > ASLEEP:
             self.sources.heard.clear()
         self._ticked = monotonic
-        if idle:
-            if self._pending or self._quotes.unsettled:
-                self._expire(now_ns - self.settings.grace_ns)
-            if self.sources.silence(self.settings.session_silence, monotonic, now_ns):
-                self._ask_again()
+        if idle and (self._pending or self._quotes.unsettled):
+            self._expire(now_ns - self.settings.grace_ns)
+        # Others may go on without a pause for as long as one is silent.
+        if (idle or all_read) and self.sources.silence(self.settings.session_silence, monotonic, now_ns):
+            self._ask_again()
         for book in self.books.values():
             book.tick(now_ns)
         if not self.backfill.idle:
