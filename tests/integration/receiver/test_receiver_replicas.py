@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,9 @@ import pytest
 
 from feedmill.local.embedded import EmbeddedRedis
 
+from .traffic import traffic
+
 MEMORY = 4 * 1024 * 1024
-
-
-@asynccontextmanager
-async def traffic(venue: Any, receiver: Any) -> AsyncIterator[None]:
-    """No more than the receiver's disk takes, which is slow while others sync theirs."""
-    stop = asyncio.Event()
-
-    async def send() -> None:
-        while not stop.is_set():
-            if receiver.budget.used < receiver.budget.limit // 2:
-                await venue.publish(20, size=1000)
-            await asyncio.sleep(0.003)
-
-    task = asyncio.create_task(send())
-    try:
-        yield
-    finally:
-        stop.set()
-        await task
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +24,13 @@ from feedmill.receiver.spill.format import RECORD_HEAD
 from feedmill.shared import control
 from feedmill.shared.frames import RunKind, decode_batch
 
+from .traffic import traffic
+
 MEMORY = 4 * 1024 * 1024
 METRICS = (
     "unsent_bytes", "spill_state", "spill_bytes", "spill_limit_bytes", "spill_unsent_bytes", "spill_segments",
     "spill_oldest_seconds",
 )  # fmt: skip
-
-
-@asynccontextmanager
-async def traffic(venue: Any, receiver: Any = None, *, size: int = 1000) -> AsyncIterator[None]:
-    """Some megabytes a second until the block ends.
-
-    With ``receiver`` no more than its disk takes, unless that is full: a disk is slow while others sync theirs.
-    """
-    stop = asyncio.Event()
-
-    def takes_more() -> bool:
-        return receiver is None or receiver.producer.stuck or receiver.budget.used < receiver.budget.limit // 2
-
-    async def send() -> None:
-        while not stop.is_set():
-            if takes_more():
-                await venue.publish(20, size=size)
-            await asyncio.sleep(0.003)
-
-    task = asyncio.create_task(send())
-    try:
-        yield
-    finally:
-        stop.set()
-        await task
 
 
 async def all_received(running: Any, venue: Any) -> None:
