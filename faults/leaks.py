@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from faults.files import files_below
+
 CHUNK = 1 << 22
 _SHORTEST = 6
 """Letters of a form: of a shorter one every file is full."""
@@ -107,7 +109,9 @@ class Scanner:
         """Every file in it, and every name; ``but``: files and folders where the secrets may be."""
         found: list[Leak] = []
         files: list[Path] = []
-        for path in sorted(folder.rglob("*")):
+        # Unlike rglob this bears that a folder is taken away meanwhile.
+        there = (Path(where, name) for where, folders, names in os.walk(folder) for name in (*folders, *names))
+        for path in sorted(there):
             if path in but or not but.isdisjoint(path.parents):
                 continue
             found += self.look("names of files", str(path.relative_to(folder)))
@@ -147,7 +151,7 @@ MOST = 64 << 20
 
 def of_run(folder: Path) -> list[str]:
     """What of the secrets of a fault's run is in its other files (logs, Redis's log of writes, ledger), in words."""
-    allowed = {path for name in PRIVATE for path in folder.rglob(name)}
+    allowed = {path for path in files_below(folder) if path.name in PRIVATE}
     allowed |= {
         path for pattern in ("sentinel-*", "postgres*/pgdata", "postgres*/bin") for path in folder.glob(pattern)
     }

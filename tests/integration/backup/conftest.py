@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from faults.files import files_below
 
 from feedmill.accounts.keyring import Keyring, parse_keyring
 from feedmill.cli.migrate import migrate_sync
@@ -104,7 +105,7 @@ class Depot:
 
     def files(self) -> list[str]:
         """What is at the destination, unfinished things included."""
-        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+        return [str(path.relative_to(self.folder)) for path in files_below(self.folder)]
 
     def data(self, manifest: Manifest) -> Path:
         return self.folder / manifest.object

@@ -191,32 +191,33 @@ async def test_kill_9_at_any_point_leaves_no_backup_and_no_trace_that_lasts(
         return bool(await depot.fetch(depot.url, found))
 
     async def has_files() -> bool:
-        return len(depot.files()) > known
+        return not known.issuperset(depot.files())
 
     async def has_data() -> bool:
-        return any(name.endswith("/data") for name in depot.files()[known:])
+        return any(name.endswith("/data") for name in depot.files() if name not in known)
 
     async def nobody_dumps() -> None:
         async with asyncio.timeout(60):
             while await dumps():
                 await asyncio.sleep(0.05)
 
-    caught = 0
+    caught = whole = 0
     for seen in (has_row, dumps, has_files, has_data, has_row, dumps):
         # What is seen below is of the next one: sessions, a row and files that the last one left do not count.
         await nobody_dumps()
         rows = await depot.fetch(depot.url, "SELECT id FROM backups")
-        known = len(depot.files())
+        known = set(depot.files())
         process = await kit.command("run", *options, url=depot.url)
         talking = asyncio.ensure_future(process.communicate())
         while not talking.done() and not await seen():
             await asyncio.sleep(0)
         if process.returncode is None:
             os.kill(process.pid, signal.SIGKILL)
-            caught += 1
         await talking
-        for entry in (await depot.catalogue()).entries:
-            assert entry.whole, "what has a manifest is whole, whenever the process was killed"
+        entries = (await depot.catalogue()).entries
+        assert all(entry.whole for entry in entries), "what has a manifest is whole, whenever the process was killed"
+        caught += len(entries) == whole
+        whole = len(entries)
     assert caught > 2
     # Nobody is left who dumps, and the next run tells what became of them.
     await nobody_dumps()

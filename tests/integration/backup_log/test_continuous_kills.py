@@ -9,6 +9,7 @@ import signal
 from typing import Any
 
 import pytest
+from faults.files import files_below
 
 SEED = 7
 KILLS = 6
@@ -43,7 +44,7 @@ async def test_killed_again_and_again_under_load(stage: Any) -> None:
         draining = asyncio.create_task(process.communicate())
 
         async def based() -> bool:
-            return bool(list((stage.backups / "default/main/base").rglob("manifest.json")))
+            return bool(files_below(stage.backups, "*/base/*/manifest.json"))
 
         await stage.until(based, 120)
         await stage.write(20_000)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.files import files_below
 
 from feedmill.local.embedded import EmbeddedPostgres
 
@@ -33,7 +34,7 @@ async def test_from_watching_to_a_restore(stage: Any, tmp_path: Path) -> None:
     draining = asyncio.create_task(watching.communicate())
 
     async def based() -> bool:
-        return bool(list(stage.backups.rglob("base/*/manifest.json")))
+        return bool(files_below(stage.backups, "*/base/*/manifest.json"))
 
     await stage.until(based)
     await stage.write()

@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from faults.files import files_below
 
 from feedmill.general.backup.dump import AS_TEXT, Tally, tally
 from feedmill.local.embedded import EmbeddedPostgres
@@ -65,7 +66,7 @@ async def _still(url: str) -> tuple[int, Tally]:
 
 async def _while_it_flows(home: Path) -> tuple[int, Tally]:
     """Once a base backup is whole and much was stored after it."""
-    while not list((home / "backups").rglob("base/*/manifest.json")):
+    while not files_below(home / "backups", "*/base/*/manifest.json"):
         await asyncio.sleep(0.2)
     await asyncio.sleep(6)
     server = EmbeddedPostgres(home / "postgres")
