@@ -13,6 +13,7 @@ import typer
 from feedmill import __version__
 from feedmill.cli.common import human_bytes, human_seconds, plain, seconds
 from feedmill.cli.main import COMMANDS, load
+from feedmill.local.embedded.files import DirLock
 
 SOURCES = Path(__file__).parents[3] / "services" / "src"
 
@@ -75,6 +76,18 @@ def test_errors_are_one_line_with_a_remedy(arguments: list[str], code: int, said
     assert "Traceback" not in done.stderr
     assert (tmp_path / "full" / "mine.txt").exists()
     assert not (tmp_path / ".feedmill").exists()
+
+
+def test_who_is_starting_is_not_called_absent(tmp_path: Path) -> None:
+    (tmp_path / ".feedmill").mkdir()
+    lock = DirLock(tmp_path / ".feedmill", "data folder")
+    lock.acquire(timeout=1.0)
+    done = feedmill("status", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    flat = " ".join(done.stderr.replace("│", " ").split())
+    assert ".feedmill is at work, and does not answer: it is starting or stopping: ask again in a moment" in flat
+    lock.release()
+    assert feedmill("status", cwd=tmp_path).returncode == 3
 
 
 def test_no_embedded_needs_both_urls(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from feedmill.cli.common import DATA_DIR, DataDir, api_port, fail, human_bytes, human_seconds, told
+from feedmill.cli.common import DATA_DIR, DataDir, api_port, fail, folder, human_bytes, human_seconds, told
 from feedmill.local import account_figures
+from feedmill.local.embedded.files import DirLock
 
 TIMEOUT = 5.0
 
@@ -28,7 +29,7 @@ def status(
 ) -> None:
     """Show what a running feedmill up is doing: services, servers, and what each waits for.
 
-    Exit code: 0 all ready, 1 not all ready, 3 nothing runs on this folder.
+    Exit code: 0 all ready, 1 not all ready or no answer yet, 3 nothing runs on this folder.
 
     \b
     feedmill status
@@ -41,6 +42,8 @@ def status(
             document = ask(port, "/status")
         except (OSError, ValueError, urllib.error.URLError):
             document = None
+    if document is None and DirLock.is_held(folder(data_dir)):
+        fail(f"{data_dir} is at work, and does not answer: it is starting or stopping: ask again in a moment", 1)
     if document is None:
         fail(f"nothing runs on {data_dir}: start it with feedmill up -f FILE, or name another with --data-dir", 3)
     if as_json:
