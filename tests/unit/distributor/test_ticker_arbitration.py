@@ -199,6 +199,35 @@ def test_a_topic_given_up_alone_moves_to_the_other_source(kit: Any) -> None:
     assert host.commit().tickers == [7, 8]
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_it_is_the_subscription_that_counts_not_the_connection(kit: Any, early: bool) -> None:
+    """The next one was connected when the first ended; what came until it was subscribed nobody brought."""
+    host, (a,) = begin(kit, "inband")
+    b = kit.Feeder("r1-000000000002aaaaaa")
+    host.feed(
+        a.frames(kit.T0 + 1, kit.ticker(1, 1 * MS)),
+        b.control(kit.T0 + 2, b.begin(), control.Connected(1, "stream")),
+        b.control(kit.T0 + (3 if early else 5), control.Subscribed(1, [kit.topic("Ticker")])),
+        a.close(kit.T0 + 4),
+        b.frames(kit.T0 + 6, kit.ticker(3, 3 * MS)),
+    )
+    out = host.commit()
+    assert out.tickers == [1, 3]
+    assert [(gap.from_seq, gap.to_seq) for gap in out.rows().values()] == ([] if early else [(1, 3)])
+
+
+def test_connections_that_ended_leave_nothing_behind(kit: Any) -> None:
+    host, (a,) = begin(kit, "inband")
+    host.feed(a.frames(1, kit.ticker(1, 1 * MS)))
+    sizes = []
+    for number in range(2, 40):
+        host.feed(a.open(number, kit.topic("Ticker"), conn=number, first=False), a.close(number, conn=number - 1))
+        host.feed(a.frames(number, kit.ticker(number, number * MS), conn=number))
+        host.commit()
+        sizes.append(sum(map(len, host.fields.values())))
+    assert max(sizes[20:]) - sizes[19] < 40, sizes
+
+
 def test_a_source_whose_process_was_killed_is_replaced_while_the_other_goes_on_without_a_pause(kit: Any) -> None:
     """Nobody tells its end: its session falls silent. The flow of the others leaves no moment in which nothing came."""
     host, (a, b) = begin(kit, "inband", 2)

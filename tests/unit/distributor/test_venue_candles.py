@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from feedmill.shared import control
+from feedmill.shared.control import TopicRef
+
 MINUTE = 60 * 1_000_000_000
 MS = 1_000_000
+MINUTES = TopicRef("BTC-USDT", "BTCUSDT", "Candles", "chart.1", "1m")
 
 
 def begin(kit: Any, conns: int = 1) -> tuple[Any, list[Any]]:
@@ -137,6 +141,38 @@ def test_a_planned_renewal_at_the_end_of_a_minute_costs_nothing(kit: Any) -> Non
     host.feed(a.frames(5, bar(kit, 2, "c"), conn=2))
     assert told(host) == [(1, "a", False), (1, "b", False), (1, "b", True), (2, "c", False)]
     assert not host.out.events.gaps
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_who_was_there_before_the_other_one_ended_has_missed_no_candle(kit: Any, closed: bool, ahead: bool) -> None:
+    """Nothing was traded while both were there, and a minute ends; or the new one tells of the new minute first."""
+    host, (a,) = begin(kit)
+    b = kit.Feeder("r1-000000000002aaaaaa")
+    host.feed(a.frames(kit.T0 + 1, bar(kit, 1, "a", closed=closed)), b.open(kit.T0 + 2, MINUTES))
+    host.commit()
+    host.restart()
+    end = a.control(kit.T0 + 3, control.SessionEnd("shutdown"), conn=0)
+    news = b.frames(kit.T0 + 4, bar(kit, 5, "b"))
+    host.feed(*((news, end) if ahead else (end, news)))
+    host.commit()
+    host.restart()
+    host.feed(b.frames(kit.T0 + 5, bar(kit, 6, "c")))
+    between = [] if closed else [(1, "a", True)]
+    assert told(host) == [(1, "a", closed), *between, (5, "b", False), (5, "b", True), (6, "c", False)]
+    assert not host.out.events.gaps
+
+
+@pytest.mark.parametrize(("cause", "later_ns"), [("shutdown", -1), ("silent", 1), ("silent", 89 * 10**9)])
+def test_who_came_too_late_may_have_missed_one(kit: Any, cause: str, later_ns: int) -> None:
+    """After the other one ended, though its end is read later; or while nobody knows whether that one still lived."""
+    host, (a,) = begin(kit)
+    b = kit.Feeder("r1-000000000002aaaaaa")
+    host.feed(a.frames(kit.T0 + 1, bar(kit, 1, "a")), b.open(kit.T0 + 2, MINUTES))
+    host.feed(a.close(kit.T0 + 2 + later_ns, cause), b.frames(kit.T0 + 10**11, bar(kit, 5, "b")))
+    assert told(host) == [(1, "a", False), (5, "b", False)]
+    (gap,) = host.out.events.gaps
+    assert [m for m in range(9) if gap.from_seq < m * MINUTE // MS < gap.to_seq] == [1, 2, 3, 4]
 
 
 def test_what_the_next_connection_brought_first_is_not_lost_with_the_old_one(kit: Any) -> None:

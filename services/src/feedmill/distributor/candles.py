@@ -30,6 +30,9 @@ class CandleTrack(msgspec.Struct, array_like=True):
     """Why the connection ended since; empty while it lives."""
     beside: dict[str, list[Candle]] = msgspec.field(default_factory=dict)
     """Connection that does not count -> what it brought last of each candle that is not older than the last one."""
+    ended_ns: int = 0
+    """Until when (ns, receive time) the connection that counted is known to have brought all, once it has ended; 0 =
+    not known."""
 
     def show(self, candle: Candle, source: str) -> bool:
         """One of a source that does not count; False = it is of no use."""
@@ -43,9 +46,13 @@ class CandleTrack(msgspec.Struct, array_like=True):
             kept[-1] = candle
         return True
 
-    def take_over(self, source: str, shard: str, out: list[Candle], gaps: list[Gap]) -> None:
-        """``source`` counts from now on: first what it brought while another one did."""
-        for candle in self.beside.pop(source, ()):
+    def take_over(self, source: str, shard: str, out: list[Candle], gaps: list[Gap], *, since_ns: int) -> None:
+        """``source`` counts from now on: first what it brought while another one did. ``since_ns``: from when (receive
+        time) it brings all; 0 = not known."""
+        kept = self.beside.pop(source, ())
+        if 0 < since_ns <= self.ended_ns and len(kept) < MOST:
+            self._follow(source)  # It was there before the other one ended: no candle ended between them.
+        for candle in kept:
             if candle.open_ns == self.last.open_ns and self._is_behind(candle):
                 self._follow(source)
             else:
@@ -56,12 +63,13 @@ class CandleTrack(msgspec.Struct, array_like=True):
         last = self.last
         return (last.closed and not candle.closed) or Decimal(candle.volume) < Decimal(last.volume)
 
-    def ended(self, source: str, cause: str, others: Iterable[str]) -> str | None:
-        """A connection brings it no more, or has lost some. Answers which of ``others`` is to count now, if any can."""
+    def ended(self, source: str, cause: str, others: Iterable[str], until_ns: int) -> str | None:
+        """A connection brings it no more, or has lost some; ``until_ns``: until when it is known to have brought all.
+        Answers which of ``others`` is to count now, if any can."""
         self.beside.pop(source, None)
         if source != self.source:
             return None
-        self.source, self.cause = "", cause
+        self.source, self.cause, self.ended_ns = "", cause, until_ns
         return max((each for each in others if each in self.beside), key=self._reach, default=None)
 
     def _reach(self, source: str) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from feedmill.distributor.images import ImageSchedule
 from feedmill.distributor.output import Output, Taken
 from feedmill.distributor.quotes import Quotes
 from feedmill.distributor.settings import DistributorSettings
-from feedmill.distributor.sources import REMOVED, Sources, TopicKey, key_of, source_of
+from feedmill.distributor.sources import REMOVED, Sources, TopicKey, brought_until, key_of, source_of
 from feedmill.distributor.traced import Mark, Origin, of_feed
 from feedmill.distributor.trades import TradeTrack
 from feedmill.distributor.unseen import NUMBERED, Unseen
@@ -471,7 +471,8 @@ class Engine:
         elif topic.channel == ChannelName.TICKER:
             self._quotes.lost(symbol, source, cause, at_ns, others, in_order=self._in_order)
         else:
-            self._candles.lost(symbol, source, cause, others)
+            until_ns = brought_until(cause, at_ns, in_order=self._in_order)
+            self._candles.lost(symbol, source, cause, others, until_ns)
 
     def _known(self, topic: TopicRef) -> bool:
         """Whether the topic ever had an event."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from feedmill.distributor.output import Output
-from feedmill.distributor.sources import Sources
-from feedmill.distributor.tickers import CHANNEL, SESSION_LOST, TickerTrack
+from feedmill.distributor.sources import SESSION_LOST, Sources
+from feedmill.distributor.tickers import CHANNEL, TickerTrack
 from feedmill.shared.clock import MS
 from feedmill.shared.events import Gap, Ticker
 
@@ -90,7 +90,7 @@ class Quotes:
         first = kept[0] if kept else ticker
         if first is None:
             return
-        since = self._sources.connected_ns(source)
+        since = self._sources.brings_since(source, (CHANNEL, track.symbol, ""))
         whole = whole or 0 < since <= track.ended_ns or first.exchange_ns <= track.last.exchange_ns
         whole = whole and source not in track.held.lost
         track.take_over(source, self._shard, first.receive_ns, self._out.events.gaps, whole=whole)
@@ -100,7 +100,7 @@ class Quotes:
 
     def subscribed(self, symbol: str, source: str, at_ns: int) -> None:
         """A connection brings it from now on."""
-        if (track := self.tracks.get(symbol)) is not None:
+        if not self._by_time and (track := self.tracks.get(symbol)) is not None:
             track.subscribed(source, at_ns)
             self._touched["k:" + symbol] = track
 

@@ -12,10 +12,16 @@ from typing import Protocol
 import msgspec
 
 from feedmill.shared import control
+from feedmill.shared.clock import SECOND
 from feedmill.shared.control import TopicRef
 
 REMOVED = "removed"
 """Cause of a loss that is none: the manifest no longer wants the topic."""
+SESSION_LOST = "session_lost"
+BROKEN = frozenset({"redis_lost", "shed", SESSION_LOST})
+"""Causes after which it is not known what the connection brought last."""
+HALF_OPEN_NS = 90 * SECOND
+"""A connection that did not end in order may have brought nothing for so long: no receiver bears a longer silence."""
 REMEMBERED = 16
 """Ended sessions whose last batch number is kept, so that a batch of theirs that comes again is known."""
 
@@ -38,6 +44,8 @@ class Connection(msgspec.Struct, array_like=True):
     """Receive time of its Connected record; 0 = not known."""
     asked: dict[str, TopicRef] = msgspec.field(default_factory=dict)
     """What was ever asked for on it: frames of those may stand anywhere until its end."""
+    since: dict[str, int] = msgspec.field(default_factory=dict)
+    """Native topic -> receive time (ns) since which it is brought without a break."""
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -61,6 +69,13 @@ def key_of(topic: TopicRef) -> TopicKey:
 
 def source_of(session: str, conn: int) -> str:
     return f"{session}/{conn}"
+
+
+def brought_until(cause: str, at_ns: int, *, in_order: bool) -> int:
+    """Until when (ns, receive time) a connection ended at ``at_ns`` is known to have brought all. 0 = not known."""
+    if cause in BROKEN:
+        return 0
+    return at_ns if in_order else at_ns - HALF_OPEN_NS
 
 
 def replica_of(session: str) -> str:
@@ -131,10 +146,21 @@ class Sources:
 
     def connected_ns(self, source: str) -> int:
         """When a connection was made; 0 = not known."""
+        found = self._conn(source)
+        return found.since_ns if found is not None else 0
+
+    def brings_since(self, source: str, key: TopicKey) -> int:
+        """Since when (ns, receive time) a connection brings a topic without a break; 0 = not known, or it does not."""
+        found = self._conn(source)
+        if found is None or not self.is_live(source):
+            return 0
+        names = [name for name, topic in found.topics.items() if key_of(topic) == key]
+        return max((found.since.get(name, 0) for name in names), default=0)
+
+    def _conn(self, source: str) -> Connection | None:
         session_id, _, conn = source.rpartition("/")
         session = self.sessions.get(session_id)
-        found = session.conns.get(int(conn)) if session is not None else None
-        return found.since_ns if found is not None else 0
+        return session.conns.get(int(conn)) if session is not None else None
 
     def batch(self, session_id: str, n: int, at_ns: int, now: float) -> bool:
         """A batch comes; False = it was handled before. A number left out means that the server lost some."""
@@ -155,7 +181,7 @@ class Sources:
             session.silent = False
             self.touched.add(session_id)
             for number, conn in session.conns.items():
-                self._cover(source_of(session_id, number), conn.topics.values(), at_ns)
+                self._cover(source_of(session_id, number), conn, conn.topics.values(), at_ns)
         if last is not None and n > last + 1:
             self.interrupt(session_id, None, "redis_lost", at_ns)
         self.batches[session_id] = n
@@ -190,11 +216,13 @@ class Sources:
             new = [topic for topic in record.topics if topic.topic not in conn.topics]
             conn.topics.update((topic.topic, topic) for topic in new)
             self.touched.add(session_id)
-            self._cover(source_of(session_id, record.conn), new, at_ns)
+            self._cover(source_of(session_id, record.conn), conn, new, at_ns)
         elif isinstance(record, control.Unsubscribed | control.Rejected):
             conn = session.conns.setdefault(record.conn, Connection(""))
             final = isinstance(record, control.Unsubscribed) and record.final
             ended = [conn.topics.pop(topic.topic) for topic in record.topics if topic.topic in conn.topics]
+            for topic in ended:
+                conn.since.pop(topic.topic, None)
             self.touched.add(session_id)
             self._uncover(source_of(session_id, record.conn), ended, REMOVED if final else "unsubscribed", at_ns)
         elif isinstance(record, control.Shed):
@@ -232,7 +260,8 @@ class Sources:
             if found is not None:
                 source = source_of(session_id, number)
                 self._uncover(source, found.topics.values(), cause, at_ns)
-                self._cover(source, found.topics.values(), at_ns)
+                self._cover(source, found, found.topics.values(), at_ns)
+                self.touched.add(session_id)
 
     def silence(self, longer_than: float, now: float, at_ns: int) -> list[str]:
         """Sessions not heard of for that many seconds lose their connections until they are heard of again."""
@@ -247,8 +276,9 @@ class Sources:
                     self._uncover(source_of(session.id, number), conn.topics.values(), "session_lost", at_ns)
         return ended
 
-    def _cover(self, source: str, topics: Iterable[TopicRef], at_ns: int) -> None:
+    def _cover(self, source: str, conn: Connection, topics: Iterable[TopicRef], at_ns: int) -> None:
         for topic in topics:
+            conn.since[topic.topic] = at_ns
             self._live.setdefault(_key(topic), {})[source] = topic
             self._listener.covered(topic, source, at_ns)
 

@@ -15,19 +15,15 @@ import msgspec
 from feedmill.distributor.gaps import CLOSED, GapState, new_gap
 from feedmill.distributor.held import Held
 from feedmill.distributor.seams import BEGINNING, Seam, fill, settle, within
-from feedmill.shared.clock import MS, SECOND
+from feedmill.distributor.sources import SESSION_LOST, brought_until
+from feedmill.shared.clock import MS
 from feedmill.shared.events import Flag, Gap, Ticker
 
 CHANNEL = "Ticker"
-BROKEN = frozenset({"redis_lost", "shed", "session_lost"})
-"""Causes after which it is not known what the connection brought last."""
-SESSION_LOST = "session_lost"
 WINDOW = 16
 """Ids remembered: a swapped message is late within it, a repeated one is known."""
 SOURCES = 16
 """Connections whose highest id is remembered."""
-HALF_OPEN_NS = 90 * SECOND
-"""A connection that did not end in order may have brought nothing for so long: no receiver bears a longer silence."""
 _LATE = int(Flag.LATE)
 
 
@@ -170,8 +166,8 @@ class TickerTrack(msgspec.Struct, array_like=True):
         Another one that was there before is whole from there on, whatever it brings first.
         """
         reached = self.reached.get(source)
-        alive_ns = at_ns if in_order else at_ns - HALF_OPEN_NS
-        if reached is not None and cause not in BROKEN:
+        alive_ns = brought_until(cause, at_ns, in_order=in_order)
+        if reached is not None and alive_ns:
             for other in others:
                 if self.since.get(other, alive_ns) >= alive_ns:
                     continue
@@ -216,10 +212,7 @@ class TickerTrack(msgspec.Struct, array_like=True):
     def primary_ended(self, cause: str, at_ns: int, *, in_order: bool) -> None:
         """The connection that counts brings it no more, or has lost some."""
         self.source, self.cause = "", cause
-        if cause in BROKEN:
-            self.ended_ns = 0
-        else:
-            self.ended_ns = at_ns if in_order else at_ns - HALF_OPEN_NS
+        self.ended_ns = brought_until(cause, at_ns, in_order=in_order)
 
     def take_over(self, source: str, shard: str, at_ns: int, gaps: list[Gap], *, whole: bool) -> None:
         """Another source counts from now on. ``whole``: it has, and gives, all that came after the last one emitted."""

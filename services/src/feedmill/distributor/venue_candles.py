@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from feedmill.distributor.candles import CandleTrack
+from feedmill.distributor.candles import CHANNEL, CandleTrack
 from feedmill.distributor.output import Output
 from feedmill.distributor.sources import Sources
 from feedmill.exchanges.base import ChannelName
@@ -48,19 +48,24 @@ class VenueCandles:
                 return
         else:
             if source != track.source:
-                track.take_over(source, self._shard, block.candles, block.gaps)
+                self._taken_over(track, source)
             if not track.accept(candle, source, self._shard, block.candles, block.gaps):
                 self._out.duplicates += 1
         self._touched[field_of(symbol, interval)] = track
 
-    def lost(self, symbol: str, source: str, cause: str, others: Iterable[str]) -> None:
-        """A connection brings them no more, or has lost some."""
-        block = self._out.events
+    def lost(self, symbol: str, source: str, cause: str, others: Iterable[str], until_ns: int) -> None:
+        """A connection brings them no more, or has lost some; ``until_ns``: until when it is known to have brought all
+        (:func:`feedmill.distributor.sources.brought_until`)."""
         for (name, interval), track in self.tracks.items():
             if name == symbol and (track.source == source or source in track.beside):
-                if (heir := track.ended(source, cause, others)) is not None:
-                    track.take_over(heir, self._shard, block.candles, block.gaps)
+                if (heir := track.ended(source, cause, others, until_ns)) is not None:
+                    self._taken_over(track, heir)
                 self._touched[field_of(name, interval)] = track
+
+    def _taken_over(self, track: CandleTrack, source: str) -> None:
+        since_ns = self._sources.brings_since(source, (CHANNEL, track.last.symbol, track.last.interval))
+        block = self._out.events
+        track.take_over(source, self._shard, block.candles, block.gaps, since_ns=since_ns)
 
     def forget(self, symbol: str, interval: str, *, ended: bool) -> bool:
         """Drop what is known of it; False = there is nothing, or it is kept as it owes a gap and has not ``ended``."""
