@@ -200,7 +200,8 @@ class Watch:
             watched.end_cpu = cpu_seconds(watched.pid)
         busy, all_cores = (now - then for now, then in zip(_machine_seconds(), self._begun, strict=True))
         ours = sum(watched.cpu for watched in self.processes.values())
-        self.others = max(0.0, busy - ours) / all_cores if all_cores else 0.0
+        # Time that a core waited for its disk may be told less the second time.
+        self.others = min(1.0, max(0.0, busy - ours) / all_cores) if all_cores > 0 else 0.0
 
     def close(self) -> None:
         self._stop.set()

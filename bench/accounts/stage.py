@@ -30,8 +30,10 @@ from feedmill.simulator.verify import verify
 
 WHO = Who("the test", "here")
 DERIBIT = "deribit/Derivatives"
-STOP = 30.0
+STOP = 60.0
 """Seconds for an orderly end."""
+ANSWER = 60.0
+"""Seconds for the exchange to tell its counts."""
 
 _PIPELINE = """apiVersion: feedmill.dev/v1alpha1
 kind: FeedPipeline
@@ -248,9 +250,12 @@ class Stage:
     # -- what is seen from outside
 
     async def stats(self) -> dict[str, Any]:
-        found = (await self.simulation.stats())[self.venue]
-        if found is None:
-            raise TimeoutError("the simulator does not answer")
+        """Asked again where the exchange is too busy to answer in time. Raises TimeoutError."""
+
+        async def told() -> dict[str, Any] | None:
+            return (await self.simulation.stats())[self.venue]
+
+        found: dict[str, Any] = await until(told, ANSWER, "the simulator answers")
         return found
 
     async def listened(self) -> int:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,24 @@ async def test_the_check_makes_no_folder_that_stays(tmp_path: Path) -> None:
     (tmp_path / "a" / "store").mkdir(parents=True)
     await store.check()
     assert list(store.root.iterdir()) == []
+    await store.close()
+
+
+async def test_what_is_replaced_while_it_is_looked_at_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path / "store")
+    await put_bytes(store, "a/file.1", b"x")
+    really = store._files
+
+    def replaced(prefix: str) -> Iterator[Path]:
+        seen = list(really(prefix))
+        (store.root / "a" / "file.2").write_bytes(b"xy")
+        (store.root / "a" / "file.1").unlink(missing_ok=True)
+        return iter(seen)
+
+    monkeypatch.setattr(store, "_files", replaced)
+    assert [(found.name, found.size_bytes) for found in await store.list("a/file")] == [("a/file.2", 2)]
     await store.close()
 
 

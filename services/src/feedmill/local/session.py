@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from feedmill.local.account_figures import PoolSeen
@@ -190,8 +190,19 @@ class LocalSession:
                 self.display.say(line)
             figures = await collector.look(status)
             if status.phase == "running":
-                self.outcome.figures = figures
+                self.outcome.figures = _with_latencies(figures, self.outcome.figures)
             if self._accounts is not None:
                 self._accounts.figures = collector.accounts(status)
             self.display.show(status, figures)
             await asyncio.sleep(REFRESH)
+
+
+def _with_latencies(figures: Sequence[FeedFigures], before: Sequence[FeedFigures]) -> list[FeedFigures]:
+    """A service that was too busy to answer the last look has told before how fast it was."""
+    known = {item.feed: item for item in before}
+    return [
+        replace(item, p50_ms=old.p50_ms, p99_ms=old.p99_ms, latency_since=old.latency_since)
+        if item.p99_ms is None and (old := known.get(item.feed)) is not None
+        else item
+        for item in figures
+    ]

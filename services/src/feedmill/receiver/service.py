@@ -215,6 +215,8 @@ class Receiver:
             async with asyncio.timeout(self.settings.drain_timeout):
                 await self.appender.settled()
         except TimeoutError:
+            if self.producer.packer.frames:
+                self.producer.seal()  # Without a connection little is packed and not numbered: it is missing too.
             unsent = self.producer.backlog.last - self.producer.backlog.acked
             left = unsent if self.spool is None else await self.spool.flush()
             self._log.error(

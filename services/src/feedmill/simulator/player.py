@@ -106,6 +106,7 @@ class Player(ABC):
                 return
             self.started = True
             self.begin()
+            elapsed = 0.0  # The pace counts from here: what passed before may have been long.
         if simulator.speed == 0:
             for _ in range(min(_BURST, len(self.frames))):
                 _, name, data = self.frames.popleft()

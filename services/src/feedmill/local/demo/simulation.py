@@ -17,7 +17,7 @@ import aiohttp
 from feedmill.local.errors import ManagerError
 from feedmill.local.process import ProcessSpec, ServiceProcess, State
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 ADMIN_TIMEOUT = 30.0
 
 

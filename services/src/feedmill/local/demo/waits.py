@@ -19,9 +19,9 @@ from feedmill.local.session import LocalSession
 from feedmill.shared.breaker import BreakerOpen
 from feedmill.shared.keys import account_ref
 
-FLOW_TIMEOUT = 30.0
+FLOW_TIMEOUT = 60.0
 """Seconds until every feed must flow, and then every account."""
-SETTLE_TIMEOUT = 20.0
+SETTLE_TIMEOUT = 60.0
 
 
 async def until_flowing(session: LocalSession, logs: Path) -> None:

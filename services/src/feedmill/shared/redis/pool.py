@@ -129,6 +129,8 @@ class RedisPool:
                 ticket.failure(error)
             else:
                 ticket.success()
+            if task is not None and task.cancelling() > cancelled:
+                raise asyncio.CancelledError from error  # As below.
             raise
         except BaseException:
             ticket.release()

@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +32,8 @@ from feedmill.general.backup.stores.calls import Calls
 
 _SYNC_EVERY = 64 << 20
 """Bytes after which written data goes to the disk, so that the end of a large object does not wait for all of it."""
+_LOOKS = 5
+"""At a folder that others work in, after the first one."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -87,14 +89,27 @@ class FolderStore:
         return await self._calls.once(self._list, prefix)
 
     def _list(self, prefix: str) -> tuple[Found, ...]:
-        found = []
+        found, gone = self._look(prefix)
+        for _ in range(_LOOKS):
+            if not gone:
+                break
+            # What took the place of the one that went may have come after the look.
+            found, gone = self._look(prefix)
+        return tuple(sorted(found, key=lambda one: one.name))
+
+    def _look(self, prefix: str) -> tuple[Sequence[Found], bool]:
+        """What is there, and whether any of it went away while it was looked at."""
+        found, gone = [], False
         for path in self._files(prefix):
             name = path.relative_to(self.root).as_posix()
             if is_name(name) and name.startswith(prefix):
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     status = path.stat()
+                except FileNotFoundError:
+                    gone = True
+                else:
                     found.append(Found(name, status.st_size, status.st_mtime_ns))
-        return tuple(sorted(found, key=lambda one: one.name))
+        return found, gone
 
     def _files(self, prefix: str) -> Iterator[Path]:
         """All files that may belong to names with the prefix, unfinished ones too."""
