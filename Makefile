@@ -51,7 +51,7 @@ up: venv ## Run the feeds of FILE on this machine (Ctrl-C drains and stops)
 
 test: venv-dev ## All tests: JOBS=2 files at a time, then those on an API server (with ARGS: one after another, those it names)
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore tests/cluster --durations 15
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/cluster --durations 15
 	$(BIN)/python -m pytest tests/cluster -m "not e2e"
 else
 	$(BIN)/python -m pytest $(ARGS)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from clusterkit.tool import ROOT, NoCluster, find, start
+from clusterkit.waiting import until
 
 if TYPE_CHECKING:
     from conftest import Helm
@@ -45,14 +46,14 @@ def kubectl(helm: Helm, tmp_path: Path) -> Iterator[Callable[..., str]]:
 
     def run(*arguments: str) -> str:
         command = [str(helm.programs.kubectl), "--kubeconfig", str(helm.kubeconfig), *arguments]
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert asked.returncode == 0, asked.stderr
         return asked.stdout
 
     try:
         yield run
     finally:
-        subprocess.run([tool.folder / "down", "--state", state], check=True, capture_output=True, timeout=60)
+        subprocess.run([tool.folder / "down", "--state", state], check=True, capture_output=True, timeout=120)
 
 
 def items(kubectl: Callable[..., str], kinds: str) -> dict[str, Any]:
@@ -76,7 +77,10 @@ def test_install_upgrade_uninstall(
     assert "kubectl apply -f examples/kubernetes/managed-pipeline.yaml" in helm(
         "install", "feedmill", before, "-n", SYSTEM, "--create-namespace"
     )
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=90s")
+    # Established is not yet known to everybody who asks what kinds there are.
+    known = ("api-resources", "--api-group=feedmill.dev", "-o", "name")
+    until(lambda: len(kubectl(*known).split()) == 5, what="our kinds to be known")
     for name in ("namespace", "managed-pipeline", "feeds"):
         kubectl("apply", "-f", str(ROOT / f"examples/kubernetes/{name}.yaml"))
     mine = items(kubectl, "fpl,xf")

@@ -36,7 +36,7 @@ def deployment(namespace: str) -> Object:
 def test_pods_become_ready_and_go(bare: Cluster) -> None:
     namespace = bare.namespace()
     bare.api.create("deployments", deployment(namespace))
-    bare.kubectl("wait", "--for=condition=Available", "deployment/x", "-n", namespace, "--timeout=30s")
+    bare.kubectl("wait", "--for=condition=Available", "deployment/x", "-n", namespace, "--timeout=90s")
     pods = bare.api.list("pods", namespace)
     assert {pod["spec"]["nodeName"] for pod in pods} == {"fake-0", "fake-1"}
     bare.api.delete("pods", namespace, pods[0]["metadata"]["name"])
@@ -53,4 +53,4 @@ def test_jobs_succeed(bare: Cluster) -> None:
         "spec": {"template": {"spec": {**POD, "restartPolicy": "Never"}}},
     }  # fmt: skip
     bare.api.create("jobs", job)
-    bare.kubectl("wait", "--for=condition=Complete", "job/x", "-n", namespace, "--timeout=30s")
+    bare.kubectl("wait", "--for=condition=Complete", "job/x", "-n", namespace, "--timeout=90s")

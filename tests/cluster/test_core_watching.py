@@ -31,7 +31,7 @@ from feedmill_operator.watching import Watching
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """Of kopf's own coroutines, when one of its lives is cut short."""
-WITHIN = 40.0
+WITHIN = 90.0
 
 
 class Running:
@@ -78,7 +78,7 @@ class Running:
             assert not task.done(), task.exception()
         finally:
             self.stop.set()
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, 60)
             self.client.close()
 
     async def until(self, condition: Callable[[], object], within: float = WITHIN) -> None:

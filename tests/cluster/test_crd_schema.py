@@ -13,6 +13,7 @@ from clusterkit import samples
 from clusterkit.api import Api, Object, Refused, path
 from clusterkit.cluster import CRDS, Cluster
 from clusterkit.tool import ROOT
+from clusterkit.waiting import until
 from feedmill.resources.crd import GROUP, KINDS, VERSION, Kind, crd, crds
 from feedmill.resources.load import ResourceError, load_texts
 from feedmill.resources.shape import Path, Shape, objects_of, properties, show_path, with_defaults
@@ -355,12 +356,20 @@ def test_status_is_a_subresource(api_cluster: Cluster, api_namespace: str) -> No
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_explain_has_text_for_every_field(api_cluster: Cluster, kind: Kind) -> None:
     """As ``kubectl explain`` reads it."""
-    document = api_cluster.api.request("GET", f"/openapi/v3/apis/{GROUP}/{VERSION}")
-    schema = next(
-        value
-        for value in document["components"]["schemas"].values()
-        if any(item["kind"] == kind.name for item in value.get("x-kubernetes-group-version-kind", []))
-    )
+
+    def published() -> Any:
+        """The API server makes this document a while after it serves the kind."""
+        try:
+            document = api_cluster.api.request("GET", f"/openapi/v3/apis/{GROUP}/{VERSION}")
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+        found = document["components"]["schemas"].values()
+        kinds = ((value, value.get("x-kubernetes-group-version-kind", [])) for value in found)
+        return next((value for value, named in kinds if any(item["kind"] == kind.name for item in named)), None)
+
+    schema = until(published, what=f"the schema of {kind.name}")
     bare: list[str] = []
 
     def walk(found: Any, here: str) -> None:

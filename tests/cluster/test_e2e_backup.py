@@ -152,7 +152,7 @@ def manifests(vault: Vault) -> list[Object]:
 
 
 def test_backups_come_by_schedule(vault: Vault) -> None:
-    vault.ready(180.0)
+    vault.ready(PATIENCE)
     vault.exchange.until_emitted(1000)
 
     def made() -> list[Object]:
@@ -180,7 +180,7 @@ def test_a_drill_proves_the_newest_one(vault: Vault) -> None:
     vault.told.append(f"drill: {status}")
     assert status["tables"] > 5
     assert status["rows"] > 100
-    until(lambda: vault.world.status("fpl/main")["backup"].get("lastVerified"), 60, what="the drill in the pipeline")
+    until(lambda: vault.world.status("fpl/main")["backup"].get("lastVerified"), 120, what="the drill in the pipeline")
     print(vault.cluster.kubectl("get", "frs", "-n", NAMESPACE).stdout)
 
 
@@ -192,10 +192,11 @@ def test_a_backup_of_ones_own(vault: Vault) -> None:
 
 
 def test_dropped_tables_come_back_as_of_a_moment(vault: Vault) -> None:
-    until(lambda: vault.world.status("fpl/main")["backup"].get("continuousTo", "") > now()[:16], PATIENCE,
+    begun = now()
+    until(lambda: vault.world.status("fpl/main")["backup"].get("continuousTo", "") > begun, PATIENCE,
           what="the log at the destination")  # fmt: skip
-    before = vault.judged()
-    assert before.lost == 0, before.notes
+    # A hole may be seen for a moment before that which fills it.
+    vault.caught_up("before the accident", PATIENCE)
     (kept,) = vault.sql("SELECT count(*) AS rows FROM trades")
     # A moment is of whole seconds here: the next one, so that what was counted is before it.
     moment = now(1)
@@ -214,7 +215,7 @@ def test_dropped_tables_come_back_as_of_a_moment(vault: Vault) -> None:
     (found,) = vault.sql("SELECT count(*) AS rows FROM trades")
     assert found["rows"] >= kept["rows"]
     vault.world.patch("fpl/main", {"spec": {"suspend": False}})
-    vault.ready(180.0)
+    vault.ready(PATIENCE)
     after = vault.settled("restored", timeout=PATIENCE)
     assert after.lost == 0, after.notes
     assert after.doubled == 0, after.notes

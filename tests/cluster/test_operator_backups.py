@@ -18,7 +18,7 @@ from clusterkit.operator import Operator
 from clusterkit.waiting import holds, until
 from clusterkit.world import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 BACKUP: dict[str, Any] = {
     "schedule": "* * * * *",
     "timeZone": "Asia/Kolkata",
@@ -27,7 +27,7 @@ BACKUP: dict[str, Any] = {
     "encryption": {"keySecretRef": {"name": "backup-key", "key": "keys"}},
 }
 RARE = {**BACKUP, "schedule": "0 0 1 1 *", "verify": {"schedule": "0 0 1 1 *"}}
-A_MINUTE = 100.0
+A_MINUTE = 180.0
 """Seconds within which something that is due every minute has been due, also on a slow machine."""
 
 
@@ -60,7 +60,7 @@ def phase(world: World, what: str) -> str:
 
 def ends(world: World, job: str, said: Object, *, good: bool = True) -> None:
     """The pod of a Job, which no node took, ends and says so."""
-    pods = until(lambda: [p for p in world.pods("backup-run") if p["metadata"]["labels"].get("job-name") == job], 30)
+    pods = until(lambda: [p for p in world.pods("backup-run") if p["metadata"]["labels"].get("job-name") == job])
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ended = {"exitCode": 0 if good else 2, "reason": "Completed" if good else "Error", "message": json.dumps(said),
              "startedAt": now, "finishedAt": now}  # fmt: skip
@@ -132,7 +132,7 @@ def test_a_backup_of_ones_own_says_what_came_of_it(backed: World, operator: Oper
     assert {name: status[name] for name in SAID} == SAID
     shown = backed.cluster.kubectl("get", "fbk", "now", "-n", backed.namespace).stdout.splitlines()[1].split()
     assert shown[:5] == ["now", "main", "Logical", "Succeeded", "5.0Gi"]
-    until(lambda: backed.status("fpl/main").get("backup", {}).get("lastSuccess") == "2026-11-26T03:00:00Z")
+    until(lambda: backed.status("fpl/main").get("backup", {}).get("lastSuccess") == "2026-11-26T03:00:00Z", 90)
     # Another image begins nothing anew.
     uid = (backed.one("jobs", "fbk-now") or {})["metadata"]["uid"]
     backed.patch("fpl/main", {"spec": {"image": "registry.example.com/feedmill/services:2"}})
@@ -186,7 +186,7 @@ def test_a_restore_waits_until_nobody_works_with_the_database(backed: World, ope
     assert "suspend" in said["message"]
     assert backed.one("jobs", "frs-back") is None
     backed.patch("fpl/main", {"spec": {"suspend": True}})
-    until(lambda: phase(backed, "frs/back") == "Succeeded", 60, what="the restore")
+    until(lambda: phase(backed, "frs/back") == "Succeeded", 120, what="the restore")
     args = (backed.one("jobs", "frs-back") or {})["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[:4] == ["backup", "restore", "--to", "2026-11-25T03:00:00Z"]
     assert not backed.pods("processor")
@@ -209,7 +209,7 @@ def test_what_cannot_be_carried_out_says_why_until_it_can(backed: World, operato
     backed.ready("fpl/main")
     backed.wait("fpl/main", "BackupHealthy", "False", reason="SecretNotFound")
     backed.secret("not-yet", keys="first planted-key")
-    until(lambda: phase(backed, "fbk/now") == "Succeeded", 60, what="the backup")
+    until(lambda: phase(backed, "fbk/now") == "Succeeded", 120, what="the backup")
     assert operator.errors() == []
 
 
@@ -229,7 +229,7 @@ def test_backups_go_on_while_the_operator_is_away(backed: World, operator: Opera
     name = job["metadata"]["name"]
     assert backed.get(f"fbk/{name}") is None
     operator.start().ready()
-    until(lambda: phase(backed, f"fbk/{name}") == "Succeeded", 60, what="the Job to be taken up")
+    until(lambda: phase(backed, f"fbk/{name}") == "Succeeded", 120, what="the Job to be taken up")
 
 
 def test_what_notifies_and_what_uploads_the_log_are_one_pod_each(backed: World, operator: Operator) -> None:

@@ -13,7 +13,7 @@ from clusterkit.proxy import FaultProxy, Request
 from clusterkit.waiting import until
 from clusterkit.world import World
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WRITING = ("create", "update", "patch", "apply", "delete")
 QUIET = ("leases", "events")
 """What does not count: the Lease is renewed always, and Events have a test of their own."""
@@ -65,7 +65,7 @@ def quiet(world: World, proxy: FaultProxy, rest: float = 6.0) -> Counter[tuple[s
         last[0] = now
         return same
 
-    until(still, 90, every=rest, what="the operator to come to rest")
+    until(still, 180, every=rest, what="the operator to come to rest")
     return last[0]
 
 

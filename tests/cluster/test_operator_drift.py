@@ -139,7 +139,7 @@ def same_again(world: World, plural: str, name: str, wanted: Object, what: str) 
         return last == wanted
 
     try:
-        until(same, 30, what=f"{plural}/{name}: {what} to be undone")
+        until(same, what=f"{plural}/{name}: {what} to be undone")
     except AssertionError:
         assert last == wanted
         raise
@@ -178,7 +178,7 @@ def test_a_deletion_is_undone(made: tuple[World, Operator], plural: str) -> None
             now = world.one(plural, name)
             return now if now is not None and now["metadata"]["uid"] != before["metadata"]["uid"] else None
 
-        now = until(back, 40, what=f"{plural}/{name} to be made again")
+        now = until(back, what=f"{plural}/{name} to be made again")
         if plural in ("secrets", "services", "jobs"):
             # A new password, a new address, the server's own selector.
             assert set(now) - {"apiVersion", "kind"} == set(before)
@@ -202,7 +202,7 @@ def test_edits_while_the_operator_was_away_are_undone_at_its_start(made: tuple[W
         now = {key: essence(item) for key, item in world.made().items()}
         return now == before
 
-    until(undone, 40, what="all to be as before")
+    until(undone, what="all to be as before")
 
 
 def test_a_scale_of_the_deployment_itself_is_undone_but_not_one_of_the_pipeline(made: tuple[World, Operator]) -> None:

@@ -34,7 +34,8 @@ def two(start_operator: Start) -> tuple[Operator, Operator]:
     first = start_operator(name="one")
     assert until(lambda: leader([first]))
     second = start_operator(name="two", wait=False)
-    until(lambda: second.get("/healthz")[0] == 200)
+    # Ready once it has read the Lease: from then on it counts how long that of a killed one has to run.
+    until(lambda: second.get("/readyz")[0] == 200)
     return first, second
 
 
@@ -61,13 +62,14 @@ def test_a_leader_that_stops_in_order_hands_over_at_once(world: World, start_ope
     first, second = two(start_operator)
     started = time.monotonic()
     assert first.stop() == 0
-    until(second.leads, 20)
+    until(second.leads)
+    assert time.monotonic() - started < 15
+    # How long a pipeline takes to be Ready is the machine's matter.
     world.pipeline()
     try:
         world.ready("fpl/main")
     except AssertionError as error:
         raise AssertionError(f"{error}\n{second.tail()}") from None
-    assert time.monotonic() - started < 15
 
 
 def test_a_follower_changes_nothing(world: World, start_operator: Start) -> None:
@@ -96,7 +98,7 @@ def test_who_loses_the_lease_ends(world: World, start_operator: Start) -> None:
         found["spec"]["renewTime"] = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
 
     cluster.api.edit("leases", OPERATOR_NAMESPACE, lease["metadata"]["name"], usurp)
-    until(lambda: not first.alive(), 30, what="the former leader to end")
+    until(lambda: not first.alive(), what="the former leader to end")
     assert first.process is not None
     assert first.process.returncode == 1
     world.pipeline()

@@ -18,7 +18,7 @@ from clusterkit.tool import NoCluster
 from clusterkit.waiting import until
 from clusterkit.world import MADE, World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 Right = tuple[str, str, str]
 """(API group, resource, verb)."""
 RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
@@ -140,7 +140,7 @@ def full_run(world: World) -> None:
     world.wait("xa/fund", "Accepted", "False")
     world.secret("fund-key", apiKey="planted-key", apiSecret="planted-secret")
     world.wait("xa/fund", "Accepted")
-    until(lambda: world.pods("accounts"), 40, what="an account receiver")
+    until(lambda: world.pods("accounts"), what="an account receiver")
     for kind, plural in (("FeedBackup", "feedbackups"), ("FeedRestore", "feedrestores")):
         document = samples.full(kind)
         document["metadata"]["namespace"] = namespace
@@ -153,7 +153,7 @@ def full_run(world: World) -> None:
     world.patch("fpl/main", {"spec": {"backup": EVERY_MINUTE}})
     world.wait("fbk/now", "Complete")
     for plural in ("feedbackups", "feedrestores"):
-        until(lambda p=plural: cluster.api.list(p, namespace, "feedmill.dev/scheduled=true"), 100, what=plural)
+        until(lambda p=plural: cluster.api.list(p, namespace, "feedmill.dev/scheduled=true"), 150, what=plural)
     world.patch("fpl/main", {"spec": {"backup": None}})
     # Changes, hot and rolling; a field that a stranger added (a replace); a deletion of each kind.
     world.patch("xf/spot", {"spec": {"instruments": {"symbols": ["BTC-USDT"]}}})
@@ -174,7 +174,7 @@ def full_run(world: World) -> None:
             # A run is never begun anew.
             if kind == plural and "feedmill.dev/run" not in item["metadata"]["labels"]:
                 cluster.api.delete(plural, namespace, name)
-                until(lambda n=name, p=plural, u=item["metadata"]["uid"]: renewed(world, p, n, u), 40, what=plural)
+                until(lambda n=name, p=plural, u=item["metadata"]["uid"]: renewed(world, p, n, u), what=plural)
                 break
     world.annotate("xf/spot", pause="true")
     world.wait("xf/spot", "Paused", "True")
@@ -194,7 +194,7 @@ def full_run(world: World) -> None:
     until(lambda: world.one("deployments", "main-accounts") is None)
     for what in ("xf/spot", "xf/other", "fpl/main", "fpl/own", "fbk/now", "frs/drill"):
         world.delete(what)
-    until(lambda: not world.made(), 60)
+    until(lambda: not world.made(), 120)
 
 
 def test_cluster_wide(

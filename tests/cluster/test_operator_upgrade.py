@@ -69,10 +69,10 @@ def test_nothing_stays_behind_in_any_order(
         assert operator.stop() == 0
     for what in ("fpl/main", "xf/spot"):
         world.delete(what)
-    until(lambda: world.get("fpl/main") is None and world.get("xf/spot") is None, 20)
-    until(lambda: not world.made(), 40, what="the operator's objects to go")
-    until(lambda: not world.pods(scheduled=True), 40, what="the pods to go")
-    until(lambda: not kwok_cluster.api.list("replicasets", world.namespace), 40)
+    until(lambda: world.get("fpl/main") is None and world.get("xf/spot") is None)
+    until(lambda: not world.made(), 120, what="the operator's objects to go")
+    until(lambda: not world.pods(scheduled=True), 120, what="the pods to go")
+    until(lambda: not kwok_cluster.api.list("replicasets", world.namespace))
     left = kwok_cluster.api.list("persistentvolumeclaims", world.namespace)
     assert len(left) == 2
     assert all("deletionTimestamp" not in item["metadata"] for item in left)
@@ -85,5 +85,5 @@ def test_a_namespace_ends_without_the_operator(world: World, start_operator: Sta
     world.ready("fpl/main", "xf/spot")
     assert operator.stop() == 0
     world.cluster.drop_namespace(world.namespace)
-    done = world.cluster.kubectl("wait", "--for=delete", f"namespace/{world.namespace}", "--timeout=60s", check=False)
+    done = world.cluster.kubectl("wait", "--for=delete", f"namespace/{world.namespace}", "--timeout=180s", check=False)
     assert done.returncode == 0, done.stderr

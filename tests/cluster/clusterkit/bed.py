@@ -6,6 +6,7 @@ import base64
 import json
 import time
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Bed:
     def all(self) -> tuple[str, ...]:
         return ("fpl/main", *(f"xf/{name}" for name in FEEDS))
 
-    def ready(self, timeout: float = 90.0) -> float:
+    def ready(self, timeout: float = 180.0) -> float:
         """Until all are Ready; the seconds it took."""
         started = time.monotonic()
         try:
@@ -96,6 +97,20 @@ class Bed:
         return until(lambda: next((pod for pod in self.pods(component, feed) if is_ready(pod)), None), 90,
                      what=f"a ready {component} of {feed or 'the pipeline'}")  # fmt: skip
 
+    def delete(self, *pods: Object) -> None:
+        """Until others have taken their place: what that costs would be seen by the next test otherwise."""
+        gone = {pod["metadata"]["uid"] for pod in pods}
+        places = {place(pod) for pod in pods}
+        wanted = Counter(place(pod) for pod in self.world.pods() if is_ready(pod) and place(pod) in places)
+        names = [pod["metadata"]["name"] for pod in pods]
+        self.cluster.kubectl("delete", "pod", *names, "-n", self.namespace, "--wait=false")
+
+        def replaced() -> bool:
+            there = {pod["metadata"]["uid"] for pod in self.cluster.api.list("pods", self.namespace)}
+            return not gone & there and Counter(place(pod) for pod in self.world.pods() if is_ready(pod)) >= wanted
+
+        until(replaced, 180, what=f"others in place of {', '.join(names)}")
+
     def health(self, pod: Object) -> Any:
         """What its process says of itself."""
         address = pod["status"]["podIP"]
@@ -116,34 +131,41 @@ class Bed:
     def judged(self) -> Judgement:
         return judge(self.exchange.compare(self.database_url()))
 
-    def settled(self, what: str, timeout: float = 120.0) -> Judgement:
+    def settled(self, what: str, timeout: float = 240.0) -> Judgement:
         """What a fault cost, once the pipeline has caught up while messages go on: nothing lost before the last one
-        stored, and rows stored that were emitted after the fault. The result is what came since the last call."""
-        goal = self.exchange.emitted()
-        deadline = time.monotonic() + timeout
-        last = Judgement()
-        while time.monotonic() < deadline:
-            self.exchange.until_emitted(200)
-            try:
-                now = self.judged()
-            except Exception as error:
-                last.notes = [f"{type(error).__name__}: {error}"]
-                continue
-            last = now - self.before
-            caught_up = now.trades + now.tickers + now.trades_in_gaps + now.tickers_in_gaps > 0
-            if not last.lost and not last.wrong and caught_up and now.behind < 100:
-                break
+        stored, little on its way, and then rows stored of every flow that came later. The result is what came since the
+        last call. Fails where that is not so within ``timeout``: a pipeline that stands still has not settled."""
+        began = time.monotonic()
+        first = self.caught_up(what, timeout)
         self.exchange.until_emitted(500)
-        final = self.judged()
+        # That it was caught up is known by now: a look that comes at a wrong moment is not the last one.
+        final = self.caught_up(what, max(60.0, timeout - (time.monotonic() - began)), first)
         last, self.before = final - self.before, final
-        assert goal
-        self.told.append(
-            f"{what}: trades +{last.trades}, tickers +{last.tickers}, lost {last.lost_trades} + {last.lost_tickers}, "
-            f"doubled {last.doubled}, wrong {last.wrong}, in gaps {last.trades_in_gaps} + {last.tickers_in_gaps}, "
-            f"behind {last.behind}"
-        )
+        self.told.append(f"{what}: {last}")
         print(self.told[-1], flush=True)
         return last
+
+    def caught_up(self, what: str, timeout: float = 240.0, earlier: Judgement | None = None) -> Judgement:
+        """Judges until it has, and until rows of every flow are stored that were not there ``earlier``. One look tells
+        little: a hole may be seen for a moment before that which fills it, or the gap row that tells of it."""
+        deadline, seen, failed = time.monotonic() + timeout, "nothing was judged", ""
+        former, now = self.before, self.before
+        while True:
+            self.exchange.until_emitted(200)
+            try:
+                now, failed = self.judged(), ""
+            except Exception as error:
+                failed = f"\nthen {type(error).__name__}: {error}"
+            else:
+                last = now - former
+                still = [name for name, rows in earlier.flows.items() if now.flows[name] <= rows] if earlier else []
+                if last.lost <= 0 and last.wrong <= 0 and last.came > 0 and now.behind < 100 and not still:
+                    return now
+                seen = "\n".join([str(last), *(f"nothing more of {name}" for name in still), *last.notes])
+            if time.monotonic() > deadline:
+                # The next fault is judged by what comes after it.
+                self.before = now
+                raise AssertionError(f"{what}: the pipeline has not caught up:\n{seen}{failed}\n{self.trouble()}")
 
     def trouble(self) -> str:
         """What an engineer would look at first."""
@@ -156,6 +178,12 @@ class Bed:
                 done = self.cluster.kubectl("logs", name, "-n", self.namespace, "--tail=8", check=False)
                 lines.append(done.stdout[-1500:] + done.stderr[-300:])
         return "\n".join(lines)
+
+
+def place(pod: Object) -> tuple[str, str]:
+    """What it is, and of which feed."""
+    labels = pod["metadata"]["labels"]
+    return labels["app.kubernetes.io/component"], labels.get("feedmill.dev/feed", "")
 
 
 def is_ready(pod: Object) -> bool:

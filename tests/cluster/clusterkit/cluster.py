@@ -54,7 +54,7 @@ class Cluster:
         """As a user would; ``check``: a failure raises AssertionError with what kubectl said."""
         command = [str(self.programs / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
         cache = f"--cache-dir={self.folder / 'kubectl-cache'}"
-        done = subprocess.run([*command, cache], input=text, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([*command, cache], input=text, capture_output=True, text=True, timeout=240, check=False)
         if check:
             assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}"
         return done

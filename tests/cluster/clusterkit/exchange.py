@@ -42,18 +42,32 @@ class Judgement:
     behind: int = 0
     """Emitted after the last one stored: on its way."""
     dead_letters: int = 0
+    flows: dict[str, int] = field(default_factory=dict)
+    """Rows stored of each venue's trades and of its tickers, where it emits them."""
     notes: list[str] = field(default_factory=list)
 
     @property
     def lost(self) -> int:
         return self.lost_trades + self.lost_tickers
 
+    @property
+    def came(self) -> int:
+        """Rows stored, or told as missing."""
+        return self.trades + self.tickers + self.trades_in_gaps + self.tickers_in_gaps
+
     def __sub__(self, other: Judgement) -> Judgement:
         """What came since ``other``."""
-        names = [name for name in self.__slots__ if name not in ("notes", "behind")]
+        names = [name for name in self.__slots__ if name not in ("flows", "notes", "behind")]
         found = Judgement(**{name: getattr(self, name) - getattr(other, name) for name in names})
-        found.behind, found.notes = self.behind, self.notes
+        found.behind, found.flows, found.notes = self.behind, self.flows, self.notes
         return found
+
+    def __str__(self) -> str:
+        return (
+            f"trades +{self.trades}, tickers +{self.tickers}, lost {self.lost_trades} + {self.lost_tickers}, "
+            f"doubled {self.doubled}, wrong {self.wrong}, in gaps {self.trades_in_gaps} + {self.tickers_in_gaps}, "
+            f"behind {self.behind}"
+        )
 
 
 def lost(flow: Flow) -> int:
@@ -70,7 +84,9 @@ def judge(report: Report) -> Judgement:
         found.tickers_in_gaps += venue.tickers.in_gaps
         found.lost_trades += lost(venue.trades)
         found.lost_tickers += lost(venue.tickers)
-        for flow in (venue.trades, venue.tickers):
+        for name, flow in (("trades", venue.trades), ("tickers", venue.tickers)):
+            if flow.emitted:
+                found.flows[f"{venue.venue} {name}"] = flow.stored
             found.before_first += flow.lost_before_first
             found.behind += flow.lost_after_last
             found.doubled += flow.doubled
@@ -108,18 +124,22 @@ class Exchange:
             assert self._process.poll() is None, (self.folder / "simulator.log").read_text()
             return port_file.exists()
 
-        until(listens, 30, what="the simulator")
+        until(listens, 120, what="the simulator")
         self.endpoints = json.loads(port_file.read_text())
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(30)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def ask(self, venue: str, path: str, method: str = "GET", body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.endpoints[venue]['rest']}{path}", data, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
     def emitted(self) -> int:

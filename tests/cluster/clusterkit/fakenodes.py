@@ -39,7 +39,7 @@ class FakeNodes:
             node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
             self.api.request("POST", "/api/v1/nodes", node)
         self.beat()
-        until(self._untainted, 30, what="the simulated nodes")
+        until(self._untainted, 90, what="the simulated nodes")
 
     def _untainted(self) -> bool:
         """The node controller lets pods onto them."""
@@ -67,9 +67,10 @@ class FakeNodes:
                 for event in self.api.watch("pods", None, 300):
                     if self.over.is_set():
                         return
-                    if event["type"] in ("ADDED", "MODIFIED"):
+                    # A refused watch answers with a Status, which has no type.
+                    if event.get("type") in ("ADDED", "MODIFIED"):
                         self._pod(event["object"])
-            except (OSError, HTTPException, ValueError):
+            except (OSError, HTTPException, ValueError, Refused):
                 time.sleep(0.2)
 
     def _pod(self, pod: Object) -> None:

@@ -95,7 +95,7 @@ def install(cluster: Cluster, images: Images, values: Sequence[str] = ()) -> Ite
     )  # fmt: skip
     found = Installed(cluster, OPERATOR_NAMESPACE)
     try:
-        until(found.ready, 90, what="the operator's Deployment")
+        until(found.ready, 180, what="the operator's Deployment")
     except AssertionError as error:
         pods = cluster.kubectl("get", "pods", "-n", OPERATOR_NAMESPACE, "-o", "wide", check=False).stdout
         logs = cluster.kubectl(

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +123,17 @@ class Operator:
         return self.process is not None and self.process.poll() is None
 
     def get(self, path: str) -> tuple[int, str]:
-        """(HTTP status, body) of one of its own pages; (0, "") where it does not answer."""
+        """(HTTP status, body) of one of its own pages; (0, "") where it does not answer, also within the time that a
+        machine may stand still."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except OSError:
+        except (OSError, HTTPException):
             return 0, ""
 
-    def ready(self, timeout: float = 30.0) -> Operator:
+    def ready(self, timeout: float = 90.0) -> Operator:
         """Waits until it leads and has seen what there is."""
 
         def asked() -> bool:
@@ -153,10 +155,10 @@ class Operator:
         """As a node does that loses power."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
-    def stop(self, timeout: float = 20.0) -> int:
-        """In order; gives its exit code."""
+    def stop(self, timeout: float = 30.0) -> int:
+        """In order, within the time that the chart gives it; its exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -169,14 +171,16 @@ class Operator:
         return self.process.returncode
 
     def mark(self) -> int:
-        """Where its log ends now."""
-        return self.log.stat().st_size if self.log.exists() else 0
+        """Where its log ends now: behind a whole line, since another may be half written."""
+        return self.log.read_bytes().rfind(b"\n") + 1 if self.log.exists() else 0
 
     def lines(self, since: int = 0) -> Iterator[Object]:
         """Its log; what is no JSON comes as a line of level ``raw``."""
         with self.log.open("rb") as file:
             file.seek(since)
             for line in file:
+                if not line.endswith(b"\n") and self.alive():
+                    return  # It is being written.
                 try:
                     found = json.loads(line)
                 except ValueError:
@@ -227,7 +231,7 @@ def condition(found: Object | None, kind: str) -> Object:
 
 def wait_condition(
     cluster: Cluster, plural: str, namespace: str, name: str, kind: str, status: str = "True", *,
-    reason: str = "", timeout: float = 30.0,
+    reason: str = "", timeout: float = 60.0,
 ) -> Object:  # fmt: skip
     """The object once its condition says so for its present generation."""
 

@@ -26,6 +26,6 @@ def runner(cluster: Cluster, folder: Path, kubeconfig: Path | None = None) -> Ru
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(cluster.programs / "kubectl"), "feedmill", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
     return run

@@ -95,7 +95,7 @@ class Prometheus:
         try:
             async with self._http.get(f"{self.url}/-/ready") as answer:
                 return answer.status == 200
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             return False
 
     async def _ask(self, path: str, **parameters: str) -> Any:

@@ -151,7 +151,7 @@ class FaultProxy:
         async def run() -> int:
             return what()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
 
     def _cut(self) -> int:
         for task in self._watches:
@@ -275,9 +275,9 @@ def proxying(upstream: Api) -> Iterator[FaultProxy]:
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield proxy
     finally:
         stops[0]()
-        thread.join(10)
+        thread.join(60)

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], timeout: float = 30.0, *, every: float = 0.1, what: str = "") -> T:
+def until(condition: Callable[[], T], timeout: float = 60.0, *, every: float = 0.1, what: str = "") -> T:
     """The first true value of ``condition``; raises AssertionError with what it said last."""
     deadline = time.monotonic() + timeout
     while True:

@@ -99,7 +99,7 @@ class World:
         plural, name = self._of(what)
         return condition(wait_condition(self.cluster, plural, self.namespace, name, kind, status, **more), kind)
 
-    def ready(self, *what: str, timeout: float = 60.0) -> None:
+    def ready(self, *what: str, timeout: float = 90.0) -> None:
         for each in what:
             self.wait(each, timeout=timeout)
 
@@ -126,7 +126,7 @@ class World:
         return found
 
     def settled(
-        self, owner: str | None = None, quiet: float = 2.0, timeout: float = 40.0
+        self, owner: str | None = None, quiet: float = 2.0, timeout: float = 90.0
     ) -> dict[tuple[str, str], Object]:
         """``made``, once it has not changed for ``quiet`` seconds."""
         last, since = "", time.monotonic()

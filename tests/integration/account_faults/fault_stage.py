@@ -76,7 +76,7 @@ class Member:
         self._process = None
         process.send_signal(number)
         try:
-            return await asyncio.to_thread(process.wait, 30)
+            return await asyncio.to_thread(process.wait, 60)
         finally:
             process.kill()  # Only one that did not end lives on until here.
 

@@ -255,31 +255,43 @@ async def test_kill_9_at_any_point_is_redone(depot: Any, kit: Any, tmp_path: Pat
     async def is_stored() -> bool:
         return "trades" in await depot.target_tables()
 
+    begun = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'feedmill restore'"
+
+    async def nobody_restores() -> None:
+        """The server notices a little later that a process was killed: what it was to do last is done by then."""
+        async with asyncio.timeout(60):
+            while await depot.fetch(depot.target_url, begun):
+                await asyncio.sleep(0.05)
+
     seen: list[str] = []
+    whole = False
     for wanted in (is_marked, restores, is_stored, is_marked, restores):
         process = await kit.command("restore", *options, url=depot.target_url)
         talking = asyncio.ensure_future(process.communicate())
         # A mark or tables that the one before left count only once this one has begun.
-        while not talking.done() and not await depot.fetch(
-            depot.target_url, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'feedmill restore'"
-        ):
+        while not talking.done() and not await depot.fetch(depot.target_url, begun):
             await asyncio.sleep(0)
         while not talking.done() and not await wanted():
             await asyncio.sleep(0)
         if process.returncode is None:
             os.kill(process.pid, signal.SIGKILL)
         await talking
+        await nobody_restores()
         tables = await depot.target_tables()
         if postgres.RESTORING in tables:
             seen.append("marked")
             await refuses_everything(depot.target_url)
         elif tables:
             seen.append("whole")
-            break
+            if whole := "marked" in seen:
+                break
+            # It was at its end before it was looked at: the next one begins with nothing again.
+            await depot.fetch(depot.target_url, "DROP SCHEMA public CASCADE")
+            await depot.fetch(depot.target_url, "CREATE SCHEMA public")
         else:
             seen.append("empty")
     assert "marked" in seen
-    if "whole" not in seen:
+    if not whole:
         await depot.restore(depot.content(large))
     assert await depot.fetch(depot.target_url, "SELECT count(*) FROM dead_letters") == [1001]
     assert await depot.fetch(depot.target_url, "SELECT state FROM restores WHERE mode = 'restore'") == ["succeeded"]

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from feedmill.cli.migrate import migrate_sync
-from feedmill.general.backup import slot
+from feedmill.general.backup import slot, watch
 from feedmill.general.backup.choice import opened
 from feedmill.general.backup.content import Content
 from feedmill.general.backup.dump import AS_TEXT, Tally, tally
@@ -142,6 +142,16 @@ class Stage:
         finally:
             await connection.close()
 
+    async def received(self, watch: Watch) -> None:
+        """``watch`` has told that all that is written by now was received."""
+        wanted = await self.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+
+        def is_received() -> bool:
+            server = watch.receiver.server  # None while it connects anew.
+            return server is not None and (server.received or 0) >= wanted
+
+        await self.until(is_received)
+
     async def caught_up(self) -> None:
         """All that is written by now was received, and what is whole of it stored.
 
@@ -207,7 +217,10 @@ def own_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-async def stage(tmp_path: Path, own_server: EmbeddedPostgres) -> AsyncIterator[Stage]:
+async def stage(tmp_path: Path, own_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    # What is stored at the end "if that can be done in a few seconds" is looked for here: a busy machine needs more.
+    monkeypatch.setattr(watch, "CATCH_UP", 60.0)
+    monkeypatch.setattr(watch, "LAST_UPLOAD", 120.0)
     await asyncio.to_thread(migrate_sync, own_server.url)
     made = Stage(tmp_path, own_server)
     made.write_manifest()

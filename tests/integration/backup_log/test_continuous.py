@@ -80,9 +80,8 @@ async def test_a_server_that_is_lost_costs_nothing_that_was_committed(stage: Any
         await stage.write()
         for _ in range(10):
             await stage.write(50)
-        wanted = await stage.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
-        await stage.until(lambda: (watch.receiver.server.received or 0) >= wanted)
         at_last = await stage.tally()
+        await stage.received(watch)
         system = watch.receiver.server.system
 
         async def all_stored() -> bool:
@@ -123,7 +122,14 @@ async def test_a_server_that_allows_no_replication_says_so(stage: Any, what: str
         await admin.execute("ALTER ROLE plain REPLICATION")
         hba = stage.server.cluster / "pg_hba.conf"
         hba.write_text("host replication plain all reject\n" + hba.read_text())
+        loaded = await admin.fetchval("SELECT pg_conf_load_time()")
         await admin.execute("SELECT pg_reload_conf()")
+
+        async def is_read() -> bool:
+            """As a new session has it: before that, one that replicates would still be let in."""
+            return bool(await stage.sql("SELECT pg_conf_load_time() > $1", loaded))
+
+        await stage.until(is_read)
     await admin.close()
     url = stage.url.replace("feedmill:", "plain:", 1)
     url = f"postgresql://plain:plain@{url.rpartition('@')[2]}"
@@ -253,8 +259,7 @@ async def test_a_server_that_was_made_anew_begins_its_own_log(stage: Any) -> Non
         await stage.write()
         first, old = watch.bases.state.last_id, watch.receiver.server.system
         last = await stage.tally()
-        wanted = await stage.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
-        await stage.until(lambda: (watch.receiver.server.received or 0) >= wanted)
+        await stage.received(watch)
         port = stage.server.port
         stage.destroy()
         stage.server = EmbeddedPostgres(stage.server.data_dir, fsync=False, port=port)
@@ -318,9 +323,9 @@ async def test_a_server_that_was_promoted_goes_on(stage: Any) -> None:
         await stage.write(20_000)
         at_last = await stage.tally()
         await stage.caught_up()
+        assert await watch.bases._due() == "", "nothing is missing: the log goes on"
     log = await stage.log()
     assert "00000002.history" in log.files
-    assert await watch.bases._due() == "", "nothing is missing: the log goes on"
     async with stage.restored() as content:
         assert content.backup.id == first
         assert content.hashes == at_last.hashes
@@ -343,8 +348,7 @@ async def test_a_slot_that_is_dropped_while_the_destination_is_away_costs_nothin
         await stage.write(100)
         moment, then = await stage.moment(), await stage.tally()
         await stage.write(100)
-        wanted = await stage.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
-        await stage.until(lambda: (watch.receiver.server.received or 0) >= wanted)
+        await stage.received(watch)
         await stage.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
         await stage.until(lambda: watch.receiver.state.phase == "waiting")
         assert "stored first" in watch.document()["problem"]

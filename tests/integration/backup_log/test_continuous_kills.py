@@ -52,6 +52,12 @@ async def test_killed_again_and_again_under_load(stage: Any) -> None:
         writing = False
         await loading
     await stage.caught_up()
+
+    async def told() -> bool:
+        """Also of a base backup that was stored a moment ago, by this process or by one that was killed then."""
+        return not await stage.sql("SELECT count(*) FROM backups WHERE state = 'running'")
+
+    await stage.until(told)
     at_last = await stage.tally()
     process.send_signal(signal.SIGTERM)
     _, said = await draining

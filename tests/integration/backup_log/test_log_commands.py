@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from faults.files import files_below
 
+from feedmill.general.backup import locks
 from feedmill.local.embedded import EmbeddedPostgres
 
 
@@ -69,9 +71,11 @@ async def test_from_watching_to_a_restore(stage: Any, tmp_path: Path) -> None:
         assert await stage.sql("SELECT state FROM backups WHERE kind = 'base'", url=target.url) == "succeeded"
     assert not list(stage.folder.glob("feedmill-*")), "nothing is left of scratch servers"
 
+    # An unfinished file that was on its way when the process was asked to end may lie beside the one stored after it.
+    leftovers = len((await stage.log()).leftovers)
     pruned = json.loads(await done(stage, "prune", "-o", "json"))
     assert all(each["keep"] for each in pruned["backups"])
-    assert pruned["walFiles"] <= 1, "only what was written before the base backup"
+    assert pruned["walFiles"] - leftovers <= 1, "only what was written before the base backup"
     assert "any moment from" in await done(stage, "list")
 
 
@@ -84,11 +88,14 @@ async def test_a_restore_that_is_killed_while_it_replays_leaves_the_target_alone
         at_last = await stage.tally()
         await stage.caught_up()
     with EmbeddedPostgres(tmp_path / "other", fsync=False) as target:
+        # None comes to its end before it is killed: the target cannot be marked for as long as somebody migrates it.
+        migrating = await asyncpg.connect(target.url)
+        await migrating.execute("SELECT pg_advisory_lock($1)", locks.MIGRATING)
         for reached in ("", "/data/pgdata/base", "/data/pgdata/postmaster.pid"):
-            process = await stage.command("backup", "restore", "--scratch-dir", str(tmp_path), url=target.url)
-            draining = asyncio.create_task(process.communicate())
             # What one left that was killed before is removed when the next one makes its own.
             before = {str(path) for path in tmp_path.glob("feedmill-replay-*")}
+            process = await stage.command("backup", "restore", "--scratch-dir", str(tmp_path), url=target.url)
+            draining = asyncio.create_task(process.communicate())
             await stage.until(
                 lambda before=before, reached=reached: any(
                     str(path).removesuffix(reached) not in before
@@ -97,6 +104,7 @@ async def test_a_restore_that_is_killed_while_it_replays_leaves_the_target_alone
             )
             process.send_signal(signal.SIGKILL)
             await draining
+        await migrating.close()
         await done(stage, "restore", "--scratch-dir", str(tmp_path), url=target.url)
         found = await stage.tally(target.url)
         assert found.hashes["dead_letters"] == at_last.hashes["dead_letters"]

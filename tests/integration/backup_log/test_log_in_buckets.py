@@ -28,6 +28,7 @@ from store_helpers import bucket_of, remote
 from feedmill.cli.migrate import migrate_sync
 from feedmill.general.backup import log_server
 from feedmill.general.backup.restore import restore
+from feedmill.general.backup.spool import Spool
 from feedmill.general.backup.stores.base import StoreAway
 from feedmill.general.backup.target import Target
 from feedmill.general.backup.wal_plan import logs_of
@@ -190,7 +191,8 @@ async def test_slow_uploads_hold_the_log_and_a_process_that_ends_meanwhile_loses
                 await ledger.write(100)
                 await stage.sql("SELECT pg_switch_wal()")
             await stage.until(lambda: server.faults.count(LOG_SENT) > asked)
-            await stage.until(lambda: watch.uploader.state.waiting_files >= 1)
+            # In the spool itself: the uploader looks there anew only when what it sends now was answered.
+            await stage.until(lambda: bool(Spool(stage.folder / "spool").waiting()))
             assert await stage.sql(kept_from) == before, "the server keeps what is still on its way"
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -57,8 +57,8 @@ def depth_frame(seq: int, at_ms: int = 0) -> bytes:
 
 
 def _client(server: EmbeddedRedis) -> Any:
-    """Connects again after a restart of the server."""
-    return redis_asyncio.Redis.from_url(server.url, retry=Retry(ConstantBackoff(0.02), 50))
+    """Connects again after a restart of the server. One that is slow is waited for: what was asked is done once."""
+    return redis_asyncio.Redis.from_url(server.url, retry=Retry(ConstantBackoff(0.02), 50), socket_timeout=60)
 
 
 class Producer:

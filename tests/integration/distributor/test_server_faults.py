@@ -167,7 +167,13 @@ async def test_a_full_server_is_drained_by_commits(stage: Stage, small_steps: No
 
     await stage.until(taken)
     await stage.until(lambda: running.figures.events == last + 100)
-    assert not running.figures.held_back
+
+    async def free() -> bool:
+        """Processors keep up with these too: until they do, a server not trimmed yet holds back."""
+        await stage.apply()
+        return not running.figures.held_back
+
+    await stage.until(free)
 
 
 async def test_a_full_server_without_input_is_trimmed_all_the_same(stage: Stage) -> None:
@@ -179,9 +185,10 @@ async def test_a_full_server_without_input_is_trimmed_all_the_same(stage: Stage)
     running = stage.start(memory_share=0.01, image_interval=0.5)
 
     async def trimmed() -> bool:
+        complete = running.figures.events >= last  # First: a commit after what is said to be stored is held back for.
         await stage.apply()
         short = [await stage.client.xlen(stream) <= 3 for stream in (SHARD.raw, SHARD.events)]
-        return running.figures.events >= last and all(short)
+        return complete and all(short)
 
     await stage.until(trimmed)
     await producer.trades(last + 1, last + 20)

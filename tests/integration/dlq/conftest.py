@@ -112,7 +112,8 @@ class World:
         self.redis, self.database_url = redis, database_url
         self.manifest = folder / "feed.yaml"
         self.manifest.write_text(MANIFEST)
-        self.client: Any = redis_asyncio.Redis.from_url(redis.url)
+        # redis-py gives a server up after 5 s, and what it was asked for may have been done.
+        self.client: Any = redis_asyncio.Redis.from_url(redis.url, socket_timeout=60)
         self._stop = asyncio.Event()
         self.tasks: list[asyncio.Task[Any]] = []
         self._n = 0

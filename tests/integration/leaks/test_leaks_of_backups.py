@@ -115,10 +115,14 @@ async def _doctor(world: Bed) -> str:
 
 
 async def _health(world: Bed) -> dict[str, Any]:
-    text = await world.page("backup", "health")
-    world.scanner.look("/health of backup", text)
-    found = json.loads(text)["backup"] if text else {}
-    return dict(found)
+    """Once it tells: one that has just begun does not listen yet, and has nothing to tell before it has its bucket."""
+
+    async def told() -> dict[str, Any]:
+        text = await world.page("backup", "health")
+        world.scanner.look("/health of backup", text)
+        return dict(json.loads(text)["backup"]) if text else {}
+
+    return dict(await until(told, "told by backup"))
 
 
 async def _the_log_goes_there(world: Bed) -> None:
@@ -127,7 +131,7 @@ async def _the_log_goes_there(world: Bed) -> None:
 
     async def based() -> bool:
         found = await _health(world)
-        return bool(found) and bool(found["base"]["last"]) and found["uploads"]["files"] > 0
+        return bool(found["base"]["last"]) and found["uploads"]["files"] > 0
 
     await until(based, "made a base backup")
     await world.look_at_services()

@@ -146,7 +146,7 @@ def test_tail_prints_from_now_on_and_filters(tmp_path: Path) -> None:
                     assert tail.poll() is None
             emit(server, 2)
             emit(server, 3)
-            out, err = tail.communicate(timeout=30)
+            out, err = tail.communicate(timeout=60)
         finally:
             tail.kill()
         assert tail.returncode == 0, err
@@ -163,7 +163,7 @@ def test_tail_ends_quietly_on_interrupt_and_clearly_without_redis(tmp_path: Path
         assert tail.stderr is not None
         assert tail.stderr.readline() == "no events stream yet: waiting\n"
         tail.send_signal(signal.SIGINT)
-        out, err = tail.communicate(timeout=30)
+        out, err = tail.communicate(timeout=60)
         assert (tail.returncode, out, err) == (0, "", "")
         url = server.url
     done = feedmill("tail", REDIS_URL=url)

@@ -81,13 +81,13 @@ class Container:
     def ask(self, password: str, statement: str = "") -> object:
         """A new connection with this password."""
         if self.server == "redis":
-            with redis.Redis(port=self.port, password=password, socket_timeout=5) as client:
+            with redis.Redis(port=self.port, password=password, socket_timeout=60) as client:
                 return client.execute_command(*(statement or "PING").split())
         return asyncio.run(self._sql(password, statement or "SELECT 1"))
 
     async def _sql(self, password: str, statement: str) -> object:
         connection = await asyncpg.connect(
-            host="127.0.0.1", port=self.port, user="feedmill", database="feedmill", password=password, timeout=10
+            host="127.0.0.1", port=self.port, user="feedmill", database="feedmill", password=password, timeout=60
         )
         try:
             return await connection.fetchval(statement)
@@ -113,7 +113,7 @@ def write_row(server: Container, password: str = FIRST) -> None:
     if server.server == "redis":
         assert server.ask(password, "SET kept yes") in (True, b"OK")
         # Everysec: the test kills the server, so it waits for the disk as the services do.
-        assert server.ask(password, "WAITAOF 1 0 5000")[0] == 1  # type: ignore[index]
+        assert server.ask(password, "WAITAOF 1 0 50000")[0] == 1  # type: ignore[index]
     else:
         server.ask(password, "CREATE TABLE kept AS SELECT 'yes' AS word")
 
@@ -162,13 +162,13 @@ def test_redis_takes_both_passwords_for_a_while(container: Callable[..., Contain
     server = container("redis", "--password-grace", "3").start().ready()
     with redis.Redis(port=server.port, password=FIRST) as connected:
         connected.ping()
+        began = time.monotonic()
         server.write(SECOND)
-        refused = 0
         # At no moment is the old one refused before the new one is good.
         until(lambda: server.accepts(SECOND) or not server.accepts(FIRST), "the new password is good")
         assert server.accepts(SECOND)
-        refused += not server.accepts(FIRST)
-        assert refused == 0
+        # Its time does not run before the change, and may be over where this process was held up.
+        assert server.accepts(FIRST) or time.monotonic() - began > 3
         until(lambda: not server.accepts(FIRST), "the old one has run out")
         assert server.accepts(SECOND)
         assert connected.ping()

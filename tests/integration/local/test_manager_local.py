@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -160,17 +161,23 @@ async def test_a_crashed_service_is_restarted_while_the_others_go_on(make: Make)
     await manager.stop()
 
 
-async def test_a_killed_redis_comes_back(make: Make) -> None:
+async def test_a_killed_redis_comes_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = make()
     await manager.start()
     server = manager.servers.redis
     assert server is not None
     port = server.port
+    # Who watches it may start it again before it is asked here: not until then.
+    start, asked = server.start, threading.Event()
+    monkeypatch.setattr(server, "start", lambda: (asked.wait(60), start()))
     server.kill()
     assert manager.redis is not None
     positions = Positions(manager.redis, manager.shards)
-    with pytest.raises(PositionsAway):
-        await positions.read()
+    try:
+        with pytest.raises(PositionsAway):
+            await positions.read()
+    finally:
+        asked.set()
     await until(lambda: manager.servers.status()[0].restarts == 1)
     assert server.port == port
     await positions.read()

@@ -68,7 +68,7 @@ async def test_the_service_waits_for_the_schema_and_for_the_server(
     await asyncio.to_thread(redis_server.start)
     await until(True, "'lastError': ''")
     context.stop.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await task
 
 
@@ -127,7 +127,7 @@ async def test_a_run_that_loses_the_database_is_told_by_the_next(
         await connection.execute("LOCK TABLE trades IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(run_once(lost, redis_url, settings, now_ns(), patience=0.1))
         pid = lost.get_server_pid()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await connection.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'", pid
             ):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -76,6 +77,8 @@ class FakeTelegram:
     """error | limit:SECONDS | lose (taken, not answered) | bad | echo:STATUS | blocked | moved:ID | hang | html."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
+    _held: socket.socket | None = None
+    """Keeps the port while nobody listens: a server that another test begins then would get it."""
     broken: list[str] = field(default_factory=list)
     """What real Telegram would not have put up with: requests during a rest it asked for, or with a wrong body."""
     _rest_until: float = 0.0
@@ -91,14 +94,24 @@ class FakeTelegram:
         app.router.add_post("/bot{token}/{method}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        if self._held is None:
+            self._held = socket.socket()
+            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._held.bind(("127.0.0.1", 0))
+            self.port = self._held.getsockname()[1]
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, reuse_port=True)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+
+    async def close(self) -> None:
+        """Once and for all."""
+        await self.stop()
+        if self._held is not None:
+            self._held.close()
 
     async def until(self, done: Callable[[Sequence[Received]], bool], timeout: float = 240.0) -> None:
         """Wait until the messages are as wanted."""
@@ -190,7 +203,7 @@ async def telegram() -> AsyncIterator[FakeTelegram]:
     made = FakeTelegram()
     await made.start()
     yield made
-    await made.stop()
+    await made.close()
 
 
 MANIFEST = """
@@ -222,6 +235,12 @@ KINDS = (
 )
 
 
+def _put(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
 @dataclass
 class Desk:
     """A migrated database, a manifest and a folder of Secrets."""
@@ -248,9 +267,10 @@ class Desk:
             "accountEvents": ["Fills", "Orders", "Transfers"],
             **telegram_spec,
         }
-        self.manifest.write_text(MANIFEST.replace("TELEGRAM", json.dumps(spec)))
         (self.secrets / "telegram").mkdir(parents=True, exist_ok=True)
-        (self.secrets / "telegram" / "token").write_text(telegram.token)
+        # Whole or not at all: a manifest whose Secret was empty at that moment is refused until it changes again.
+        _put(self.secrets / "telegram" / "token", telegram.token)
+        _put(self.manifest, MANIFEST.replace("TELEGRAM", json.dumps(spec)))
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[asyncpg.Connection]:

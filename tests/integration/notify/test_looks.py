@@ -21,6 +21,7 @@ from feedmill.general.notify.processes import Place, Processes
 from feedmill.general.notify.settings import NotifySettings, notify_settings
 from feedmill.general.notify.watcher import Watcher
 from feedmill.resources.load import load_files
+from feedmill.shared import probe
 from feedmill.shared.clock import SECOND, now_ns
 from feedmill.shared.health import Health, HealthServer
 from feedmill.shared.log import get_logger
@@ -79,6 +80,8 @@ async def pages(tmp_path: Path) -> AsyncIterator[Pages]:
 @pytest.fixture
 async def watcher(desk: Any, telegram: Any, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watcher]:
     """With states that are told at once, and over at once."""
+    # A page that is late for want of a processor is none of a process that is down.
+    monkeypatch.setattr(probe, "TIMEOUT", 60.0)
     for name, kind in list(KINDS.items()):
         monkeypatch.setitem(KINDS, name, replace(kind, hold=None if kind.hold is None else 0.0))
     monkeypatch.setattr(states, "CLEAR", 0)
@@ -220,6 +223,8 @@ async def test_quiet_hours_hold_back_what_is_not_critical(desk: Any, telegram: A
         )
     await telegram.until(lambda messages: len(messages) == 1)
     assert "Backup failed" in telegram.messages[0].text
+    # It is marked once its answer was read, a moment after it is in the chat.
+    await desk.until("SELECT count(*) FROM notifications WHERE outcome = 'sent'", 1)
     assert [row["outcome"] for row in await desk.rows()] == ["waiting", "waiting", "sent"]
     # The hours are taken out of the manifest: what waits is sent.
     desk.write(telegram)

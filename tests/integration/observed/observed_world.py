@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -57,23 +58,30 @@ class Chat:
     """Takes every message, while it is on."""
 
     def __init__(self) -> None:
-        self.port = 0
         self.texts: list[str] = []
         self._runner: web.AppRunner | None = None
+        # Keeps the port while nobody listens: a server that is begun then would get it.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
 
     async def start(self) -> None:
         app = web.Application()
         app.router.add_post(f"/bot{TOKEN}/{{method}}", self._take)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, reuse_port=True)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+
+    async def close(self) -> None:
+        await self.stop()
+        self._held.close()
 
     async def _take(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else {}
@@ -195,7 +203,7 @@ async def observed(folder: Path) -> AsyncIterator[Observed]:
             finally:
                 await api.stop()
     finally:
-        await chat.stop()
+        await chat.close()
 
 
 async def set_memory(world: World, share: float | None) -> None:

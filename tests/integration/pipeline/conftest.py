@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -149,7 +150,8 @@ class Bed:
     def fault_rows(self, venue: str) -> list[list[str]]:
         """(ns, kind, symbol, channel, detail) of each fault."""
         path = self.folder / "ledger" / f"{venue.replace('/', '-')}.faults.tsv"
-        return [line.split("\t") for line in path.read_text("utf-8").splitlines()]
+        whole = path.read_text("utf-8").rpartition("\n")[0]  # The last line may be half written.
+        return [line.split("\t") for line in whole.splitlines()]
 
     # what the services do
     def service(self, role: str, venue: str = "") -> ServiceProcess:
@@ -204,24 +206,30 @@ class Bed:
         finally:
             await connection.close()
 
-    async def until_drained(self, timeout: float = 90.0) -> None:
-        """Until everything captured has been stored."""
+    async def until_drained(self, stall: float = 90.0, timeout: float = 240.0) -> None:
+        """Until everything captured has been stored. A slow machine may have much to catch up with: it is given up
+        when nothing moves for ``stall`` seconds."""
         found: list[ShardPosition] = []
+        moved = time.monotonic()
 
         async def drained() -> bool:
-            nonlocal found
+            nonlocal found, moved
             try:
-                found = await self.positions.read()
+                before, found = found, await self.positions.read()
             except PositionsAway:
-                return False
-            return all(item.captured and item.raw_drained and item.events_drained for item in found)
+                before = found
+            if found != before:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > stall:
+                raise TimeoutError
+            return bool(found) and all(item.captured and item.raw_drained and item.events_drained for item in found)
 
         try:
             await until(drained, timeout)
         except TimeoutError:
             pytest.fail("not drained: " + "\n".join(map(str, found)) + "\n" + self.trouble())
 
-    async def settled(self, timeout: float = 30.0) -> Report:
+    async def settled(self, timeout: float = 90.0) -> Report:
         """End the flow and compare, until all is well or the time is up (holes are declared after a grace)."""
         await self.simulation.end_of_flow()
         await self.until_drained()
@@ -232,7 +240,7 @@ class Bed:
                     await asyncio.sleep(0.3)
                     report = await self.compare()
         except TimeoutError:
-            await self.until_drained(5.0)
+            await self.until_drained()
             report = await self.compare()
         return report
 

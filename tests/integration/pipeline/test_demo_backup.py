@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from feedmill.local.embedded import EmbeddedPostgres
 from feedmill.local.embedded.files import password, remembered_port
 from feedmill.simulator.verify import verify
 
-SECONDS, RATE = 40, 3000
+SECONDS, MOST, RATE = 40, 150, 3000
+SLOW = 25
+"""The demonstration lasts so many times as long as a command that only shows its help."""
 OWN = {"backups", "restores", "gaps", "audit_log", "notifications", "notify_state", "maintenance_runs"}
 """Tables that a restore itself writes to, or that tell of it."""
 
@@ -95,7 +98,11 @@ async def _restored(home: Path, target: Path, *more: str) -> tuple[Tally, dict[s
 @pytest.mark.timeout(600)
 async def test_the_demonstration_is_lost_and_had_back(tmp_path: Path) -> None:
     home = tmp_path / "demo"
-    arguments = ("demo", "--backup", "--json", "--seconds", str(SECONDS), "--rate", str(RATE), "--data-dir", str(home))
+    # It is looked at while it flows, which has to last longer where all takes longer.
+    began = time.monotonic()
+    await _feedmill("demo", "--help")
+    seconds = min(MOST, max(SECONDS, round(SLOW * (time.monotonic() - began))))
+    arguments = ("demo", "--backup", "--json", "--seconds", str(seconds), "--rate", str(RATE), "--data-dir", str(home))
     running = asyncio.create_task(_feedmill(*arguments))
     looking = asyncio.create_task(_while_it_flows(home))
     await asyncio.wait({running, looking}, return_when=asyncio.FIRST_COMPLETED)

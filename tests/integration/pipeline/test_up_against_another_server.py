@@ -41,6 +41,8 @@ class OtherBinance:
         self.handshakes = 0
         self.messages: list[dict[str, Any]] = []
         self.emitting = True
+        self.silent = asyncio.Event()
+        """It has seen that it is to emit no more."""
         self._random = random.Random(3)
         self._trade_ids = {symbol: itertools.count(7_000_001 * place) for place, symbol in enumerate(SYMBOLS, 1)}
         self._update_id = 90_000_000
@@ -119,6 +121,7 @@ class OtherBinance:
         while True:
             await asyncio.sleep(0.01)
             if not self.emitting:
+                self.silent.set()
                 continue
             for symbol in SYMBOLS:
                 await self._trade(symbol)
@@ -244,7 +247,7 @@ async def compare(url: str, venue: OtherBinance, *, gaps: bool) -> None:
 
 async def play(venue: OtherBinance, kit: Any, process: Any, *, cut: bool) -> None:
     """Let it emit 600 trades a symbol after the first subscription, with one cut on the way, then end the process."""
-    await kit.until(lambda: len(venue.trades) > 400, timeout=100)  # Its servers are made before that.
+    await kit.until(lambda: len(venue.trades) > 400, timeout=180)  # Its servers are made before that.
     if cut:
         before = venue.handshakes
         await venue.cut()
@@ -253,6 +256,7 @@ async def play(venue: OtherBinance, kit: Any, process: Any, *, cut: bool) -> Non
     goal = len(venue.trades) + 800
     await kit.until(lambda: len(venue.trades) > goal, timeout=60)
     venue.emitting = False
+    await venue.silent.wait()  # It may be in the middle of a round.
     for client in list(venue.clients):
         await (await client.ping())  # Answered once all that was sent before it is read.
     process.send_signal(signal.SIGINT)

@@ -37,7 +37,7 @@ from feedmill.simulator.report import Report, VenueReport
 from feedmill.simulator.verify import verify
 
 SPOT, USDM, DERIBIT = VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
-WAIT = 60.0
+WAIT = 120.0
 WHO = Who("the test", "here")
 
 
@@ -75,6 +75,17 @@ class Member:
         """These are held, listened to, and without a gap."""
         held = self.pool.holdings.held
         return all(name in held and held[name].state == "listening" for name in names)
+
+    def dry(self, name: str) -> bool:
+        """Held, listened to no longer, and all of it is stored."""
+        held = self.pool.holdings.held.get(name)
+        return held is not None and held.dry
+
+    def problem(self, name: str) -> dict[str, str]:
+        """What is wrong with an account; nothing is the empty one."""
+        found = self.accounts["problems"].get(name, {})
+        assert isinstance(found, dict)
+        return found
 
     async def stop(self) -> None:
         self.end.set()

@@ -11,7 +11,7 @@ from pool_stage import DERIBIT, SPOT, USDM, Bed, until
 from feedmill.pool.slots import slots_of
 
 Start = Callable[..., Awaitable[Bed]]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # None is judged by its speed.
 
 
 async def shared(bed: Bed) -> None:

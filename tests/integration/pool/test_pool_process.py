@@ -16,7 +16,7 @@ import pytest
 from pool_stage import DERIBIT, SPOT, Bed, until
 
 Start = Callable[..., Awaitable[Bed]]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # None is judged by its speed.
 PIPELINE = """
 apiVersion: feedmill.dev/v1alpha1
 kind: FeedPipeline

@@ -9,7 +9,7 @@ import pytest
 from pool_stage import SPOT, Bed
 
 Start = Callable[..., Awaitable[Bed]]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # None is judged by its speed.
 
 
 async def test_a_fill_is_followed_from_the_socket_to_its_row(start_bed: Start, traced: Any) -> None:

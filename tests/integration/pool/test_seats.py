@@ -14,7 +14,7 @@ from feedmill.pool.settings import PoolSettings
 from feedmill.shared.log import get_logger
 from feedmill.shared.redis.url import RedisUrl
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(900)  # None is judged by its speed.
 
 
 class Member:

@@ -40,7 +40,8 @@ class Distributor:
 
     def __init__(self, server: EmbeddedRedis, ref: ShardRef = REF) -> None:
         self.ref = ref
-        self.client: Any = redis_asyncio.Redis.from_url(server.url)
+        # redis-py gives a server up after 5 s, and what it was asked for may have been done.
+        self.client: Any = redis_asyncio.Redis.from_url(server.url, socket_timeout=60)
         self.n = 0
         self.id = ""
         self.entries: list[str] = []
@@ -124,7 +125,7 @@ class Bench:
             "block_ms": 200,
             "postgres_reset": 2.0,
             "redis_reset": 2.0,
-            "statement_timeout": 5.0,
+            "statement_timeout": 60.0,  # A machine that is busy for seconds is no server that hangs.
         }
         run = Run(ProcessorSettings(**(values | more)), self.redis.url, self.database_url)
         self.runs.append(run)

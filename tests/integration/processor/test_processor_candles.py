@@ -37,7 +37,7 @@ async def until_completes(bench: Bench, wanted: dict[int, tuple[bool, int]], int
         return await completes(bench, interval) == wanted
 
     try:
-        await bench.until(equal, 20)
+        await bench.until(equal)
     except TimeoutError:
         assert await completes(bench, interval) == wanted
         raise
@@ -62,7 +62,7 @@ async def test_longer_ones_are_rolled_up_and_follow_late_trades(bench: Bench) ->
     trades = [at(n, n, str(100 + n)) for n in range(20)]
     missing = trades.pop(7)
     await distributor.commit(trades=trades)
-    run = bench.start(intervals=("1m", "5m", "15m", "1h"))
+    run = bench.start(intervals=("1m", "5m", "15m", "1h"), finish_timeout=60.0)
     columns = "interval, open_time, open, high, low, close, volume, trades, first_id, last_id"
     long = f"SELECT {columns} FROM candles WHERE interval <> '1m' ORDER BY length(interval) DESC, interval, open_time"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -27,9 +28,16 @@ def owned(run: Run) -> set[str]:
     return {str(seat.shard.ref) for seat in run.processor.seats if seat.figures.working}
 
 
-async def feed(distributor: Distributor, first: int, last: int, pause: float = 0.002) -> None:
-    """Commit trade by trade as the real one does: one not answered is looked up, and made again if it is not there."""
-    for number in range(first, last + 1):
+async def feed(
+    distributor: Distributor, first: int, last: int, pause: float = 0.002, *, over: asyncio.Event | None = None
+) -> None:
+    """Commit trade by trade as the real one does: one not answered is looked up, and made again if it is not there.
+
+    ``over``: go on after ``last`` until it is set.
+    """
+    for number in itertools.count(first):
+        if number > last and (over is None or over.is_set()):
+            return
         before, n = distributor.id, distributor.n + 1
         commit_id = f"{n:016x}"
         payload = encode(EventBlock(trades=[trade(number)]))
@@ -59,8 +67,8 @@ async def test_shards_are_shared_and_taken_over(bench: Bench) -> None:
     first = bench.start(*shards, replica="r0")
     await bench.until(lambda: len(owned(first)) == 4)
     second = bench.start(*shards, replica="r1")
-    await bench.until(lambda: len(owned(first)) == len(owned(second)) == 2)
-    assert not owned(first) & owned(second)
+    # Where the machine was busy for longer than a lease, one that lost a shard works on it for a moment still.
+    await bench.until(lambda: len(owned(first)) == len(owned(second)) == 2 and not owned(first) & owned(second))
     for ref in REFS:
         await bench.distributor(ref).trades(1, 50, symbol=f"S{ref.shard}-USDT")
     for ref in REFS:
@@ -90,18 +98,20 @@ async def test_postgres_restarted_under_load(bench: Bench) -> None:
     run = bench.start()
     # First: a load that was stored at once when it began to work leaves nothing by which it would see the server go.
     await bench.until(lambda: run.shard().working)
-    for first, end in ((1, bench.postgres.stop), (301, bench.postgres.kill)):
-        stored = run.shard().rows
-        load = asyncio.create_task(feed(bench.distributor(), first, first + 299))
+    distributor = bench.distributor()
+    for end in (bench.postgres.stop, bench.postgres.kill):
+        stored, first, over = run.shard().rows, distributor.n + 1, asyncio.Event()
+        load = asyncio.create_task(feed(distributor, first, first + 299, over=over))
         await bench.until(lambda seen=stored: run.shard().rows > seen + 50)
         await asyncio.to_thread(end)
         await bench.until(lambda: run.document()["postgres"]["reachable"] is False)
+        over.set()  # Not before: what is stored before the server is gone leaves nothing by which that is seen.
         await bench.until(lambda: not run.document()["ready"])
         assert "not connected" in run.document()["waitingFor"]["shards"]
         await asyncio.to_thread(bench.postgres.start)
         await bench.until(lambda: run.document()["ready"])
         await load
-    await check(bench, 600)
+    await check(bench, distributor.n)
     assert run.shard().rereads == 0
 
 
@@ -145,7 +155,8 @@ async def test_a_lag_is_seen_to_grow_while_postgres_is_away(bench: Bench) -> Non
     await distributor.trades(201, 201)
     await bench.until(lambda: run.document()["lag"]["commits"] is None)
     shown = run.document()["shards"][str(REF)]["lagSeconds"]
-    assert shown is None or shown > 0  # None: all that was read had been stored; never 0.
+    # None: all that was read had been stored; never 0. (What is shown may be: of one that came this very millisecond.)
+    assert run.shard().oldest_ms != 0
     if shown is not None:
         await bench.until(lambda: run.document()["shards"][str(REF)]["lagSeconds"] > shown)
     await asyncio.to_thread(bench.postgres.start)
@@ -187,7 +198,9 @@ async def test_it_waits_for_servers_that_are_not_there_yet(
         run = bench.start(statement_timeout=2.0)
         await bench.until(lambda: run.document()["redis"]["reachable"] is False)
         assert run.document()["ready"] is False
-        assert run.document()["waitingFor"]["shards"].startswith("Redis did not answer yet (ConnectionRefusedError")
+        # The first error may be that a busy machine did not get to connect in time.
+        refused = "Redis did not answer yet (ConnectionRefusedError"
+        await bench.until(lambda: run.document()["waitingFor"]["shards"].startswith(refused))
         await asyncio.to_thread(far_redis.start)
         await bench.until(lambda: "run feedmill migrate" in run.document()["waitingFor"].get("shards", ""))
         await upgrade(database_url)
@@ -221,9 +234,10 @@ async def test_a_fault_of_the_code_costs_the_other_shards_nothing(
 
 
 async def test_a_standby_is_ready_and_says_who_works(bench: Bench) -> None:
-    first = bench.start(replica="r0")
+    # A lease that does not run out while the machine is busy: the other one would have it, and keep it.
+    first = bench.start(replica="r0", lease_ttl=10.0)
     await bench.until(lambda: first.document()["ready"])
-    second = bench.start(replica="r1")
+    second = bench.start(replica="r1", lease_ttl=10.0)
     await bench.until(lambda: second.document()["ready"])
     await bench.until(lambda: second.document()["leases"]["holders"] == {str(REF): "r0"})
     document = second.document()

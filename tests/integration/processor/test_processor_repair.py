@@ -34,7 +34,7 @@ async def lose(bench: Bench, distributor: Distributor) -> Any:
 
 
 async def until_asked(distributor: Distributor, count: int) -> list[Command]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found := await asked(distributor)) < count:
             await asyncio.sleep(0.01)
     return found
@@ -50,7 +50,7 @@ async def test_a_page_at_a_time_until_nothing_is_missing(bench: Bench, monkeypat
     assert {(each.from_id, each.to_id) for each in (command, *again)} == {(101, 110)}
     late = int(Flag.LATE | Flag.BACKFILL)
     await distributor.commit(trades=[trade(n, flags=late) for n in range(101, 111)])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (command := (await asked(distributor))[-1]).from_id == 101:
             await asyncio.sleep(0.01)
     assert (command.from_id, command.to_id) == (111, 120)

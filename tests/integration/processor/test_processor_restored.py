@@ -97,7 +97,7 @@ async def test_the_distributor_is_told_what_is_missing(bench: Bench) -> None:
     distributor = await lost(bench)
     bench.start(SHARD, repair_every=0.05)
     await bench.until_stored()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found := await told(distributor)) < 2:
             await asyncio.sleep(0.01)
     assert isinstance(found[0], Missing)
@@ -157,7 +157,7 @@ async def test_rows_that_were_open_are_taken_over(bench: Bench) -> None:
     await distributor.trades(51, 60)
     bench.start(SHARD, repair_every=0.05)
     await bench.until_stored()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found := await told(distributor)) < 2:
             await asyncio.sleep(0.01)
     assert found[0].ranges == [(31, 40)]

@@ -67,7 +67,8 @@ class Stream:
     """Appends commits to one account's stream as a distributor does."""
 
     def __init__(self, server: EmbeddedRedis, account: str) -> None:
-        self.client: Any = redis_asyncio.Redis.from_url(server.url)
+        # redis-py gives a server up after 5 s, and what it was asked for may have been done.
+        self.client: Any = redis_asyncio.Redis.from_url(server.url, socket_timeout=60)
         self.key = account_ref(account).events
         self.account = account
         self.n, self.id = 0, ""
@@ -93,7 +94,7 @@ class Running:
             log=get_logger(),
             accounts=accounts,
             block_ms=50,
-            statement_timeout=3.0,
+            statement_timeout=60.0,  # A machine that is busy for seconds is no server that hangs.
         )
         self.stop = asyncio.Event()
         self.task = asyncio.create_task(self.worker.run(self.stop))

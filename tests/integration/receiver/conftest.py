@@ -286,7 +286,7 @@ async def read_raw(url: str, shard: ShardRef = SHARD) -> Raw:
     return raw
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 20.0) -> Any:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 60.0) -> Any:
     """Wait until ``condition`` holds; gives its value."""
     async with asyncio.timeout(timeout):
         while True:
@@ -320,10 +320,10 @@ def toy_settings(venue: ToyVenue, **changes: Any) -> ReceiverSettings:
         "max_backoff": 0.5,
         "stable_after": 0.3,
         "breaker_reset": 0.5,
-        "append_deadline": 1.0,
+        "append_deadline": 5.0,
         "alive_interval": 0.4,
         "confirm_hold": 0.0,
-        "drain_timeout": 10.0,
+        "drain_timeout": 60.0,
     }
     return ReceiverSettings(**(values | changes))
 
@@ -348,10 +348,10 @@ class Running:
 
     async def stop(self) -> None:
         self.stop_event.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(150):  # More than it may take to drain and to confirm.
             await self.task
 
-    async def cancel(self, within: float = 20.0) -> None:
+    async def cancel(self, within: float = 60.0) -> None:
         self.task.cancel()
         done, _ = await asyncio.wait({self.task}, timeout=within)
         assert done, "cancellation did not finish"

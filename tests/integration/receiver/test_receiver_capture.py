@@ -160,7 +160,10 @@ async def test_commands_are_answered_once(venue: Any, launch: Any, redis_server:
         answers = [a for a in raw.answers() if a.kind == "book_snapshot"]
         return (
             raw
-            if answers and raw.controls(control.Unsubscribed) and len(raw.controls(control.Subscribed)) == 3
+            if answers
+            and any(each.kind == "instruments" for each in raw.answers())
+            and raw.controls(control.Unsubscribed)
+            and len(raw.controls(control.Subscribed)) == 3
             else None
         )
 

@@ -50,7 +50,7 @@ async def test_a_command_whose_claim_gets_no_answer_is_carried_out_once(
     )  # fmt: skip
     task = asyncio.create_task(reader.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(done) < len(NAMES):
                 await asyncio.sleep(0.01)
     finally:
@@ -65,7 +65,7 @@ async def test_a_command_whose_claim_gets_no_answer_is_carried_out_once(
     )  # fmt: skip
     task = asyncio.create_task(other.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while claims[0] < 4 + len(NAMES):
                 await asyncio.sleep(0.01)
     finally:

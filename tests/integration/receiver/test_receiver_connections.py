@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +112,21 @@ async def test_back_off_is_reset_only_after_stable_data(venue: Any, launch: Any,
 
 
 async def test_silence_ends_the_connection(venue: Any, launch: Any, redis_server: Any, kit: Any) -> None:
-    # Far apart, so that a machine that is busy for a while does not look like a silent venue.
-    running = launch(silence_timeout=1.2)
+    # Long at first, so that a machine that is busy for a while does not look like a silent venue.
+    running = launch(silence_timeout=60.0)
     await running.ready()
     (client,) = venue.clients
+    connection = running.receiver.supervisor.links[0].connection
     for _ in range(8):  # A ping is a sign of life.
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.02)
+        heard = connection.last_frame
         await client.ping()
+        await kit.until(lambda heard=heard: connection.last_frame > heard)
     assert venue.connects == 1
-    await kit.until(lambda: venue.connects == 2)
+    last = connection.last_frame
+    running.receiver.reconfigure(replace(running.receiver.settings, silence_timeout=1.2))
+    await kit.until(lambda: venue.connects >= 2)
+    assert time.monotonic() - last >= 1.2
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     assert raw.controls(control.Disconnected)[0].cause == "silent"
@@ -194,9 +201,10 @@ async def test_refusals_are_named(venue: Any, launch: Any, kit: Any) -> None:
 
 
 async def test_unresolvable_name_is_named(launch: Any, kit: Any) -> None:
-    running = launch(stream_url="ws://no-such-host.invalid/?token=secret")
+    # A resolver that nobody answers takes its time to say so.
+    running = launch(stream_url="ws://no-such-host.invalid/?token=secret", connect_timeout=100.0)
     failure = await kit.until(
-        lambda: running.receiver.health.document()["connections"]["stream"].get("failure"), timeout=30
+        lambda: running.receiver.health.document()["connections"]["stream"].get("failure"), timeout=120
     )
     assert failure["host"] == "no-such-host.invalid:80"
     assert failure["cause"] == "dns"
@@ -257,14 +265,16 @@ async def test_a_topic_that_falls_silent_is_told_and_asked_for_anew(
     (keeper,) = running.receiver.supervisor.keepers
     flowing = {"btcusdt@trades", "ethusdt@trades"}
 
+    over = asyncio.Event()
+
     async def publish() -> None:
-        while True:
+        while not over.is_set():
             for name in sorted(flowing & next(iter(venue.subscribed.values()))):
                 await venue.publish(1, name)
             await asyncio.sleep(0.01)
 
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(publish())
+        group.create_task(publish())
         attention = keeper.link.attention
         await kit.until(lambda: attention._usual.limit(b"ethusdt@trades") is not None)
         assert attention.document()["silentTopics"] == 0
@@ -274,7 +284,9 @@ async def test_a_topic_that_falls_silent_is_told_and_asked_for_anew(
         await kit.until(lambda: venue.requests[asked:])
         await kit.until(lambda: len(venue.requests) >= asked + 2)
         await kit.until(lambda: attention.document()["silentTopics"] == 0)
-        task.cancel()
+        over.set()
+    # An orderly end reads no further, so all must have come before it.
+    await running.received(len(venue.sent) + len(venue.requests))
     assert [set(request) - {"id"} for request in venue.requests[asked : asked + 2]] == [{"unsub"}, {"sub"}]
     assert all(request.get("sub", request.get("unsub")) == ["ethusdt@trades"] for request in venue.requests[asked:])
     assert venue.connects == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 import redis.asyncio as redis_asyncio
 
 from feedmill.exchanges.base import RestRequest
@@ -72,9 +73,10 @@ async def test_what_a_session_had_claimed_that_lives_no_more_is_taken_over(
         return [answer.command for answer in raw.answers() if answer.kind == "book_snapshot"]
 
     async def all_there() -> bool:
-        return "end" in await answered()
+        return {"taken", "new", "end"} <= set(await answered())  # Asked for side by side: any may be the last.
 
     await kit.until(all_there)
+    await kit.until(lambda: not running.receiver.desk.waiting)
     await running.stop()
     assert sorted(await answered()) == ["end", "new", "taken"]
     assert (await client.get(kit.shard.key("commands:claimed:taken"))).decode() == mine
@@ -101,8 +103,10 @@ async def test_a_receiver_that_starts_carries_out_what_was_asked_before(
 
 
 async def test_a_replica_whose_requests_fail_leaves_commands_to_the_other(
-    venue: Any, launch: Any, redis_server: Any, kit: Any
+    venue: Any, launch: Any, redis_server: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A machine that stands still for the usual quarter of a second would give it to whoever goes on first.
+    monkeypatch.setattr("feedmill.receiver.commands.STAND_BACK", 15.0)
     running = [launch(replica="r0"), launch(replica="r1")]
     await ready(kit, *running)
     running[0].receiver.desk.problem = "it does not come through"
@@ -139,7 +143,7 @@ async def test_what_the_venue_refuses_is_told_apart_from_what_failed(
         found = {record.command: record.status for record in raw.controls(control.RestFailed)}
         return found if len(found) == 3 else None
 
-    assert await kit.until(told, 40) == {"refused": 400, "failed": 0, "no": 404}
+    assert await kit.until(told) == {"refused": 400, "failed": 0, "no": 404}
 
 
 async def test_a_storm_of_a_fleet_keeps_the_connects_of_one(
@@ -161,7 +165,8 @@ async def test_a_storm_of_a_fleet_keeps_the_connects_of_one(
     took = asyncio.get_running_loop().time() - began
     made = venue.connects - before
     assert 4 <= made <= most * (took / limits.connects_window + 1)
-    assert all(each.receiver.fleet.document()["shared"] for each in running)
+    # One that got no answer for a second goes by its share until the next one.
+    await kit.until(lambda: all(each.receiver.fleet.document()["shared"] for each in running))
     assert all(each.receiver.fleet.members == 4 for each in running)
 
 
@@ -223,6 +228,7 @@ async def test_trades_of_the_past_wait_for_memory(venue: Any, launch: Any, redis
     assert not any("PAST" in call for call in venue.rest_calls[calls:])
     receiver.budget.release(held)
     await kit.until(lambda: any("PAST" in call for call in venue.rest_calls[calls:]))
+    await kit.until(lambda: not receiver.desk.waiting)  # Asked for is not answered yet.
     await running.stop()
     raw = await kit.read_raw(redis_server.url)
     assert {"past", "now"} <= {answer.command for answer in raw.answers()}

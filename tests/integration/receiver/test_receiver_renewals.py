@@ -33,6 +33,16 @@ async def traffic(venue: Any) -> AsyncIterator[None]:
         await task
 
 
+class Gate:
+    """A budget that is used up until it is opened, however long that takes."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+
+    async def take(self, amount: float = 1.0) -> None:
+        await self.opened.wait()
+
+
 def keeper_of(running: Any) -> Any:
     return running.receiver.supervisor.keepers[0]
 
@@ -88,10 +98,10 @@ async def test_the_old_one_stays_while_there_is_no_budget_until_it_is_cut(
     venue: Any, launch: Any, redis_server: Any, kit: Any
 ) -> None:
     before = counted("announced", "late")
-    running = launch(limits=kit.limits(connects=2, connects_window=4.0), share=1.0)
+    running = launch()
     await running.ready()
     keeper = keeper_of(running)
-    keeper._connects.block(3.0)
+    keeper._connects = gate = Gate()
     await announce(venue)
     await kit.until(lambda: keeper.state == "renewing")
     assert running.receiver.health.ready()[0]
@@ -100,6 +110,7 @@ async def test_the_old_one_stays_while_there_is_no_budget_until_it_is_cut(
     await client.close(1001, "connection lifetime reached")
     await kit.until(lambda: keeper.state == "budget")
     assert not running.receiver.health.ready()[0]
+    gate.opened.set()
     await running.ready()
     await venue.publish(5)
     ends = await assert_all_there(running, venue, redis_server, kit)

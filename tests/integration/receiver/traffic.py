@@ -9,8 +9,8 @@ from typing import Any
 
 
 @asynccontextmanager
-async def traffic(venue: Any, receiver: Any = None, *, size: int = 1000) -> AsyncIterator[None]:
-    """Some megabytes a second until the block ends.
+async def traffic(venue: Any, receiver: Any = None, *, size: int = 1000, pause: float = 0.003) -> AsyncIterator[None]:
+    """Some megabytes a second until the block ends, fewer with a longer ``pause``.
 
     With ``receiver`` no more than its disk takes, unless that is full: a disk is slow while others sync theirs.
     """
@@ -23,7 +23,7 @@ async def traffic(venue: Any, receiver: Any = None, *, size: int = 1000) -> Asyn
         while not stop.is_set():
             if takes_more():
                 await venue.publish(20, size=size)
-            await asyncio.sleep(0.003)
+            await asyncio.sleep(pause)
 
     task = asyncio.create_task(send())
     try:

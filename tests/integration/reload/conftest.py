@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from feedmill.cli.migrate import upgrade
 from feedmill.local.demo.simulation import Simulation, emitted
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from feedmill.local.manager import redis_pool
-from feedmill.local.positions import Positions, PositionsAway
+from feedmill.local.positions import Positions, PositionsAway, ShardPosition
 from feedmill.resources.confighash import config_hash
 from feedmill.shared.keys import ShardRef
 from feedmill.simulator.report import Report
@@ -41,6 +42,20 @@ async def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
             if value:
                 return value
             await asyncio.sleep(0.05)
+
+
+def nothing_wrong(report: Report, *kinds: str) -> bool:
+    """What there is, is right, and of these kinds (trades, tickers) the last ones emitted are stored. Holes do not
+    count."""
+    return bool(report.venues) and all(
+        venue.books.ok
+        and venue.candles.ok
+        and not any(
+            flow.doubled or flow.phantom or flow.wrong or flow.gaps_wrong for flow in (venue.trades, venue.tickers)
+        )
+        and not any(getattr(venue, kind).lost_after_last or not getattr(venue, kind).stored for kind in kinds)
+        for venue in report.venues
+    )
 
 
 @dataclass
@@ -133,6 +148,7 @@ class Service:
 
     async def start(self) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("REDIS_URL", "DATABASE_URL"))}
+        self._port_file.unlink(missing_ok=True)  # Of a former life: somebody else may have that port by now.
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "feedmill.cli.main", "run", *self._arguments,
@@ -257,14 +273,22 @@ class Bed:
         except TimeoutError:
             pytest.fail(f"not flowing: {[await self.health(name) for name in self.services]}\n{self.trouble()}")
 
-    async def stats(self, venue: str) -> dict[str, Any]:
-        found = (await self.simulation.stats())[venue]
-        assert found is not None
+    async def _all_stats(self) -> dict[str, dict[str, Any]]:
+        """Of every venue: a simulator that is busy for a moment is asked again."""
+
+        async def answered() -> dict[str, dict[str, Any]] | None:
+            found = {venue: each for venue, each in (await self.simulation.stats()).items() if each is not None}
+            return found if found.keys() == self.simulation.endpoints.keys() else None
+
+        found: dict[str, dict[str, Any]] = await until(answered)
         return found
+
+    async def stats(self, venue: str) -> dict[str, Any]:
+        return (await self._all_stats())[venue]
 
     async def until_emitted(self, more: int) -> None:
         async def count() -> int:
-            return sum(emitted(found) for found in (await self.simulation.stats()).values() if found)
+            return sum(emitted(found) for found in (await self._all_stats()).values())
 
         goal = await count() + more
 
@@ -280,25 +304,58 @@ class Bed:
         finally:
             await connection.close()
 
-    async def settled(self) -> Report:
-        """End the flow, wait until all is stored, and compare with the ledger until it is as it should be."""
+    async def where(self) -> list[ShardPosition]:
+        """How far the shards are: a Redis that is busy for a moment is asked again."""
+
+        async def read() -> list[ShardPosition] | None:
+            try:
+                return await self.positions.read()
+            except PositionsAway:
+                return None
+
+        found: list[ShardPosition] = await until(read)
+        return found
+
+    async def until_past(self) -> None:
+        """Everything that is captured by now is stored."""
+
+        def place(text: str) -> tuple[int, ...]:
+            return tuple(int(part) for part in text.split("-")) if text else (0, 0)
+
+        captured = [place(item.captured) for item in await self.where()]
+
+        async def dispatched() -> bool:
+            return all(place(item.dispatched) >= at for item, at in zip(await self.where(), captured, strict=True))
+
+        await until(dispatched)
+        emitted_to = [place(item.emitted) for item in await self.where()]
+
+        async def stored() -> bool:
+            return all(place(item.stored) >= at for item, at in zip(await self.where(), emitted_to, strict=True))
+
+        await until(stored)
+
+    async def settled(self, done: Callable[[Report], Any] = lambda report: report.ok) -> Report:
+        """End the flow, wait until all is stored, and compare with the ledger until it is as it should be: ``done``,
+        where something is missing on purpose (a function, or one that answers an awaitable)."""
         await self.simulation.end_of_flow()
 
         async def drained() -> bool:
-            try:
-                found = await self.positions.read()
-            except PositionsAway:
-                return False
+            found = await self.where()
             return all(item.captured and item.raw_drained and item.events_drained for item in found)
+
+        async def is_done() -> bool:
+            answer = done(report)
+            return bool(await answer if asyncio.iscoroutine(answer) else answer)
 
         try:
             await until(drained, 90)
         except TimeoutError:
-            pytest.fail(f"not drained: {await self.positions.read()}\n{self.trouble()}")
+            pytest.fail(f"not drained: {await self.where()}\n{self.trouble()}")
         report = await verify(self.folder / "ledger", self.database_url)
         try:
             async with asyncio.timeout(90):  # A killed session counts as silent after 30.
-                while not report.ok:
+                while not await is_done():
                     await asyncio.sleep(0.3)
                     report = await verify(self.folder / "ledger", self.database_url)
         except TimeoutError:
@@ -379,6 +436,8 @@ async def start_bed(
                     f"distributor-{feed.name}", "distributor", "--feed", f"default/{feed.name}", "--shard", "0"
                 )
                 await bed.start(f"receiver-{feed.name}", "receiver", "--feed", f"default/{feed.name}", "--shard", "0")
+            for name in bed.services:
+                await until(partial(bed.health, name))  # A slow one may not listen yet while the others work.
             await bed.until_flowing()
             return bed
 
@@ -391,6 +450,7 @@ class Kit:
 
     until: Any = until
     Wanted: Any = Wanted
+    nothing_wrong: Any = nothing_wrong
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ async def errors(bed: Any) -> list[str]:
     found = []
     for name in ROLES:
         document = await bed.health(name)
-        found.append("" if document is None else document["config"]["error"])
+        found.append("no answer" if document is None else document["config"]["error"])
     return found
 
 
@@ -56,7 +57,8 @@ async def test_a_wrong_manifest_is_refused(start_bed: Any, kit: Any) -> None:
             assert not document["config"]["pending"]
             if reason != "YAML":
                 assert reason in document["config"]["error"], document["config"]["error"]
-            assert any(line["level"] == "error" for line in bed.services[name].logged("config.refused"))
+            lines = await kit.until(partial(bed.services[name].logged, "config.refused"))  # A moment after it is so.
+            assert any(line["level"] == "error" for line in lines)
         await bed.take_up()
 
         async def well() -> bool:
@@ -89,7 +91,7 @@ async def test_limits_and_log_level_change_on_what_runs(start_bed: Any, kit: Any
     assert document["session"]["budgetBytes"] == 32 << 20
     assert await bed.metric("receiver-one", "feedmill_receiver_budget_bytes") == 32 << 20
     # What is logged at Info is only there because the level follows.
-    assert len(bed.services["receiver-one"].logged("config.applied")) == 1
+    assert len(await kit.until(lambda: bed.services["receiver-one"].logged("config.applied"))) == 1
     await kit.until(lambda: bed.services["distributor-one"].logged("checkpoint.loaded"))
     await bed.until_emitted(1000)
     feed.receiver = "{memory: 16Mi, batching: {mode: Throughput, maxAge: 30ms}}"

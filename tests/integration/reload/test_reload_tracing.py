@@ -42,7 +42,9 @@ async def test_tracing_comes_and_goes(start_bed: Any, kit: Any, collector: Any) 
     async def ended() -> float:
         return sum([await bed.metric(name, "feedmill_tracing_spans_total") for name in ROLES])
 
-    # What is under way is followed to its end; then there is nothing more to follow.
+    # What is under way is followed to its end, however long that takes; then there is nothing more to follow.
+    await bed.until_emitted(100)
+    await bed.until_past()
     await bed.until_emitted(100)
     before = await ended()
     await bed.until_emitted(200)

@@ -47,7 +47,8 @@ class Bed(Stage):
         """Until every member's health document is so."""
 
         async def holds() -> bool:
-            return all([condition(await self.health(member)) for member in self.members.values()])
+            found = [await self.health(member) for member in self.members.values()]
+            return all(found) and all(map(condition, found))  # Empty: it did not answer this time.
 
         try:
             await until(holds, WAIT, what)

@@ -55,10 +55,11 @@ async def test_the_redis_password_rotates(start_pool: Any, redis_server: Any) ->
     await until(anew, LOST, "every connection is made anew")
     await admin.execute_command("ACL", "SETUSER", "services", f"<{passwords[0]}")
     await refused(passwords[0])
-    kept = await ours()
+    # A proof of a password is a connection for a moment.
+    kept = {number for number, name in (await ours()).items() if name != "feedmill-prove"}
     await bed.step(60)
     await bed.at_rest()
-    assert kept.keys() <= (await ours()).keys(), "nobody had to come back"
+    assert kept <= (await ours()).keys(), "nobody had to come back"
     assert await bed.gaps() == gaps, "nothing was missed by it"
 
     # The old one stops before the new one is there: what happens meanwhile waits, or is asked for.

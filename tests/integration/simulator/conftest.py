@@ -52,7 +52,7 @@ class Client:
         await self.socket.send(message if isinstance(message, str) else json.dumps(message))
 
     async def next(self) -> Any:
-        return self._take(await asyncio.wait_for(self.socket.recv(), 10))
+        return self._take(await asyncio.wait_for(self.socket.recv(), 60))
 
     def _take(self, data: str | bytes) -> Any:
         self.raw.append(data.encode() if isinstance(data, str) else data)
@@ -88,7 +88,7 @@ class Client:
         """Read until the server ends it: (close code as received, None for a reset; reason)."""
         try:
             while True:
-                await asyncio.wait_for(self.socket.recv(), 10)
+                await asyncio.wait_for(self.socket.recv(), 60)
         except websockets.ConnectionClosed as error:
             return (error.rcvd.code, error.rcvd.reason) if error.rcvd else (None, "")
 
@@ -97,7 +97,7 @@ class Client:
 def connect() -> Callable[[str], AbstractAsyncContextManager[Client]]:
     @asynccontextmanager
     async def open_(url: str) -> AsyncIterator[Client]:
-        async with websockets.connect(url, max_size=None, open_timeout=10, close_timeout=1) as socket:
+        async with websockets.connect(url, max_size=None, open_timeout=60, close_timeout=1) as socket:
             yield Client(socket)
 
     return open_

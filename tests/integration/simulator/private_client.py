@@ -35,16 +35,23 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _stamped(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Good for as long as a venue takes: one that answers late is not told that it was asked late. ``recvWindow=None``
+    leaves the venue's own."""
+    given = {"timestamp": now_ms(), "recvWindow": 60_000} | dict(params)
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def signed_params(key: Mapping[str, str], **params: Any) -> dict[str, Any]:
     """Of a request of the WebSocket API."""
-    params = {"apiKey": key["apiKey"], "timestamp": now_ms()} | params
+    params = {"apiKey": key["apiKey"]} | _stamped(params)
     payload = "&".join(f"{name}={params[name]}" for name in sorted(params))
     return params | {"signature": sign(key, payload)}
 
 
 async def signed_get(base: str, path: str, key: Mapping[str, str], **params: Any) -> tuple[int, Any, Any]:
     """(status, body, headers) of a signed REST request."""
-    query = urlencode({"timestamp": now_ms()} | params)
+    query = urlencode(_stamped(params))
     url = f"{base}{path}?{query}&signature={quote(sign(key, query), safe='')}"
     return await plain(url, "GET", key)
 

@@ -226,7 +226,7 @@ async def test_refusals_and_scopes(venue, connect) -> None:
             await other.send(deribit_call("private/logout", 2))
             assert (await other.closed())[0] == 1000
         assert (await rest(sim, "private/get_open_orders"))[0] == 401
-        for at in range(120):
+        for at in range(300):  # More than a full pool and what comes back to it in the ten seconds after.
             await client.send(deribit_call("private/get_open_orders", 100 + at))
         over = await client.until(lambda got: "error" in got)
         assert over["error"]["code"] == 10028, "the account's credits are used up"

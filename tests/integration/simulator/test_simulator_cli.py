@@ -45,7 +45,7 @@ async def test_three_exchanges_in_a_process(tmp_path: Path) -> None:
             for _ in range(50):
                 last = json.loads(await socket.recv())
         process.send_signal(signal.SIGTERM)
-        out, err = await asyncio.wait_for(process.communicate(), 20)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()
@@ -77,7 +77,7 @@ async def test_tls_with_a_certificate_made_now(tmp_path: Path) -> None:
             await socket.send('{"jsonrpc":"2.0","id":1,"method":"public/test","params":{}}')
             assert json.loads(await socket.recv())["result"]["version"]
         process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
         assert process.returncode == 0
         assert not Path(ports["tls"]["ca"]).exists(), "the certificate goes with the process"
     finally:
@@ -113,7 +113,7 @@ async def test_abort_is_a_reset_on_the_loop_of_the_command(tmp_path: Path) -> No
         writer.close()
     finally:
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ async def test_keys_go_to_their_file_and_nowhere_else(tmp_path: Path) -> None:
             while not all(_filled(ledger, venue) for venue in ("binance-Spot", "binance-UsdM", "deribit-Derivatives")):
                 await asyncio.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        out, err = await asyncio.wait_for(process.communicate(), 20)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import websockets
 
+from feedmill.simulator import default_limits
 from feedmill.simulator.faults import Fault
 
 VENUE = "deribit/Derivatives"
@@ -195,7 +196,8 @@ async def test_grouped_books_and_charts(simulate, connect) -> None:
 
 
 async def test_heartbeats_must_be_answered(simulate, connect) -> None:
-    limits = {"heartbeat_scale": 0.04, "idle_timeout": 0.0}
+    # A second for an answer: a process that was held up for a moment does not look like a client that gives none.
+    limits = {"heartbeat_scale": 0.1, "idle_timeout": 0.0}
     async with simulate(VENUE, limits=limits) as sim:
         async with connect(url(sim)) as client:
             assert (await client.ask(call("set_heartbeat", interval=10)))["result"] == "ok"
@@ -209,14 +211,15 @@ async def test_heartbeats_must_be_answered(simulate, connect) -> None:
             await client.ask(call("set_heartbeat", interval=10))
             await client.ask(call("disable_heartbeat", 2))
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(client.next(), 1.0)
+                await asyncio.wait_for(client.next(), 2.0)
         assert sim.stats()[VENUE]["closed"] == {"heartbeat": 1}
 
 
 async def test_an_idle_socket_is_cut_without_a_close_frame(simulate, connect) -> None:
-    limits = {"idle_timeout": 1.0}  # Time enough for the busy one to become so.
-    async with simulate(VENUE, limits=limits) as sim, connect(url(sim)) as busy, connect(url(sim)) as idle:
+    async with simulate(VENUE) as sim, connect(url(sim)) as busy, connect(url(sim)) as idle:
         await busy.ask(call("subscribe", channels=[f"quote.{BTC}"]))
+        # Only now, however long it took the busy one to become so.
+        sim.venues[VENUE].set_limits(default_limits(VENUE, idle_timeout=0.3))
         assert await idle.closed() == (None, "")
         await busy.read(300)
 

@@ -199,7 +199,7 @@ async def test_abort_is_a_reset(simulate) -> None:
         await reader.readexactly(100)
         assert sim.fault("abort") == 1
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(read_all(reader), 30)
+            await asyncio.wait_for(read_all(reader), 60)
         writer.close()
 
 
@@ -209,16 +209,19 @@ async def test_silence_sends_nothing_and_ends(simulate, connect, ledger) -> None
         topic_url = sim.endpoints[SPOT][0] + "/ws/btcusdt@trade"
         async with connect(topic_url) as client, connect(topic_url) as other:
             await client.read(20)
-            sim.fault("silence", count=1, seconds=0.5)
+            sim.fault("silence", count=1)
             (silent,) = [c for c in sim.venues[SPOT].connections.values() if c.mode.value == "silent"]
+            silent.last_in = 0.0
             await client.send({"method": "LIST_SUBSCRIPTIONS", "id": 5})
-            while silent.undelivered <= 50:
+            while silent.undelivered <= 50 or not silent.last_in:
                 await other.read(1)
+            # Its end is set only now: a loop that was held up would read the request after it.
+            sim.fault("silence", count=1, seconds=0.3)
             last = client.got[-1]["t"]
             await client.until(lambda got: got.get("t", 0) > last + 50)
             await stop(sim, client)
         assert not any(got.get("id") == 5 for got in client.got), "a request during the silence is never answered"
-        assert kinds(ledger(SPOT, "faults")) == {"silence": 1}
+        assert kinds(ledger(SPOT, "faults")) == {"silence": 2}
 
 
 async def test_half_open_ignores_the_client(simulate) -> None:
@@ -238,14 +241,14 @@ async def test_half_open_ignores_the_client(simulate) -> None:
 async def test_slow_delays_but_loses_nothing(simulate, connect) -> None:
     async with simulate(SPOT) as sim, connect(sim.endpoints[SPOT][0] + "/ws/btcusdt@trade") as client:
         await client.read(10)
-        sim.fault("slow", delay=0.3)
+        sim.fault("slow", delay=1.0)
         gaps, last = [], time.monotonic()
         for _ in range(300):
             await client.next()
             now = time.monotonic()
             gaps.append(now - last)
             last = now
-        assert max(gaps) > 0.2
+        assert max(gaps) > 0.5  # Of a second a slow machine reads what was sent before in the rest.
         ids = [got["t"] for got in client.got]
         assert ids == list(range(1001, 1001 + len(ids)))
 
@@ -299,7 +302,7 @@ async def test_rest_faults(simulate) -> None:
         started = time.monotonic()
         async with session.get(url) as answer:
             assert answer.status == 200
-        assert time.monotonic() - started >= 0.3
+        assert time.monotonic() - started > 0.29  # Timers count whole milliseconds.
     async with simulate(DERIBIT) as sim, aiohttp.ClientSession() as session:
         sim.fault("rest_429", count=1)
         async with session.get(sim.endpoints[DERIBIT][1] + "/api/v2/public/get_time") as answer:

@@ -97,6 +97,7 @@ class BlackHole:
 def frozen(server: EmbeddedServer) -> Iterator[None]:
     """The server with all its processes is stopped: connections stay, connecting works, nothing is answered."""
     main = psutil.Process(server.pid)
+    main.suspend()  # First: it makes a process for each connection.
     stopped = [main, *main.children(recursive=True)]
     for process in stopped:
         with contextlib.suppress(psutil.NoSuchProcess):  # A server's process of one connection may just have ended.
@@ -131,8 +132,10 @@ class Service:
 
     async def said(self, event: str, times: int = 1) -> None:
         def enough() -> bool:
-            assert self.process.returncode is None, self.text
-            return self.events().count(event) >= times
+            ended = self.process.returncode is not None  # It may have said it last of all.
+            found = self.events().count(event) >= times
+            assert found or not ended, self.text
+            return found
 
         try:
             await until(enough)
@@ -163,6 +166,11 @@ class Service:
             await until(shown)
         except TimeoutError:
             raise AssertionError(f"{seen}\n{self.text}") from None
+
+    def again(self, number: int = signal.SIGTERM) -> None:
+        """One more signal; of those before it may have ended meanwhile."""
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(number)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -288,9 +296,13 @@ class Place:
             await self.client.xadd(SHARD.events, fields)
 
     async def fetch(self, statement: str) -> list[Any]:
+        """The first column."""
+        return [row[0] for row in await self.fetch_rows(statement)]
+
+    async def fetch_rows(self, statement: str) -> list[Any]:
         connection = await asyncpg.connect(self.database_url)
         try:
-            return [row[0] for row in await connection.fetch(statement)]
+            return list(await connection.fetch(statement))
         finally:
             await connection.close()
 
@@ -299,13 +311,13 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def locked(place: Place) -> AsyncIterator[None]:
+async def locked(place: Place, tables: str = "trades, tickers, book_snapshots") -> AsyncIterator[None]:
     """Somebody holds the tables, as a long migration does."""
     connection = await asyncpg.connect(place.database_url)
     try:
         transaction = connection.transaction()
         await transaction.start()
-        await connection.execute("LOCK TABLE trades, tickers, book_snapshots IN ACCESS EXCLUSIVE MODE")
+        await connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
         yield
     finally:
         connection.terminate()

@@ -131,8 +131,8 @@ async def test_asked_again_while_draining(place: Place, exchange: Simulator) -> 
         await service.shows(is_behind)
         service.signal()
         await service.said("stopping")
-        service.signal()
-        service.signal(signal.SIGINT)
+        service.again()
+        service.again(signal.SIGINT)
     assert await service.ended() == 0, service.text
     service.assert_clean()
     assert "drained" in service.events()

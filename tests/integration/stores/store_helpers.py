@@ -29,4 +29,5 @@ def bucket_of(server: S3Server | B2Server, secrets: dict[str, str] | None = None
 
 
 def remote(bucket: Bucket, **settings: Any) -> RemoteStore:
-    return RemoteStore(bucket, **({"part_bytes": PART, "patience": 10.0, "pause": 0.01} | settings))
+    # Patience for a slow machine: the first try makes the client, and what is to be repeated is repeated after that.
+    return RemoteStore(bucket, **({"part_bytes": PART, "patience": 60.0, "pause": 0.01} | settings))

@@ -106,7 +106,7 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def until(holds: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
 

@@ -19,7 +19,7 @@ async def test_who_is_cancelled_waits_for_the_thread_and_is_cancelled_then() -> 
         done.set()
 
     waiting = asyncio.create_task(to_its_end(asyncio.to_thread(work)))
-    await asyncio.to_thread(began.wait, 20)
+    await asyncio.to_thread(began.wait, 60)
     waiting.cancel()
     await asyncio.sleep(0)
     await asyncio.sleep(0)

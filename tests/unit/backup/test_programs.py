@@ -62,7 +62,7 @@ async def test_what_a_failure_asks_for(tmp_path: Path, name: str, said: str, rem
 async def test_one_that_is_stopped_is_gone(tmp_path: Path) -> None:
     write(tmp_path, "pg_dump", "exec sleep 600")
     running = await Running.start([tmp_path / "pg_dump"], {}, writes=True)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await running.stop()
     assert not Path(f"/proc/{running.pid}").exists()
 

@@ -61,7 +61,7 @@ class Bucket:
 
     def part(self, key: str, upload: str, number: int, content: bytes) -> str:
         if self.read.values()[1] != "good":
-            self._together.wait(30.0)
+            self._together.wait(60.0)
             raise StoreRefused(f"{self.where}: part {number} refused")
         self.parts[number] = content
         return f"{number}"

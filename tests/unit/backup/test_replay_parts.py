@@ -136,7 +136,7 @@ async def test_a_replay_that_is_cancelled_ends_at_once(stage: Any) -> None:
     server: Any = Slow()
     log = await stage.server()
     starting = asyncio.create_task(pitr._start(server, log, cast("Any", None), None))
-    await asyncio.to_thread(server.began.wait, 20)
+    await asyncio.to_thread(server.began.wait, 60)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

@@ -158,7 +158,7 @@ def test_a_watch_counts_a_childs_cpu_and_memory(tmp_path: Path) -> None:
             assert child.process.stdin is not None
             child.process.stdin.write("\n")
             child.process.stdin.flush()
-            child.wait_event("did", timeout=20)
+            child.wait_event("did", timeout=60)
         watch.end()
         watch.close()
         assert watch.processes["worker"].cpu >= 0.05

@@ -35,13 +35,15 @@ spec:
   postgres: {urlSecretRef: {name: postgres, key: url}}
 """
 PASSWORD = "hunter2222"
+HOST = "127.77.0.1"
+"""Of no other server: who asks 127.0.0.1 in vain for one that has ended does not come here by its port."""
 
 
 class Listener:
     """Stands where Redis and PostgreSQL would, and knows whether anybody came."""
 
     def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server((HOST, 0))
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
 
@@ -73,8 +75,8 @@ class Done:
 def _environment(listener: Listener, changes: dict[str, str]) -> dict[str, str | None]:
     """Servers that only the listener stands for; "" in ``changes`` takes one away."""
     servers = {
-        "REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{listener.port}/0",
-        "DATABASE_URL": f"postgresql://me:{PASSWORD}@127.0.0.1:{listener.port}/feeds",
+        "REDIS_URL": f"redis://:{PASSWORD}@{HOST}:{listener.port}/0",
+        "DATABASE_URL": f"postgresql://me:{PASSWORD}@{HOST}:{listener.port}/feeds",
     }
     unset = {name: None for name in os.environ if name.startswith(("REDIS_", "DATABASE_"))}
     given = {"COLUMNS": "200", **servers, **changes}
@@ -86,7 +88,7 @@ def program(cwd: Path, listener: Listener, *arguments: str) -> Done:
     changes = _environment(listener, {"PYTHONPATH": str(SOURCES)})
     environment = {name: value for name, value in (os.environ | changes).items() if value is not None}
     command = [sys.executable, "-m", "feedmill.cli.main", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -260,7 +262,7 @@ def test_run_reads_the_secrets_the_pipeline_names(tmp_path: Path, listener: List
     said = refused(feedmill(tmp_path, listener, *command, **none), listener, tmp_path, files)
     assert "Secret 'redis', key 'url':" in said
     assert "holds no file url: add it, or check the reference's key" in said
-    (tmp_path / "secrets" / "redis" / "url").write_text(f"redis://:{PASSWORD}@127.0.0.1:{listener.port}/x")
+    (tmp_path / "secrets" / "redis" / "url").write_text(f"redis://:{PASSWORD}@{HOST}:{listener.port}/x")
     said = refused(feedmill(tmp_path, listener, *command, **none), listener, tmp_path, files)
     assert "spec.redis.urlSecretRef: the Redis URL's database is not a number: write redis://:password@host" in said
 

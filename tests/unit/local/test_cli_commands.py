@@ -22,7 +22,7 @@ def feedmill(*arguments: str, cwd: Path, **environ: str) -> subprocess.Completed
     environment = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
     environment |= {"PYTHONPATH": str(SOURCES), "COLUMNS": "120", **environ}
     command = [sys.executable, "-m", "feedmill.cli.main", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_help_names_every_command_and_imports_none(tmp_path: Path) -> None:

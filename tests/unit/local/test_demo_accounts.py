@@ -76,7 +76,8 @@ def test_the_kek_is_private_and_usable(tmp_path: Path) -> None:
     assert first.key("demo") != second.key("demo")
 
 
-async def test_a_command_that_fails_says_why(tmp_path: Path) -> None:
+async def test_a_command_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "ADD_TIMEOUT", 200.0)  # A busy machine takes long to start a program.
     account = accounts.DemoAccount("main", "binance/Spot", "ws://h", "http://h", {"apiKey": "K", "apiSecret": "S"})
     with pytest.raises(ManagerError, match=r"feedmill accounts add main failed: .*kek"):
         await accounts.add_all([account], tmp_path / "kek", tmp_path)

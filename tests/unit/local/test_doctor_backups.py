@@ -109,6 +109,7 @@ async def test_a_bucket_that_does_not_answer_is_a_warning(
     secrets: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backups, "PATIENCE", 0.0)
+    monkeypatch.setattr(backups, "TIMEOUT", 200.0)  # The library for it is loaded meanwhile.
     [found] = await backups.checks(resources(BUCKETS[kind], "main"), secrets)
     assert found.grade is Grade.WARN
     assert "does not answer" in found.found

@@ -183,17 +183,20 @@ async def test_a_silent_server_is_given_up_after_the_timeout_and_does_not_hold_t
     server: Server, client: Make
 ) -> None:
     server.gate = threading.Event()
-    begun = time.monotonic()
-    asking = asyncio.create_task(client(attempts=1, read_timeout=0.3).get(kinds.CONFIG_MAP, "ns", "c"))
-    turns = 0
-    while not asking.done():
+    server.answers = [(200, {}, CONFIG)]
+    # A loop that was held would open the gate too late: only then would it have been answered.
+    asking = asyncio.create_task(client(attempts=1, read_timeout=60.0).get(kinds.CONFIG_MAP, "ns", "c"))
+    while not server.requests and not asking.done():
         await asyncio.sleep(0.01)
-        turns += 1
+    assert not asking.done()
     server.gate.set()
+    assert await asking == CONFIG
+    server.gate.clear()
+    begun = time.monotonic()
     with pytest.raises(ApiError, match="timed out"):
-        asking.result()
+        await client(attempts=1, read_timeout=0.3).get(kinds.CONFIG_MAP, "ns", "c")
     assert time.monotonic() - begun >= 0.3
-    assert turns > 3
+    server.gate.set()
 
 
 async def test_pages_are_followed_and_a_list_that_expired_starts_anew(server: Server, client: Make) -> None:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from feedmill.shared.health import Health, HealthServer
 from feedmill_operator import names
+from feedmill_operator.plugin import ask
 from feedmill_operator.plugin.main import app
 
 Object = dict[str, Any]
@@ -133,7 +134,7 @@ class ApiServer:
         wanted = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
         found = [
             item
-            for (kind, place, _), item in self.objects.items()
+            for (kind, place, _), item in list(self.objects.items())  # A test's thread may add one meanwhile.
             if kind == plural
             and (not namespace or place == namespace)
             and wanted.items() <= (item["metadata"].get("labels") or {}).items()
@@ -263,12 +264,12 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield made
     finally:
         loop.call_soon_threadsafe(over.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 
@@ -313,8 +314,9 @@ def make_config(url: str) -> Object:
 
 
 @pytest.fixture
-def feedmill(kubeconfig: Path) -> Callable[..., Done]:
+def feedmill(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """``feedmill("status", "-A")``: the command as a user runs it, standard output not a terminal."""
+    monkeypatch.setattr(ask, "ANSWER", 60.0)  # No pod is silent because a busy machine paused.
     runner = CliRunner(env={"COLUMNS": "120"})
 
     def run(*arguments: str) -> Done:

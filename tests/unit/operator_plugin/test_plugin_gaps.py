@@ -12,8 +12,8 @@ import pytest
 from feedmill_operator.plugin.gaps import statement
 
 
-def row(shard: str = "trading.btc-spot.0", state: str = "closed", **more: Any) -> dict[str, Any]:
-    now = time.time_ns()
+def row(shard: str = "trading.btc-spot.0", state: str = "closed", at: int | None = None, **more: Any) -> dict[str, Any]:
+    now = time.time_ns() if at is None else at
     return {
         "shard": shard, "symbol": "BTC-USDT", "channel": "Trades", "cause": "disconnected", "state": state,
         "from_seq": 1, "to_seq": 9, "missing": 9 if state == "open" else 0, "from_ns": now - 90 * 10**9,
@@ -38,9 +38,9 @@ def prepare(api: Any, kit: Any, *rows: Any) -> list[list[str]]:
 
 
 def test_open_gaps_come_first(api: Any, feedmill: Any, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = prepare(api, kit, row(), row(state="open", to_ns=None, symbol=None))
     # Ages are told by the second, and the first command of a process imports for longer than that.
     at = time.time_ns()
+    asked = prepare(api, kit, row(at=at), row(at=at, state="open", to_ns=None, symbol=None))
     monkeypatch.setattr("feedmill_operator.plugin.gaps.time", SimpleNamespace(time_ns=lambda: at))
     done = feedmill("gaps")
     assert done.code == 0, done.err

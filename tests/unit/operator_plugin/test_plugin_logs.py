@@ -106,7 +106,7 @@ def test_following_takes_new_lines_and_new_pods_until_interrupted(api: Any, kube
     prepare(api, kit)
     command = [sys.executable, "-m", "feedmill_operator.plugin.main", "logs", "btc", "--role", "receiver", "-f"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    watchdog = threading.Timer(60, process.kill)
+    watchdog = threading.Timer(200, process.kill)
     watchdog.start()
     try:
         assert process.stdout is not None
@@ -118,7 +118,7 @@ def test_following_takes_new_lines_and_new_pods_until_interrupted(api: Any, kube
         api.pod("btc-receiver-0-new", "receiver", feed="btc", shard=0)
         assert process.stdout.readline().split() == ["btc-receiver-0-new", "00:00:07.123", "new"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert "Traceback" not in process.communicate()[1]
     finally:
         watchdog.cancel()

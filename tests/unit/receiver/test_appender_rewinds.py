@@ -139,7 +139,7 @@ async def test_every_frame_is_appended_once_and_in_order(plan: list[str], work: 
             server.confirmed = producer.backlog.confirmed
             for _ in range(step % 3):
                 await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await appender.settled()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -157,7 +157,7 @@ async def test_every_frame_is_appended_once_and_in_order(plan: list[str], work: 
 
 async def test_one_append_is_in_flight_and_what_comes_meanwhile_is_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
-    producer, appender = build(monkeypatch, server, deadline=10.0)
+    producer, appender = build(monkeypatch, server, deadline=60.0)
     server.plan = ["ok", "hang"]
     task = asyncio.create_task(appender.run())
     while not appender.up:
@@ -170,7 +170,7 @@ async def test_one_append_is_in_flight_and_what_comes_meanwhile_is_one_batch(mon
     wire = server.wires[-1]
     wire.waiting.set_result([1, 2])
     server.last[producer.id] = 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await appender.settled()
     assert producer.backlog.last == 3
     task.cancel()
@@ -182,7 +182,7 @@ async def test_answers_of_another_life_are_ignored(monkeypatch: pytest.MonkeyPat
     producer, appender = build(monkeypatch, server)
     server.plan = ["hang"]
     task = asyncio.create_task(appender.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await appender.settled()
     assert server.wires[0].waiting is not None
     server.wires[0].waiting.set_result([-1, 0])
@@ -194,14 +194,14 @@ async def test_answers_of_another_life_are_ignored(monkeypatch: pytest.MonkeyPat
 
 async def test_an_answer_of_the_wrong_form_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
-    producer, appender = build(monkeypatch, server, deadline=10.0)
+    producer, appender = build(monkeypatch, server, deadline=60.0)
     server.plan = ["hang"]
     task = asyncio.create_task(appender.run())
     while not server.wires or server.wires[0].waiting is None:
         await asyncio.sleep(0)
     server.wires[0].waiting.set_result(b"what?")
     assert appender.state == "away"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await appender.settled()
     assert producer.backlog.acked >= 1
     task.cancel()

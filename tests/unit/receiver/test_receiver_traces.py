@@ -56,7 +56,9 @@ class World:
         self.wires: list[Wire] = []
         self.producer = Producer("r", ByteBudget(10**9), shard=str(SHARD))
         breaker = Breaker("redis", fail_max=30, reset_timeout=0.001)
-        self.appender = Appender(RedisUrl.parse("redis://localhost"), SHARD, self.producer, breaker, log=get_logger())
+        url = RedisUrl.parse("redis://localhost")
+        # Nothing is sent again because a busy machine paused: attempts are counted here.
+        self.appender = Appender(url, SHARD, self.producer, breaker, deadline=60.0, log=get_logger())
 
     async def connect(self, *_: Any, **__: Any) -> Wire:
         self.wires.append(Wire())
@@ -64,7 +66,7 @@ class World:
 
     async def posted(self, wires: int = 1) -> Wire:
         """The newest connection, once an append is under way on it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.wires) < wires or not self.wires[-1].posted:
                 await asyncio.sleep(0)
         return self.wires[-1]

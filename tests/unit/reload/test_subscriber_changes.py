@@ -37,8 +37,9 @@ class Desk:
         self.given_up = ""
         producer = Producer("r", ByteBudget(1 << 20))
         producer.record = lambda record, conn=0: self.records.append(record)  # type: ignore[method-assign]
+        # Who answers does so in time, however long a busy machine pauses: what is asked twice is counted here.
         self.subscriber = Subscriber(
-            1, self.feed, self.topics(*symbols), producer, self._sent, ack_timeout=0.05,
+            1, self.feed, self.topics(*symbols), producer, self._sent, ack_timeout=60.0,
             give_up=self._give_up, log=Quiet(),
         )  # fmt: skip
 
@@ -108,6 +109,7 @@ async def test_what_is_unwanted_ends_whatever_the_venue_says() -> None:
         await desk.subscriber.run()
         desk.take()
         desk.answers = answers
+        desk.subscriber._ack_timeout = 0.05
         desk.subscriber.want(desk.topics("B"))
         await desk.subscriber.follow()
         asked, said = desk.take()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from feedmill.resources.load import ResourceError, load_read, read_files
+from feedmill.shared import checked
 from feedmill.shared.checked import CheckFailed, load_checked
 
 FEED = """apiVersion: feedmill.dev/v1alpha1
@@ -20,6 +21,12 @@ spec:
   instruments: {symbols: [BTC-USDT]}
   channels: [%s]
 """
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes long to start a program."""
+    monkeypatch.setattr(checked, "TIMEOUT", 200.0)
 
 
 def written(folder: Path, channels: str) -> Path:

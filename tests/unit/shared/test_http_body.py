@@ -7,6 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
+from feedmill.shared import probe
 from feedmill.shared.http_body import read_body
 from feedmill.shared.probe import Prober
 
@@ -43,7 +44,8 @@ async def test_a_body_is_read_to_its_end_or_its_bound(most: int, length: int) ->
     assert body == BODY[:length]
 
 
-async def test_a_health_document_in_several_packets_is_an_answer() -> None:
+async def test_a_health_document_in_several_packets_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "TIMEOUT", 60.0)  # How long it takes is not what is tried.
     gone = asyncio.Event()
     server = await asyncio.start_server(lambda r, w: serve(r, w, gone), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -243,7 +243,7 @@ def test_lines_are_written_before_the_process_ends() -> None:
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(
-        command, env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True, check=True, timeout=60
+        command, env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True, check=True, timeout=200
     )
     found = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["number"] for line in found if line["event"] == "line"] == list(range(500))
@@ -336,7 +336,7 @@ def test_lines_that_were_left_out_have_their_turn_without_anything_else_being_wr
     monkeypatch.setattr(log, "_enqueue", seen)
     for number in range(20):
         log.get_logger().info("again", number=number)
-    assert told.wait(30)
+    assert told.wait(60)
     found = lines()
     assert sum(1 + line.get("repeated", 0) for line in found) == 20
     assert found[-1]["number"] == 19

@@ -98,8 +98,11 @@ class Service:
 
     def until(self, event: str) -> None:
         deadline = time.monotonic() + 120
-        while event not in self.events():
-            assert self.process.poll() is None, self.lines()
+        while True:
+            ended = self.process.poll() is not None  # Before its lines are read: it may say it and end meanwhile.
+            if event in self.events():
+                return
+            assert not ended, self.lines()
             assert time.monotonic() < deadline, self.lines()
             time.sleep(0.01)
 

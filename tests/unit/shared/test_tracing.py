@@ -32,6 +32,12 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last spans are sent however long a busy machine takes for it."""
+    monkeypatch.setattr(otlp, "TIMEOUT", 60.0)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()

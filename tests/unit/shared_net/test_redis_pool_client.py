@@ -13,7 +13,7 @@ from feedmill.shared.redis.url import RedisUrl
 
 async def test_commands_pass_and_wrong_ones_do_not_count(redis_server: EmbeddedRedis) -> None:
     breaker = Breaker("redis", fail_max=2)
-    pool = RedisPool(RedisUrl.parse(redis_server.url), breaker, name="test")
+    pool = RedisPool(RedisUrl.parse(redis_server.url), breaker, name="test", timeout=60.0)
     try:
         assert await pool.execute("SET", "a", b"\x00\xff")
         assert await pool.execute("GET", "a") == b"\x00\xff"
@@ -27,7 +27,7 @@ async def test_commands_pass_and_wrong_ones_do_not_count(redis_server: EmbeddedR
 
 async def test_a_server_that_is_gone_opens_the_breaker(redis_server: EmbeddedRedis) -> None:
     breaker = Breaker("redis", fail_max=2)
-    pool = RedisPool(RedisUrl.parse(redis_server.url), breaker, name="test", timeout=20.0)
+    pool = RedisPool(RedisUrl.parse(redis_server.url), breaker, name="test", timeout=60.0)
     try:
         await pool.execute("PING")
         redis_server.kill()
@@ -51,7 +51,7 @@ def test_what_speaks_against_the_server() -> None:
 
 async def test_many_commands_in_one_round_trip(redis_server: EmbeddedRedis) -> None:
     breaker = Breaker("redis", fail_max=1)
-    pool = RedisPool(RedisUrl.parse(redis_server.url), breaker, name="test", timeout=20.0)
+    pool = RedisPool(RedisUrl.parse(redis_server.url), breaker, name="test", timeout=60.0)
     try:
         answers = await pool.execute_all([("SET", "a", "1"), ("XINFO STREAM", "none"), ("HGET", "h", "f")])
         assert answers[0]
