@@ -52,7 +52,7 @@ up: venv ## Run the feeds of FILE on this machine (Ctrl-C drains and stops)
 test: venv-dev ## All tests: JOBS=2 files at a time, then those on an API server (with ARGS: one after another, those it names)
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/cluster --durations 15
-	$(BIN)/python -m pytest tests/cluster -m "not e2e"
+	$(BIN)/python -m pytest tests/cluster --timeout-method signal -m "not e2e"
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
@@ -61,10 +61,10 @@ test-fast: venv-dev ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-cluster: venv-dev ## The tests on a real API server with simulated nodes (needs the cluster tool or kind)
-	$(BIN)/python -m pytest tests/cluster -m "not e2e" $(ARGS)
+	$(BIN)/python -m pytest tests/cluster --timeout-method signal -m "not e2e" $(ARGS)
 
 e2e: venv-dev ## The chart on a real node: examples applied, pods deleted, ledger compared (root; not part of make test)
-	FEEDMILL_E2E=1 $(BIN)/python -m pytest -s tests/cluster -m e2e $(ARGS)
+	FEEDMILL_E2E=1 $(BIN)/python -m pytest -s tests/cluster --timeout-method signal -m e2e $(ARGS)
 
 soak: venv-dev ## Hold a load (RATE=5000) for MINUTES=60: fails when memory grows, or a message is lost
 	$(BIN)/python -m faults.soak $(if $(RATE),--rate $(RATE)) $(if $(MINUTES),--minutes $(MINUTES)) \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import secrets
 import threading
@@ -16,6 +17,7 @@ import asyncpg
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
+from redis.asyncio.connection import AbstractConnection
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis, files
 from feedmill.shared.tracing import TRACES
@@ -36,6 +38,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("feedmill")
+
+
+# A machine may stand still for longer than the 5 s that redis-py waits where nothing is said. The product's clients set
+# their own time, so only those of the tests themselves are meant.
+inspect.unwrap(AbstractConnection.__init__).__kwdefaults__["socket_timeout"] = 60
 
 
 def own_ports() -> tuple[int, int]:
@@ -71,11 +78,12 @@ class Traced:
 
 
 @pytest.fixture
-def traced() -> Iterator[Traced]:
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from feedmill.shared.otlp import Sender
 
+    monkeypatch.setattr("feedmill.shared.otlp.TIMEOUT", 60.0)  # All are wanted, however busy the machine is.
     exporter = InMemorySpanExporter()
     sender = Sender("http://127.0.0.1:1", "feedmill-test", "test", exporter=exporter)
     TRACES.use(sender, 100)

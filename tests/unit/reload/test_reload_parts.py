@@ -17,12 +17,12 @@ from feedmill.receiver.supervisor import plan_sockets, reassign
 from feedmill.resources.collection import Resources
 from feedmill.resources.confighash import config_hash
 from feedmill.resources.load import load_read, read_files
-from feedmill.shared import log
+from feedmill.shared import log, reload
 from feedmill.shared.breaker import Breaker
 from feedmill.shared.budget import ByteBudget
 from feedmill.shared.database_url import DatabaseUrl
 from feedmill.shared.redis.url import RedisUrl
-from feedmill.shared.reload import ConfigWatch, Refused, same_feed, same_pipeline
+from feedmill.shared.reload import ConfigWatch, Refused, reloads, same_feed, same_pipeline
 
 FEED = """
 apiVersion: feedmill.dev/v1alpha1
@@ -88,6 +88,39 @@ async def test_the_hash_is_that_of_what_is_worked_with(tmp_path: Path) -> None:
     watched.path.write_text(newer)  # Undone: nothing is to be taken up.
     await watch.look()
     assert (watch.error, watch.hash, len(watched.applied)) == ("", second, 1)
+
+
+async def test_what_the_service_refused_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a Secret that the manifest names may come after it. What cannot be read is not tried until it changes."""
+    watched = Watched(tmp_path)
+    watch = watched.watch
+    watched.path.write_text(FEED.replace("SOL-USDT", "XRP-USDT"))
+    watched.error = Refused("secrets/telegram/token: there is no such file")
+    tries, refused = 0, reloads.labels("refused")
+
+    async def apply(resources: Resources) -> None:
+        nonlocal tries
+        tries += 1
+        await watched._apply(resources)
+
+    monkeypatch.setattr(watch, "_apply", apply)
+    before = refused._value.get()
+    await watch.look()
+    await watch.look()
+    assert (tries, refused._value.get() - before) == (1, 1), "not yet"
+    monkeypatch.setattr(reload, "APPLY_AGAIN", 0.0)
+    watch._again_at = 0.0
+    await watch.look()
+    assert (tries, refused._value.get() - before) == (2, 1), "the same again is no news"
+    watched.error = None
+    await watch.look()
+    assert (tries, watch.error, len(watched.applied)) == (3, "", 1)
+    await watch.look()
+    watched.path.write_text("kind: [")
+    await watch.look()
+    await watch.look()
+    assert tries == 3
+    assert "resources.yaml" in watch.error
 
 
 async def test_a_file_that_is_away_for_a_moment_is_no_news(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +41,9 @@ T = TypeVar("T")
 
 INTERVAL = 1.0
 """Seconds between two looks."""
+APPLY_AGAIN = 15.0
+"""Seconds after which a configuration that the service refused is tried again: a file that it names may be there by
+now."""
 PROVE_AGAIN = 3.0
 """Seconds after which a URL that did not work is tried again."""
 _SHOWN = 2000
@@ -121,6 +125,8 @@ class ConfigWatch:
         self._apply = apply
         self._log = logger
         self._unreadable = 0
+        self._again_at = math.inf
+        """By the monotonic clock: when the last one seen is tried again."""
         self.hash = config_hash(read.by_name)
         self.loaded_at = _now()
         last_reload.set_to_current_time()
@@ -140,9 +146,10 @@ class ConfigWatch:
             self._unreadable = 1  # A symlink may have been swapped between two files: look once more.
             return
         self._unreadable = len(read.problems)
-        if read == self._seen:
+        again = read == self._seen
+        if again and time.monotonic() < self._again_at:
             return
-        self._seen = read
+        self._seen, self._again_at = read, math.inf
         if read == self._working:
             self.error = ""
             self._log.info("config.as_before", hash=self.hash)
@@ -150,13 +157,15 @@ class ConfigWatch:
         self.pending = True
         try:
             resources = await asyncio.to_thread(load_checked, read)
+            self._again_at = time.monotonic() + APPLY_AGAIN
             await self._apply(resources)
         except (ValueError, UnknownVenue) as error:
-            self._refused("refused", str(error))
+            self._refused("refused", str(error), again=again)
         except Exception as error:
-            self._refused("failed", f"{type(error).__name__}: {error}")
-            self._log.exception("config.fault")
+            if self._refused("failed", f"{type(error).__name__}: {error}", again=again):
+                self._log.exception("config.fault")
         else:
+            self._again_at = math.inf
             self._working, self.error = read, ""
             self.hash, self.loaded_at = config_hash(read.by_name), _now()
             reloads.labels("applied").inc()
@@ -165,10 +174,14 @@ class ConfigWatch:
         finally:
             self.pending = False
 
-    def _refused(self, outcome: str, why: str) -> None:
-        self.error = log.redact(why)[:_SHOWN]
+    def _refused(self, outcome: str, why: str, *, again: bool) -> bool:
+        """Answers whether that is news."""
+        former, self.error = self.error, log.redact(why)[:_SHOWN]
+        if again and self.error == former:
+            return False
         reloads.labels(outcome).inc()
         self._log.error("config.refused", reason=self.error, effect=f"the one of {self.loaded_at} stays in force")
+        return True
 
 
 @dataclass(slots=True)
