@@ -11,10 +11,12 @@ from pathlib import Path
 
 from feedmill.general.backup.ending import to_its_end
 from feedmill.local.embedded import EmbeddedPostgres
-from feedmill.local.embedded.errors import EmbeddedError
+from feedmill.local.embedded.errors import DataDirInUse, EmbeddedError
 from feedmill.local.embedded.files import DirLock, private_folder
 
 PREFIX = "feedmill-drill-"
+_ENDING = 10.0
+"""Seconds that a server without an owner may take to end."""
 
 
 @contextlib.asynccontextmanager
@@ -53,11 +55,24 @@ async def scratch_folder(prefix: str, parent: Path | None) -> AsyncGenerator[Pat
         await to_its_end(asyncio.to_thread(shutil.rmtree, outer, ignore_errors=True))
 
 
+def _remove(left: Path) -> None:
+    """What a killed process left. Its server ends a moment after it, and would put files back under our hands."""
+    data = left / "data"
+    lock = DirLock(data, "scratch folder")
+    try:
+        if data.is_dir():
+            lock.acquire(timeout=_ENDING)
+    except (DataDirInUse, OSError):
+        return  # Whoever comes next removes it, or its owner.
+    shutil.rmtree(left, ignore_errors=True)
+    lock.release()
+
+
 def _make(prefix: str, parent: Path) -> tuple[Path, DirLock]:
     for left in parent.glob(f"{prefix}*"):
         # One without a lock was made a moment ago by somebody else, who is about to take it.
         if (left / "lock").exists() and not DirLock.is_held(left):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
     outer = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     outer.chmod(0o711)  # A server that may not run as root runs as nobody, and must get to its own folder.
     lock = DirLock(outer, "scratch folder")
