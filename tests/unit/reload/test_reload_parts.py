@@ -91,7 +91,7 @@ async def test_the_hash_is_that_of_what_is_worked_with(tmp_path: Path) -> None:
 
 
 async def test_what_the_service_refused_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a Secret that the manifest names may come after it. What cannot be read is not tried until it changes."""
+    """A file of a Secret that the manifest names may come after it. What cannot be read has to change first."""
     watched = Watched(tmp_path)
     watch = watched.watch
     watched.path.write_text(FEED.replace("SOL-USDT", "XRP-USDT"))
