@@ -132,3 +132,13 @@ def test_totals_do_not_count_the_unknown() -> None:
     found = total([one, two], [])
     assert (found.rss_bytes, found.cpu_percent, found.ready, found.running) == (100, 2.5, 1, 2)
     assert total([service()], []).rss_bytes is None
+
+
+def test_causes_that_take_turns_are_told_once_each() -> None:
+    notices = Notices()
+    down = [
+        connections(state="backoff", failure={"host": "h", "cause": cause, "detail": ""})
+        for cause in ("dns", "timeout")
+    ]
+    found = [notices.look(status(service(health=each))) for each in [*down, *down]]
+    assert [len(lines) for lines in found] == [1, 1, 0, 0], found

@@ -20,6 +20,8 @@ class Notices:
     """Remembers what was told, so that each change is told once."""
 
     _connections: dict[tuple[str, str], str] = field(default_factory=dict)
+    _troubles: dict[str, set[str]] = field(default_factory=dict)
+    """Service -> why it could not reach its exchange, told since it last did: causes take turns."""
     _restarts: dict[str, int] = field(default_factory=dict)
     _states: dict[str, str] = field(default_factory=dict)
     _servers: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -135,13 +137,16 @@ class Notices:
             if trouble is not None:
                 # Several connections of a feed fail for the same reason at once: that is one thing to tell.
                 known = {text for (owner, _), text in self._connections.items() if owner == service.name}
-                if trouble not in known:
+                told = self._troubles.setdefault(service.name, set())
+                if trouble not in known and trouble not in told:
                     lines.append(f"{service.feed or service.name}: {trouble}; trying again")
+                told.add(trouble)
                 self._connections[key] = trouble
             elif is_flowing(section):
                 if before is not None and before != "":
                     lines.append(f"{service.feed or service.name}: connection {name} is back")
                 self._connections[key] = ""
+                self._troubles.pop(service.name, None)
         return lines
 
 
