@@ -15,6 +15,8 @@ import redis.asyncio as redis_asyncio
 from feedmill.receiver.service import Undrained
 from feedmill.shared import control
 
+from .traffic import repeated
+
 HOLD = 2.0
 """As services are run: a write to the append-only file may wait that long for an fsync under way, and is gone with a
 server that is killed meanwhile, whatever WAITAOF said."""
@@ -23,19 +25,8 @@ server that is killed meanwhile, whatever WAITAOF said."""
 @asynccontextmanager
 async def traffic(venue: Any) -> AsyncIterator[None]:
     """About 2,000 frames a second until the block ends."""
-    stop = asyncio.Event()
-
-    async def send() -> None:
-        while not stop.is_set():
-            await venue.publish(10)
-            await asyncio.sleep(0.005)
-
-    task = asyncio.create_task(send())
-    try:
+    async with repeated(lambda: venue.publish(10)):
         yield
-    finally:
-        stop.set()
-        await task
 
 
 async def all_received(running: Any, venue: Any) -> None:

@@ -13,24 +13,15 @@ import pytest
 from feedmill.receiver import metrics
 from feedmill.shared import control
 
+from .traffic import repeated
+
 ANNOUNCED = '{"event":"shutdown"}'
 
 
 @asynccontextmanager
 async def traffic(venue: Any) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-
-    async def send() -> None:
-        while not stop.is_set():
-            await venue.publish(1)
-            await asyncio.sleep(0.005)
-
-    task = asyncio.create_task(send())
-    try:
+    async with repeated(lambda: venue.publish(1)):
         yield
-    finally:
-        stop.set()
-        await task
 
 
 class Gate:
