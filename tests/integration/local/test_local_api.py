@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -213,3 +214,16 @@ async def test_a_taken_port(manager: ServiceManager) -> None:
     with pytest.raises(ManagerError, match=rf"--api-port {first.port}: Address already in use: choose another"):
         await ApiServer(manager, port=first.port).start()
     await first.stop()
+
+
+async def test_two_that_take_one_port_at_a_time(manager: ServiceManager) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    both = [ApiServer(manager, port=port) for _ in range(2)]
+    try:
+        one, other = await asyncio.gather(*(each.start() for each in both), return_exceptions=True)
+        assert one is None
+        assert isinstance(other, ManagerError), "a plain word, after which feedmill up takes another port"
+    finally:
+        await both[0].stop()

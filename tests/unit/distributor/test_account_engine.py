@@ -19,7 +19,7 @@ from feedmill.exchanges.account_base import AccountEvent, AccountMapper, Account
 from feedmill.exchanges.account_rest import Traded
 from feedmill.exchanges.base import MapError
 from feedmill.shared import control
-from feedmill.shared.account_events import AccountBlock, Position, decode_account
+from feedmill.shared.account_events import AccountBlock, BalanceChange, Position, decode_account
 from feedmill.shared.frames import VERSION, RawBatch, Run, RunKind, encode_batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "exchanges"))
@@ -448,6 +448,43 @@ def test_a_frame_that_cannot_be_read_is_kept_and_asked_for_once_in_a_while() -> 
     assert world.flying != []
     world.finish()
     world.check()
+
+
+def test_of_two_equal_deposits_in_a_millisecond_the_second_is_kept_as_a_dead_letter() -> None:
+    world = started()
+    deposit = BalanceChange("USDT", "5", "unknown:balanceUpdate", "", 7_000_000, 0)
+    later = msgspec.structs.replace(deposit, venue_ns=8_000_000)
+    named = [msgspec.structs.replace(deposit, venue_id=name) for name in ("1", "2", "2")]
+    other = msgspec.structs.replace(deposit, change="5.5")
+    said = [world.say([event]) for event in (deposit, other, deposit, later)]
+    for payload in said:
+        world.append(RunKind.FRAMES, payload)
+    world.append(RunKind.FRAMES, world.say(list(named)))
+    world.read(100)
+    world.commit()
+    block = world.blocks[-1]
+    found = [(each.change, each.venue_ns, each.venue_id) for each in block.changes]
+    at = deposit.venue_ns
+    assert found == [
+        ("5", at, ""),
+        ("5.5", at, ""),
+        ("5", later.venue_ns, ""),
+        *[("5", at, i) for i in ("1", "2", "2")],
+    ]
+    assert [(each.reason, each.payload) for each in block.dead_letters] == [("equal_change", said[2])]
+    assert not block.gaps
+
+
+def test_what_two_connections_tell_alike_is_no_dead_letter() -> None:
+    world = started()
+    said = world.say([BalanceChange("USDT", "5", "unknown:balanceUpdate", "", 7_000_000, 0)])
+    world.append(RunKind.FRAMES, said)
+    world.conn += 1
+    world.append(RunKind.FRAMES, said)
+    world.read(100)
+    world.commit()
+    assert len(world.blocks[-1].changes) == 2, "PostgreSQL makes one of them"
+    assert not world.blocks[-1].dead_letters
 
 
 def test_an_instrument_that_is_new_is_learnt_before_the_entry_counts() -> None:

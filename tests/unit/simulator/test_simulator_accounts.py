@@ -62,6 +62,23 @@ class Run:
         )
 
 
+def test_no_two_equal_transfers_in_a_millisecond() -> None:
+    venue = "binance/Spot"
+    listed = listings(venue)
+    rules = rules_of(venue, lambda native: listed[native].price)
+    told: list[Update] = []
+    (account,) = make_accounts(venue, 1, 1, rules, 1_000)
+    engine = OrderEngine([account], listed, rules, lambda native: listed[native].price, told.append, seed=1, ids=100)
+    for _ in range(5_000):
+        engine.step(1_000)
+    moved = [(each.transfer.asset, each.transfer.amount) for each in told if each.transfer is not None]
+    assert len(moved) > 100
+    assert len(set(moved)) == len(moved)
+    assert all(amount == round(amount, 8) != 0 for _, amount in moved)
+    assert any(amount < 0 for _, amount in moved)
+    assert all(each.free >= 0 for each in account.balances.values())
+
+
 runs = st.builds(Run, st.sampled_from(VENUES), st.integers(0, 10_000), st.integers(50, 400))
 
 

@@ -121,9 +121,12 @@ class ApiServer:
     async def start(self) -> None:
         """Bind and serve; raises ManagerError when the port is taken."""
         listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.port:
+            # Of a free one the system would give two programs the same, as neither listens yet.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self.host, self.port))
+            listener.listen()
         except OSError as error:
             listener.close()
             raise ManagerError(

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from feedmill import __version__
-from feedmill.distributor.accounts import state
+from feedmill.distributor.accounts import repeats, state
 from feedmill.distributor.accounts.listening import Listening
 from feedmill.distributor.accounts.state import Checkpoint
 from feedmill.distributor.accounts.traced import AccountMark, of_account
@@ -29,6 +29,7 @@ from feedmill.shared.account_events import (
     AccountFlag,
     AccountGap,
     Balance,
+    BalanceChange,
     Fill,
     OrderUpdate,
     Position,
@@ -107,6 +108,7 @@ class Engine:
         self._life = life
         self._silence, self._look_every = silence, look_every
         self._listening = Listening(self.line, self)
+        self._repeats = repeats.Repeats()
         self._out = AccountBlock(account=account)
         self._committed = found.pos
         self._changed = False
@@ -219,7 +221,11 @@ class Engine:
                     self._refuse(payload, found)
             elif run.kind == RunKind.FRAMES:
                 for event in found:
-                    self._stream(event, current=current)
+                    if isinstance(event, BalanceChange) and self._repeats.again(batch.session, run.conn, event):
+                        letter = Letter(repeats.REASON, repeats.DETAIL)
+                        self._letter(batch.session, batch.n, index, run.conn, at_ns, letter, payload)
+                    else:
+                        self._stream(event, current=current)
             elif run.kind == RunKind.REST:
                 answer = decode_answer(payload)
                 before = AccountMark.of(self._out)

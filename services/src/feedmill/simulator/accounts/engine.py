@@ -11,6 +11,7 @@ import random
 import zlib
 from collections.abc import Callable, Collection
 from decimal import Decimal
+from itertools import takewhile
 
 from feedmill.simulator.accounts.model import OPEN, ZERO, Account, Balance, Fill, Order, Transfer, Update
 from feedmill.simulator.accounts.rules import Price, Rules
@@ -137,6 +138,11 @@ class OrderEngine:
         part = self.rules.start[asset] / 100 * rng.randint(1, 5)
         balance = account.balances[asset]
         amount = -part if rng.random() < 0.5 and balance.free > 10 * part else part
+        # Of two equal ones within a ms Binance says nothing that tells them apart: no receiver could count them.
+        now = takewhile(lambda each: each.time_ms == now_ms, reversed(account.transfers))
+        told = {each.amount for each in now if each.asset == asset}
+        while amount in told:
+            amount += part / 100
         balance.free += amount
         self._transfer_ids += 1
         transfer = Transfer(asset, amount, now_ms, self._transfer_ids)
