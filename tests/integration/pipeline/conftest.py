@@ -244,7 +244,7 @@ class Bed:
             report = await self.compare()
         return report
 
-    async def repaired(self, timeout: float = 60.0) -> Report:
+    async def repaired(self, timeout: float = 180.0) -> Report:
         """End the flow and compare, once every gap of trades is closed."""
         await self.settled()
 
@@ -316,6 +316,8 @@ def feed_name(venue: str) -> str:
 
 
 Start = Callable[..., Awaitable[Bed]]
+HISTORY = "200000"
+"""Trades that the venue still offers: those of a hole must be among them, however long all takes on a slow machine."""
 
 
 @pytest.fixture
@@ -342,7 +344,7 @@ async def start_bed(
             for name in ("run", "logs"):
                 (tmp_path / name).mkdir()
             asked = [part for venue in venues for part in ("--exchange", venue)]
-            asked += ["--ledger", str(tmp_path / "ledger"), "--rate", f"{rate:g}", *arguments]
+            asked += ["--ledger", str(tmp_path / "ledger"), "--rate", f"{rate:g}", "--history", HISTORY, *arguments]
             simulation = Simulation(tmp_path / "run", tmp_path / "logs" / "simulator.log", asked)
             await simulation.start()
             stack.push_async_callback(simulation.stop)

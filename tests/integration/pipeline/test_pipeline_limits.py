@@ -50,8 +50,7 @@ async def seen(kit: Any, bed: Any, role: str, holds: Callable[[dict[str, Any]], 
 
 @pytest.mark.usefixtures("small")
 async def test_the_whole_chain_fills_and_drains(start_bed: Any, kit: Any) -> None:
-    # What is shed is asked for only when all has drained, which takes its time on a slow machine.
-    bed = await start_bed(VENUE, rate=3000.0, channels=CHANNELS, arguments=("--history", "200000"))
+    bed = await start_bed(VENUE, rate=3000.0, channels=CHANNELS)
     await bed.until_emitted(3000)
     async with redis_of(bed) as client:
         used = (await client.info("memory"))["used_memory"]

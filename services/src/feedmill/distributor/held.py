@@ -51,11 +51,11 @@ class Held(msgspec.Struct, array_like=True):
         del self.level[:-SOURCES]
         return True
 
-    def passed(self, exchange_ns: int) -> None:
-        """The connection that counts is there."""
+    def passed(self, exchange_ns: int, seq: int) -> None:
+        """The connection that counts is at that time, and has just brought ``seq``. Of one ms it may owe more."""
         for source, kept in list(self.kept.items()):
             gone = 0
-            while gone < len(kept) and kept[gone].exchange_ns <= exchange_ns:
+            while gone < len(kept) and (kept[gone].exchange_ns < exchange_ns or kept[gone].seq == seq):
                 gone += 1
             if gone:
                 del kept[:gone]
@@ -63,7 +63,7 @@ class Held(msgspec.Struct, array_like=True):
             if not kept:
                 del self.kept[source]
         for source, until_ns in list(self.lost.items()):
-            if until_ns <= exchange_ns:
+            if until_ns < exchange_ns:
                 del self.lost[source]
                 self.known(source)
 

@@ -76,7 +76,7 @@ class Quotes:
                     return
                 self._taken_over(track, source, ticker)
             accepted = track.accept_primary(ticker, gaps)
-            track.held.passed(track.last.exchange_ns)
+            track.held.passed(track.last.exchange_ns, ticker.seq)
         self._touched["k:" + symbol] = track
         if accepted:
             self._out.events.tickers.append(ticker)
@@ -91,7 +91,9 @@ class Quotes:
         if first is None:
             return
         since = self._sources.brings_since(source, (CHANNEL, track.symbol, ""))
-        whole = whole or 0 < since <= track.ended_ns or first.exchange_ns <= track.last.exchange_ns
+        whole = whole or 0 < since <= track.ended_ns
+        # One of the same ms proves nothing: there may have been others of it between.
+        whole = whole or first.exchange_ns < track.last.exchange_ns or first.seq == track.last.seq
         whole = whole and source not in track.held.lost
         track.take_over(source, self._shard, first.receive_ns, self._out.events.gaps, whole=whole)
         for each in kept:

@@ -220,8 +220,9 @@ class Engine:
                 else:
                     self._refuse(payload, found)
             elif run.kind == RunKind.FRAMES:
+                self._repeats.frame(batch.session, run.conn, payload)
                 for event in found:
-                    if isinstance(event, BalanceChange) and self._repeats.again(batch.session, run.conn, event):
+                    if isinstance(event, BalanceChange) and self._repeats.again(event):
                         letter = Letter(repeats.REASON, repeats.DETAIL)
                         self._letter(batch.session, batch.n, index, run.conn, at_ns, letter, payload)
                     else:
@@ -251,6 +252,10 @@ class Engine:
             self._listening.record(record, at_ns)
 
     def _stream(self, event: AccountEvent, *, current: bool) -> None:
+        if not current and isinstance(event, Balance | Position) and not event.venue_ns:
+            # It has no time but that of being read, by a receiver that may have stood still (Deribit). The session that
+            # counts now has asked, or will, as it began with a gap.
+            return
         # What a session that counts no more brings may be older than an answer under way.
         if self._run is not None and (current or isinstance(event, OrderUpdate | Fill)):
             self._run.heard(event)
@@ -318,8 +323,8 @@ class Engine:
             # Any connection may have been dead for a while before it ended: its newest event is the last sure sign.
             begin_ns = min(from_ns, max(self.line.told_ns, from_ns - UNSEEN_NS))
             gap = AccountGap(f"{self.account}@{self._at}", cause, "open", max(0, begin_ns), to_ns, 1, at_ns)
-        elif known.to_ns == to_ns:
-            return
+        elif known.to_ns == to_ns or 0 < to_ns < known.to_ns:
+            return  # What a session that counts no more brings late lies within what is told already.
         else:
             gap = msgspec.structs.replace(known, to_ns=to_ns, revision=known.revision + 1)
         self._gap(gap)

@@ -30,6 +30,8 @@ MAX_BACKLOG = 0.25
 """Seconds of actions made up for after the process was held up."""
 FIRST_ID = 1_000_000_000
 MAX_STEPS = 100_000
+FUNDED_MS = 86_400_000
+"""So long before the start the accounts got what they begin with."""
 
 
 class PrivateSide(ABC):
@@ -42,6 +44,9 @@ class PrivateSide(ABC):
         self.markets: Mapping[str, Market] = {}
         rules = rules_of(config.venue, self.price)
         made = make_accounts(config.venue, config.accounts, venue.seed, rules, config.history, config.account_assets)
+        for account in made:
+            # Their money came some time: an exchange says 0 only of an account that never had any.
+            account.updated_ms = venue.matching_ms() - FUNDED_MS
         self.accounts: dict[str, Account] = {account.name: account for account in made}
         self.keys = KeyRing(made, venue.seed, config.venue, venue.now_ns() // 1_000_000)
         self.engine = OrderEngine(
