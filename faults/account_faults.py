@@ -44,7 +44,7 @@ def all_killed(times: int) -> Act:
     async def act(world: World, _: Scale) -> None:
         for _n in range(times):
             await asyncio.gather(*(world.kill(service) for service in world.services(ROLE)))
-            await world.accounts_up_to_date(120.0)
+            await world.accounts_up_to_date(300.0)
 
     return act
 

@@ -60,7 +60,7 @@ async def _strike(
     world: World, fault: Fault, scale: Scale, flow: float, found: Measured, promise: Promise, say: Say
 ) -> Promise:
     if not fault.blast:
-        await world.catch_up(60.0)
+        await world.catch_up(240.0)
         await asyncio.sleep(flow)
         found.before = world.watch.of_roles(world.watch.now)
     before = await world.connects()

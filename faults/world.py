@@ -447,7 +447,7 @@ async def made(folder: Path, setup: Setup) -> AsyncIterator[World]:
                 await world.accounts.register(world.postgres.url)
 
         await world.manager.start(before_services=with_accounts)
-        await until(world.flowing, 60.0, "flowing")
+        await until(world.flowing, 240.0, "flowing")
         world.watch = Watch(world.manager, world.http)
         await stack.enter_async_context(world.watch)
         yield world

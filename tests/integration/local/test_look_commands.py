@@ -36,7 +36,7 @@ def environment(**more: str) -> dict[str, str]:
 def feedmill(*arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "feedmill.cli.main", *arguments]
     return subprocess.run(
-        command, env=environment(**more), input=stdin, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment(**more), input=stdin, capture_output=True, text=True, timeout=250, check=False
     )
 
 

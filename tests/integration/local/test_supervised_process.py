@@ -116,7 +116,7 @@ async def test_a_stubborn_child_is_killed_after_its_grace(make: Callable[..., Se
     assert await service.up()
     pid = service.pid
     assert pid is not None
-    await asyncio.wait_for(service.stop(grace=1.0), 30)  # Time enough to hear it.
+    await asyncio.wait_for(service.stop(grace=5.0), 60)  # Time enough to hear it.
     assert service.forced
     assert service.last_exit == "killed by SIGKILL"
     assert gone(pid)

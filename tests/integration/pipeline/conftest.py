@@ -206,7 +206,7 @@ class Bed:
         finally:
             await connection.close()
 
-    async def until_drained(self, stall: float = 90.0, timeout: float = 240.0) -> None:
+    async def until_drained(self, stall: float = 90.0, timeout: float = 600.0) -> None:
         """Until everything captured has been stored. A slow machine may have much to catch up with: it is given up
         when nothing moves for ``stall`` seconds."""
         found: list[ShardPosition] = []
@@ -391,7 +391,7 @@ async def feedmill(*arguments: str, **environment: str) -> asyncio.subprocess.Pr
 async def ended(process: asyncio.subprocess.Process) -> str:
     """Its output, once it has ended; it is stopped in order when that takes too long."""
     try:
-        async with asyncio.timeout(240):  # Servers are made, a recording is played, all is stopped.
+        async with asyncio.timeout(800):  # Servers are made, a recording is played, all is stopped.
             output, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -107,14 +107,15 @@ async def _restored(home: Path, target: Path, *more: str) -> tuple[Tally, dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 async def test_the_demonstration_is_lost_and_had_back(tmp_path: Path) -> None:
     home = tmp_path / "demo"
     # It is looked at while it flows, which has to last longer where all takes longer.
     began = time.monotonic()
     await _feedmill("demo", "--help")
     seconds = min(MOST, max(SECONDS, round(SLOW * (time.monotonic() - began))))
-    arguments = ("demo", "--backup", "--json", "--seconds", str(seconds), "--rate", str(RATE), "--data-dir", str(home))
+    rate = RATE * SECONDS // seconds  # As many messages in all: a machine that is slower takes fewer in a second.
+    arguments = ("demo", "--backup", "--json", "--seconds", str(seconds), "--rate", str(rate), "--data-dir", str(home))
     running = asyncio.create_task(_feedmill(*arguments))
     looking = asyncio.create_task(_while_it_flows(home))
     await asyncio.wait({running, looking}, return_when=asyncio.FIRST_COMPLETED)

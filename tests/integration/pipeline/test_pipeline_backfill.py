@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
 PATH = {
     "binance/Spot": "historicalTrades",

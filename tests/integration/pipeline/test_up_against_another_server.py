@@ -63,7 +63,7 @@ class OtherBinance:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.rest = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with serve(self._client, "127.0.0.1", 0, ping_interval=1.0, ping_timeout=10.0) as server:
+        async with serve(self._client, "127.0.0.1", 0, ping_interval=1.0, ping_timeout=120.0) as server:
             self.stream = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             market = asyncio.create_task(self._market())
             try:
@@ -254,7 +254,7 @@ async def play(venue: OtherBinance, kit: Any, process: Any, *, cut: bool) -> Non
         await kit.until(lambda: venue.handshakes > before and venue.clients, timeout=60)
         await kit.until(lambda: all(names for names, _ in venue.clients.values()))
     goal = len(venue.trades) + 800
-    await kit.until(lambda: len(venue.trades) > goal, timeout=60)
+    await kit.until(lambda: len(venue.trades) > goal, timeout=180)
     venue.emitting = False
     await venue.silent.wait()  # It may be in the middle of a round.
     for client in list(venue.clients):

@@ -21,7 +21,7 @@ async def until_selected(bed: Any, kit: Any, count: int, *roles: str) -> None:
         return all(item is not None and item["selection"]["instruments"] == count for item in found)
 
     try:
-        await kit.until(reached)
+        await kit.until(reached, timeout=150.0)  # One may be about to expire.
     except TimeoutError:
         found = {role: (await bed.health(role) or {}).get("selection") for role in ROLES}
         pytest.fail(f"{count} wanted, {found}\n{bed.trouble()}")
@@ -52,7 +52,7 @@ async def test_options_are_listed_and_expire(start_bed: Any, kit: Any) -> None:
     assert set(await bed.stored("trades")) <= BTC_OPTIONS
     await bed.until_emitted(1500)
     assert await strike(bed, venue, kind="list", symbol="BTC-24DEC27-70000-C") == 1
-    assert await strike(bed, venue, kind="list", symbol="BTC-24DEC27-70000-P", seconds=25) == 1
+    assert await strike(bed, venue, kind="list", symbol="BTC-24DEC27-70000-P", seconds=60) == 1
     assert await strike(bed, venue, kind="list", symbol="ETH-24DEC27-3000-P") == 1  # Not selected.
     await until_selected(bed, kit, 6)
     await bed.until_emitted(1500)

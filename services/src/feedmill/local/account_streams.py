@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from feedmill.local.positions import Positions, PositionsAway
 from feedmill.shared import postgres
+from feedmill.shared.clock import monotonic
 from feedmill.shared.keys import ShardRef, account_ref
 from feedmill.shared.redis.pool import RedisPool
 
-TIMEOUT = 5.0
+TIMEOUT, AGAIN = 5.0, 0.25
+"""Seconds for an answer, and for all tries; and between two of them."""
 AT_ONCE = 100
 """Accounts asked for in one go."""
 SHOWN = 5
@@ -19,16 +23,23 @@ ORDER BY n.account"""
 
 
 async def left_of_accounts(redis: RedisPool, database_url: str) -> list[str]:
-    """For people: what is not stored yet; empty when all is."""
-    try:
-        stored = await _stored(database_url)
-        left = await _left(redis, stored)
-    except PositionsAway as error:
-        return [_unknown(str(error))]
-    except Exception as error:
-        if not postgres.is_retryable(error):
-            raise
-        return [_unknown(postgres.describe(error))]
+    """For people: what is not stored yet; empty when all is. A server that is late with one answer is asked again."""
+    until = monotonic() + TIMEOUT
+    while True:
+        try:
+            return _told(await _left(redis, await _stored(database_url)))
+        except PositionsAway as error:
+            why = str(error)
+        except Exception as error:
+            if not postgres.is_retryable(error):
+                raise
+            why = postgres.describe(error)
+        if monotonic() > until:
+            return [_unknown(why)]
+        await asyncio.sleep(AGAIN)
+
+
+def _told(left: list[str]) -> list[str]:
     if not left:
         return []
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""

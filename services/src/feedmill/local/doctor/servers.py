@@ -89,7 +89,7 @@ def _try(what: str, kind: type[EmbeddedRedis] | type[EmbeddedPostgres]) -> Check
     if os.geteuid() == 0 and drop_root() is Privilege.SETUID:
         folder.chmod(0o755)
     began = time.monotonic()
-    server: EmbeddedServer = kind(folder / "try", start_timeout=30.0)
+    server: EmbeddedServer = kind(folder / "try", start_timeout=120.0)
     try:
         server.start()
         return ok(what, f"made and started in {time.monotonic() - began:.1f} s")
