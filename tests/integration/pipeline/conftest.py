@@ -64,7 +64,7 @@ spec:
 _CHANNEL = {"Book": "{name: Book, depth: 20, sampleInterval: 1s}", "Candles": "{name: Candles, interval: 1m}"}
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 90.0) -> Any:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 240.0) -> Any:
     """Wait until ``condition`` holds; gives its value."""
     async with asyncio.timeout(timeout):
         while True:

@@ -286,7 +286,7 @@ async def read_raw(url: str, shard: ShardRef = SHARD) -> Raw:
     return raw
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 60.0) -> Any:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 180.0) -> Any:
     """Wait until ``condition`` holds; gives its value."""
     async with asyncio.timeout(timeout):
         while True:

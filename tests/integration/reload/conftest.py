@@ -32,7 +32,7 @@ ALL = ("Trades", "Book", "Ticker", "Candles")
 _CHANNEL = {"Book": "{name: Book, depth: 20, sampleInterval: 1s}", "Candles": "{name: Candles, interval: 1m}"}
 
 
-async def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
+async def until(condition: Callable[[], Any], timeout: float = 180.0) -> Any:
     """Wait until ``condition`` (a function, or one that answers an awaitable) holds; gives its value."""
     async with asyncio.timeout(timeout):
         while True:

@@ -53,7 +53,7 @@ BAD_WORDS = ("Traceback", "was destroyed", "never retrieved", "never awaited", "
 """What Python and its libraries say of an end that was none."""
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 60.0) -> Any:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 180.0) -> Any:
     """Wait until ``condition`` holds; gives its value."""
     async with asyncio.timeout(timeout):
         while True:
