@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -487,17 +487,27 @@ def test_what_two_connections_tell_alike_is_no_dead_letter() -> None:
     assert not world.blocks[-1].dead_letters
 
 
-def test_what_a_receiver_that_stood_still_reads_late_is_no_news_where_nothing_says_when_it_was() -> None:
+def taken_over() -> tuple[World, Callable[[int, bytes], None]]:
+    """Another session counts now; and what lets the one before bring a frame, received at a time (ns)."""
     world = started()
-    (late, lasting) = (f"r-{world.sessions}", world.n)
+    session, number = f"r-{world.sessions}", world.n + 1
     world.session()
     world.connect()
     world.read(100)
     world.commit()
+
+    def late(at_ns: int, payload: bytes) -> None:
+        batch = RawBatch(VERSION, session, number, [Run(RunKind.FRAMES, 1, [at_ns], [payload])])
+        world.raw.append((f"{len(world.raw) + 1}-0", encode_batch(batch)))
+
+    return world, late
+
+
+def test_what_a_receiver_that_stood_still_reads_late_is_no_news_where_nothing_says_when_it_was() -> None:
+    world, late = taken_over()
     untimed = [Balance("BTC", "1", "", "", "", 0, 0), Position("BTC-PERP", "", "1", "", "", "", "", 0, 0)]
     timed = Balance("ETH", "1", "", "", "", 7_000_000, 0)
-    runs = [Run(RunKind.FRAMES, 1, [world.at_ns + 1], [world.say([*untimed, timed])])]
-    world.raw.append((f"{len(world.raw) + 1}-0", encode_batch(RawBatch(VERSION, late, lasting + 1, runs))))
+    late(world.at_ns + 1, world.say([*untimed, timed]))
     world.append(RunKind.FRAMES, world.say([Balance("BTC", "2", "", "", "", 0, 0)]))
     world.read(100)
     world.commit()
@@ -507,16 +517,10 @@ def test_what_a_receiver_that_stood_still_reads_late_is_no_news_where_nothing_sa
 
 
 def test_what_comes_late_and_cannot_be_read_does_not_end_a_gap_earlier() -> None:
-    world = started()
-    (late, lasting) = (f"r-{world.sessions}", world.n)
-    world.session()
-    world.connect()
-    world.read(100)
-    world.commit()
+    world, late = taken_over()
     (gap,) = (each for each in [world.engine.line.gap] if each is not None)
     assert gap.to_ns > 1
-    runs = [Run(RunKind.FRAMES, 1, [1], [b"strange"])]
-    world.raw.append((f"{len(world.raw) + 1}-0", encode_batch(RawBatch(VERSION, late, lasting + 1, runs))))
+    late(1, b"strange")
     world.read(100)
     assert world.engine.line.gap == gap
 
