@@ -3,229 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedmill.distributor.accounts import state
-from feedmill.distributor.accounts.engine import UNREADABLE_REST, Engine, Unlisted
+from feedmill.distributor.accounts.engine import UNREADABLE_REST, Unlisted
 from feedmill.distributor.checkpoint import BadCheckpoint
-from feedmill.exchanges.account_base import AccountEvent, AccountMapper, AccountRequest
+from feedmill.exchanges.account_base import AccountRequest
 from feedmill.exchanges.account_rest import Traded
-from feedmill.exchanges.base import MapError
 from feedmill.shared import control
-from feedmill.shared.account_events import AccountBlock, Balance, BalanceChange, Position, decode_account
+from feedmill.shared.account_events import Position
 from feedmill.shared.frames import VERSION, RawBatch, Run, RunKind, encode_batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "exchanges"))
-from test_reconcile import CASES, SPOT, Store, Venue, actions
+from test_reconcile import CASES, SPOT, actions
 
-NAME = "default/main"
-SECOND = 1_000_000_000
-
-
-class Mapper(AccountMapper):
-    """A payload is the number of what it says."""
-
-    said: list[list[AccountEvent]]
-
-    def map(self, payload: bytes, receive_ns: int) -> Sequence[AccountEvent]:
-        if payload.startswith(b"of:"):
-            native = payload[3:].decode()
-            if native not in self.symbols:
-                raise MapError("unknown_symbol", native)
-            return ()
-        if not payload.isdigit():
-            raise MapError("unreadable", "no number")
-        return [msgspec.structs.replace(event, receive_ns=receive_ns) for event in self.said[int(payload)]]
-
-    def map_rest(self, kind: str, symbol: str, status: int, body: bytes, receive_ns: int) -> Sequence[AccountEvent]:
-        return self.map(body, receive_ns)
-
-
-class Adapter:
-    """What the engine uses of a venue's private half."""
-
-    def __init__(self, case: str) -> None:
-        self.rest = CASES[case][1]
-        self.said: list[list[AccountEvent]] = []
-
-    def mapper(self, symbols: Any) -> Mapper:
-        made = Mapper(symbols)
-        made.said = self.said
-        return made
-
-    def reconcile(self, instruments: Any, known: Any, now_ms: int) -> Any:
-        return self.rest(instruments, known, now_ms)
-
-
-class World:
-    def __init__(self, case: str, lag: int = 0) -> None:
-        self.instruments, _, timed = CASES[case]
-        self.venue = Venue(self.instruments, timed, lag)
-        self.adapter = Adapter(case)
-        self.raw: list[tuple[str, bytes]] = []
-        self.at_ns, self.seconds = 1_700_000_000 * SECOND, 1000.0
-        self.sessions = self.n = self.conn = 0
-        self.listening = False
-        self.flying: list[tuple[str, AccountRequest, bytes | None]] = []
-        self.hash: dict[bytes, bytes] = {}
-        self.blocks: list[AccountBlock] = []
-        self.store = Store()
-        self.lives = 0
-        self.load()
-        self.session()
-
-    # -- the receiver
-
-    def append(self, kind: RunKind, payload: bytes) -> None:
-        self.at_ns += 1_000_000
-        self.n += 1
-        run = Run(kind, self.conn, [self.at_ns], [payload])
-        batch = RawBatch(VERSION, f"r-{self.sessions}", self.n, [run])
-        self.raw.append((f"{len(self.raw) + 1}-0", encode_batch(batch)))
-
-    def record(self, record: control.Control) -> None:
-        self.append(RunKind.CONTROL, control.encode(record))
-
-    def session(self) -> None:
-        """A process begins; the one before, if any, was killed."""
-        self.sessions += 1
-        self.n, self.listening = 0, False
-        self.record(control.Session(f"r-{self.sessions}", "r", "1", self.at_ns))
-
-    def connect(self) -> None:
-        if not self.listening:
-            self.listening = True
-            self.conn += 1
-            self.record(control.Connected(self.conn, "private"))
-
-    def cut(self, action: Any) -> None:
-        if self.listening:
-            self.listening = False
-            self.act(action)  # It is noticed after something was missed.
-            self.record(control.Disconnected(self.conn, "closed"))
-
-    def say(self, events: list[AccountEvent]) -> bytes:
-        self.adapter.said.append(events)
-        return b"%d" % (len(self.adapter.said) - 1)
-
-    def act(self, action: tuple[int, int, int, bool], *, shed: bool = False) -> None:
-        what, which, size, step = action
-        symbols = list(self.instruments)
-        events = self.venue.act(what, symbols[which % len(symbols)], size, step=step)
-        if self.listening and shed:
-            self.record(control.Shed(self.conn, 1, 1, self.at_ns, self.at_ns))
-        elif self.listening:
-            self.append(RunKind.FRAMES, self.say(events))
-
-    def rest(self) -> None:
-        """Nothing happens for a while."""
-        self.at_ns += 20 * SECOND
-        self.venue.ms += 20_000
-        self.record(control.Alive())
-
-    # -- the desk
-
-    def serve(self, which: int) -> None:
-        if self.flying:
-            at = which % len(self.flying)
-            command, request, body = self.flying[at]
-            if body is None:
-                self.flying[at] = command, request, self.say(self.venue.serve(request))
-
-    def answer(self, which: int) -> None:
-        if self.flying:
-            self.serve(which)
-            command, request, body = self.flying.pop(which % len(self.flying))
-            assert body is not None
-            answer = control.RestAnswer(command, request.kind, request.symbol, "", 200, self.at_ns, body)
-            self.append(RunKind.REST, control.encode(answer))
-            self.engine.handed(command, self.seconds)
-
-    def fail(self, which: int) -> None:
-        if self.flying:
-            command, request, _ = self.flying.pop(which % len(self.flying))
-            self.record(control.RestFailed(command, request.symbol, "the venue cannot be reached"))
-
-    # -- the distributor
-
-    def load(self) -> None:
-        self.lives += 1
-        self.engine = Engine(
-            NAME, self.adapter, self.instruments, state.load(self.hash), str(self.lives), look_every=1e9,
-        )  # type: ignore[arg-type]  # fmt: skip
-
-    def read(self, count: int) -> None:
-        for _ in range(count):
-            at = int(self.engine.pos.split("-")[0])
-            if at == len(self.raw):
-                return
-            stream_id, payload = self.raw[at]
-            self.engine.entry(stream_id, payload, self.at_ns, self.seconds)
-
-    def ask(self) -> None:
-        self.at_ns += 1
-        self.engine.tick(self.at_ns, self.seconds, idle=False)
-        self.flying += [(command, request, None) for command, request in self.engine.asks()]
-
-    def commit(self, *, crash: bool = False) -> None:
-        if not self.engine.moved:
-            return
-        taken = self.engine.take()
-        if crash:
-            self.load()
-            return
-        self.hash |= {name.encode(): value for name, value in taken.fields.items()}
-        for name in taken.deleted:
-            self.hash.pop(name.encode(), None)
-        self.hash |= {b"pos": taken.pos.encode(), b"id": b"x"}
-        if taken.en:
-            self.hash |= {b"en": b"%d" % taken.en, b"eid": b"x"}
-            block = decode_account(taken.events)
-            self.blocks.append(block)
-            assert (taken.en, block.account) == (len(self.blocks), NAME)
-            for events in (block.orders, block.fills, block.balances, block.positions):
-                self.store.take(events)
-
-    def finish(self) -> None:
-        self.connect()
-        for _ in range(3000):
-            self.read(10_000)
-            self.seconds += 4.0
-            self.ask()
-            while self.flying:
-                self.answer(0)
-            self.commit()
-            if int(self.engine.pos.split("-")[0]) == len(self.raw) and not self.engine.line.owed:
-                assert not self.engine.moved
-                return
-            self.venue.lag = max(0, self.venue.lag - 1)
-        raise AssertionError("it does not come to an end")
-
-    def check(self) -> None:
-        plain = {"flags": 0, "receive_ns": 0}
-        replace = msgspec.structs.replace
-        happened = {(f.symbol, f.trade_id, f.order_id): f for _, f in self.venue.fills}
-        assert {key: replace(fill, **plain) for key, fill in self.store.fills.items()} == happened
-        assert {key: replace(order, **plain) for key, order in self.store.orders.items()} == self.venue.orders
-        held = {asset: int(each.total) for asset, each in self.store.balances.items()}
-        assert held == {**dict.fromkeys(held, 1000), **self.venue.balances}
-        sizes = {key[0]: int(each.size) for key, each in self.store.positions.items()}
-        assert {s: size for s, size in sizes.items() if size} == {s: n for s, n in self.venue.positions.items() if n}
-        gaps = {gap.id: gap for block in self.blocks for gap in block.gaps}
-        assert all(gap.state == "closed" for gap in gaps.values())
-        told = {each.gap_id for block in self.blocks for each in block.reconciled if not each.refused}
-        assert gaps.keys() <= told
-        again = state.load(self.hash)
-        assert again.base is None
-        assert again.live.known(again.line) == self.engine.live.known(self.engine.line)
-
+from .account_world import SECOND, World, started
 
 moves = st.lists(
     st.tuples(
@@ -339,15 +136,6 @@ def test_every_order_also_through_gaps_of_accounts_that_do_little(case: str, rou
     world.check()
 
 
-def started(case: str = "usdm") -> World:
-    world = World(case)
-    for at in range(8):
-        world.act((at % 4, at, 2, True))
-    world.finish()
-    world.check()
-    return world
-
-
 def test_a_gap_is_told_when_it_opens_and_when_it_is_closed() -> None:
     world = started()
     world.cut((0, 0, 1, True))
@@ -448,81 +236,6 @@ def test_a_frame_that_cannot_be_read_is_kept_and_asked_for_once_in_a_while() -> 
     assert world.flying != []
     world.finish()
     world.check()
-
-
-def test_of_two_equal_deposits_in_a_millisecond_the_second_is_kept_as_a_dead_letter() -> None:
-    world = started()
-    deposit = BalanceChange("USDT", "5", "unknown:balanceUpdate", "", 7_000_000, 0)
-    later = msgspec.structs.replace(deposit, venue_ns=8_000_000)
-    named = [msgspec.structs.replace(deposit, venue_id=name) for name in ("1", "2", "2")]
-    other = msgspec.structs.replace(deposit, change="5.5")
-    said = [world.say([event]) for event in (deposit, other, deposit, later)]
-    for payload in (said[0], said[0], *said[1:]):  # The first one comes twice in a row.
-        world.append(RunKind.FRAMES, payload)
-    world.append(RunKind.FRAMES, world.say(list(named)))
-    world.read(100)
-    world.commit()
-    block = world.blocks[-1]
-    found = [(each.change, each.venue_ns, each.venue_id) for each in block.changes][1:]
-    at = deposit.venue_ns
-    assert found == [
-        ("5", at, ""),
-        ("5.5", at, ""),
-        ("5", later.venue_ns, ""),
-        *[("5", at, i) for i in ("1", "2", "2")],
-    ]
-    assert [(each.reason, each.payload) for each in block.dead_letters] == [("equal_change", said[2])]
-    assert not block.gaps
-
-
-def test_what_two_connections_tell_alike_is_no_dead_letter() -> None:
-    world = started()
-    said = world.say([BalanceChange("USDT", "5", "unknown:balanceUpdate", "", 7_000_000, 0)])
-    world.append(RunKind.FRAMES, said)
-    world.conn += 1
-    world.append(RunKind.FRAMES, said)
-    world.read(100)
-    world.commit()
-    assert len(world.blocks[-1].changes) == 2, "PostgreSQL makes one of them"
-    assert not world.blocks[-1].dead_letters
-
-
-def taken_over() -> tuple[World, Callable[[int, bytes], None]]:
-    """Another session counts now; and what lets the one before bring a frame, received at a time (ns)."""
-    world = started()
-    session, number = f"r-{world.sessions}", world.n + 1
-    world.session()
-    world.connect()
-    world.read(100)
-    world.commit()
-
-    def late(at_ns: int, payload: bytes) -> None:
-        batch = RawBatch(VERSION, session, number, [Run(RunKind.FRAMES, 1, [at_ns], [payload])])
-        world.raw.append((f"{len(world.raw) + 1}-0", encode_batch(batch)))
-
-    return world, late
-
-
-def test_what_a_receiver_that_stood_still_reads_late_is_no_news_where_nothing_says_when_it_was() -> None:
-    world, late = taken_over()
-    untimed = [Balance("BTC", "1", "", "", "", 0, 0), Position("BTC-PERP", "", "1", "", "", "", "", 0, 0)]
-    timed = Balance("ETH", "1", "", "", "", 7_000_000, 0)
-    late(world.at_ns + 1, world.say([*untimed, timed]))
-    world.append(RunKind.FRAMES, world.say([Balance("BTC", "2", "", "", "", 0, 0)]))
-    world.read(100)
-    world.commit()
-    block = world.blocks[-1]
-    assert [(each.asset, each.total) for each in block.balances] == [("ETH", "1"), ("BTC", "2")]
-    assert not block.positions
-
-
-def test_what_comes_late_and_cannot_be_read_does_not_end_a_gap_earlier() -> None:
-    world, late = taken_over()
-    (gap,) = (each for each in [world.engine.line.gap] if each is not None)
-    assert gap.to_ns > 1
-    late(1, b"strange")
-    world.read(100)
-    assert world.engine.line.gap == gap
 
 
 def test_an_instrument_that_is_new_is_learnt_before_the_entry_counts() -> None:
