@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)
-
 RECORDINGS = Path(os.environ.get("FEEDMILL_RECORDINGS", Path(__file__).parents[4] / "shared" / "recordings"))
 
 

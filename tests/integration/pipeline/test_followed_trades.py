@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 VENUE = "binance/Spot"
 TRADES = """SELECT i.symbol, t.trade_id, t.exchange_ns, t.receive_ns FROM trades t
             JOIN instruments i ON i.id = t.instrument_id ORDER BY 1, 2"""

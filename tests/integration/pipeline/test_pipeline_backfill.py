@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 VENUES = ("binance/Spot", "binance/UsdM", "deribit/Derivatives")
 PATH = {
     "binance/Spot": "historicalTrades",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis_asyncio
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 VENUES = ("binance/Spot", "deribit/Derivatives")
 RATE = 1500.0
 TAIL = 50_000

@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError
 
 VENUE = "binance/Spot"
 CHANNELS = ("Trades", "Ticker")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from feedmill.processor.settings import processor_settings
 from feedmill.resources.load import load_files
 from feedmill.shared.log import get_logger
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 VENUES = ("binance/Spot", "deribit/Derivatives")
 RATE = 1000.0
 
