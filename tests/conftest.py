@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+import structlog
 import uvloop
 from hypothesis import HealthCheck, settings
 from redis.asyncio.connection import AbstractConnection
 
 from feedmill.local.embedded import EmbeddedPostgres, EmbeddedRedis, files
+from feedmill.shared import log
 from feedmill.shared.tracing import TRACES
 
 if TYPE_CHECKING:
@@ -43,6 +47,36 @@ settings.load_profile("feedmill")
 # A machine may stand still for longer than the 5 s that redis-py waits where nothing is said. The product's clients set
 # their own time, so only those of the tests themselves are meant.
 inspect.unwrap(AbstractConnection.__init__).__kwdefaults__["socket_timeout"] = 60
+
+
+# What nobody set up a log for is printed where pytest gathers it, not among what a command in this process says.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stderr__))
+
+
+@pytest.fixture(autouse=True)
+def own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The log that a test sets up for its process (a service's command within it does) ends with the test, and so do
+    the secrets it made known: no other one reads its lines among its own."""
+    root, quiet = logging.getLogger(), log._threshold
+    handlers, level, form = root.handlers, root.level, structlog.get_config()
+    finishes: list[Callable[[], None]] = []
+    set_up = log.configure
+
+    def configure(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        finishes.append(set_up(*args, **kwargs))
+        return finishes[-1]
+
+    monkeypatch.setattr(log, "configure", configure)
+    monkeypatch.setattr(log, "_secrets", log._secrets.copy())
+    yield
+    log._threshold = quiet
+    root.setLevel(level)
+    for finish in finishes:
+        finish()
+    if finishes:
+        root.handlers = handlers
+        structlog.configure(**form)
+        structlog.contextvars.clear_contextvars()
 
 
 def own_ports() -> tuple[int, int]:

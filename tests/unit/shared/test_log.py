@@ -10,14 +10,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import pytest
-import structlog
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -35,10 +34,8 @@ def only_own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def lines() -> Callable[[], list[dict[str, Any]]]:
     """Logging set up as in a service, into memory; call it once, for what was written."""
-    root = logging.getLogger()
-    before = (root.handlers, root.level, structlog.get_config())
     out = io.StringIO()
     finish = log.configure("test", level="info", stream=out)
 
@@ -46,11 +43,7 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         finish()
         return [json.loads(line) for line in out.getvalue().splitlines()]
 
-    yield written
-    finish()
-    root.handlers, root.level = before[:2]
-    structlog.configure(**before[2])
-    structlog.contextvars.clear_contextvars()
+    return written
 
 
 @pytest.mark.parametrize(
@@ -347,3 +340,14 @@ def test_debug_lines_are_all_written(lines: Callable[[], list[dict[str, Any]]]) 
     for number in range(50):
         log.get_logger().debug("step", number=number)
     assert len(lines()) == 50
+
+
+def test_a_stream_that_was_closed_is_told_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a command's log still had to say must not stand among what another one writes on standard error."""
+    out = io.StringIO()
+    finish = log.configure("test", stream=out)
+    for number in range(log_repeats.ALIKE + 3):
+        log.get_logger().warning("again", number=number)
+    out.close()
+    finish()
+    assert capsys.readouterr().err == ""

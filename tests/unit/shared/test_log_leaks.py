@@ -6,12 +6,11 @@ import asyncio
 import gc
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from faults.leaks import Scanner, Secret
@@ -32,11 +31,9 @@ BY_FORM = {  # Of these nobody is told before they are there.
 
 
 @pytest.fixture
-def scan(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Scanner]]:
+def scan(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Scanner]:
     """Logging as in a service, with all secrets planted; call it for the scanner that has seen what was written."""
     monkeypatch.setattr(log, "_secrets", [])
-    root = logging.getLogger()
-    before = (root.handlers, root.level, structlog.get_config())
     out = io.StringIO()
     finish = log.configure("test", level="debug", stream=out)
     scanner = Scanner()
@@ -51,11 +48,7 @@ def scan(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Scanner]]:
         scanner.look("log", out.getvalue())
         return scanner
 
-    yield scanned
-    finish()
-    root.handlers, root.level = before[:2]
-    structlog.configure(**before[2])
-    structlog.contextvars.clear_contextvars()
+    return scanned
 
 
 def shown() -> list[Any]:

@@ -207,7 +207,7 @@ def _writer_to(out: Any) -> logging.Handler:
     try:
         return _Descriptor(out.fileno())
     except (AttributeError, OSError, io.UnsupportedOperation):
-        return logging.StreamHandler(out)
+        return _Stream(out)
 
 
 class _Descriptor(logging.Handler):
@@ -231,6 +231,14 @@ class _Descriptor(logging.Handler):
                     select.select([], [self._number], [])
         except OSError:
             pass  # The reader is gone: there is nobody to tell.
+
+
+class _Stream(logging.StreamHandler[Any]):
+    """Writes to what is no file."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.stream.closed:  # Else there is nobody to tell: not those either who read standard error by now.
+            super().handleError(record)
 
 
 _WAKE = logging.makeLogRecord({})
