@@ -78,6 +78,17 @@ def test_what_a_receiver_that_stood_still_reads_late_is_no_news_where_nothing_sa
     assert not block.positions
 
 
+def test_a_position_that_is_gone_is_not_opened_again_by_what_comes_late() -> None:
+    """Binance lists only the positions there are: when one was closed is not told."""
+    world, late = taken_over()
+    late(world.at_ns + 1, world.say([Position("BTCUSDT", "BOTH", "1", "", "", "", "", 7_000_000, 0)]))
+    now = Position("ETHUSDT", "BOTH", "2", "", "", "", "", 7_000_000, 0)
+    world.append(RunKind.FRAMES, world.say([now]))
+    world.read(100)
+    world.commit()
+    assert [each.symbol for each in world.blocks[-1].positions] == ["ETHUSDT"]
+
+
 def test_what_comes_late_and_cannot_be_read_does_not_end_a_gap_earlier() -> None:
     world, late = taken_over()
     (gap,) = (each for each in [world.engine.line.gap] if each is not None)

@@ -252,9 +252,10 @@ class Engine:
             self._listening.record(record, at_ns)
 
     def _stream(self, event: AccountEvent, *, current: bool) -> None:
-        if not current and isinstance(event, Balance | Position) and not event.venue_ns:
-            # It has no time but that of being read, by a receiver that may have stood still (Deribit). The session that
-            # counts now has asked, or will, as it began with a gap.
+        if not current and (isinstance(event, Position) or (isinstance(event, Balance) and not event.venue_ns)):
+            # The session that counts now has asked, or will, as it began with a gap. This may be older than the answer:
+            # its only time is that of being read, by a receiver that may have stood still (Deribit), or the answer has
+            # none, as of a position that is gone (Binance).
             return
         # What a session that counts no more brings may be older than an answer under way.
         if self._run is not None and (current or isinstance(event, OrderUpdate | Fill)):
