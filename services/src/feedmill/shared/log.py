@@ -237,7 +237,8 @@ class _Stream(logging.StreamHandler[Any]):
     """Writes to what is no file."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if not self.stream.closed:  # Else there is nobody to tell: not those either who read standard error by now.
+        # Of one that is closed there is nobody to tell: not those either who read standard error by now.
+        if not getattr(self.stream, "closed", False):
             super().handleError(record)
 
 
